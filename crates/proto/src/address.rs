@@ -1,0 +1,275 @@
+//! Where a session goes: an IP address or a name, with a port, in text and in the form that SOCKS5 and Shadowsocks share.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use crate::limits::DOMAIN_NAME_BYTES_MAX;
+use crate::wire::{Reader, Stop};
+
+/// A target or a server: address and port, the name left unresolved.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// An IP address and port.
+    Ip(SocketAddr),
+    /// A name and port.
+    Name(DomainName, u16),
+}
+
+/// A host name of 1 to 255 bytes of UTF-8 without white space or control characters.
+///
+/// The narrow character set keeps line ends out of logs and NULs out of resolvers; names are otherwise passed on as they came.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DomainName(Box<str>);
+
+/// Why bytes or text are not an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressError {
+    /// The address type is none of 1, 3, 4.
+    UnknownType(u8),
+    /// The name is empty.
+    EmptyName,
+    /// The name is longer than 255 bytes.
+    LongName,
+    /// The name has a byte that no host name has.
+    BadName,
+    /// The text has no port, or one that is not a number from 0 to 65535.
+    BadPort,
+}
+
+impl Address {
+    /// The port.
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Ip(address) => address.port(),
+            Self::Name(_, port) => *port,
+        }
+    }
+
+    /// Makes an address of a host in text form (an IP literal, bracketed or not, or a name) and a port.
+    pub fn from_host(host: &str, port: u16) -> Result<Self, AddressError> {
+        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        match bare.parse::<IpAddr>() {
+            Ok(ip) => Ok(Self::Ip(SocketAddr::new(ip, port))),
+            Err(_) => Ok(Self::Name(DomainName::new(host)?, port)),
+        }
+    }
+
+    /// Bytes that [`encode`](Self::encode) writes: 7 to 259.
+    pub fn encoded_len(&self) -> usize {
+        match self {
+            Self::Ip(SocketAddr::V4(_)) => 7,
+            Self::Ip(SocketAddr::V6(_)) => 19,
+            Self::Name(name, _) => 4 + name.0.len(),
+        }
+    }
+
+    /// Appends the address block of RFC 1928, section 5.
+    ///
+    /// ```text
+    ///  +------+----------+------+
+    ///  | ATYP | address  | port |    ATYP 1: 4 bytes, 3: length byte and name, 4: 16 bytes
+    ///  |  1   | variable |  2   |
+    ///  +------+----------+------+
+    /// ```
+    pub fn encode(&self, output: &mut Vec<u8>) {
+        match self {
+            Self::Ip(SocketAddr::V4(address)) => {
+                output.push(TYPE_IPV4);
+                output.extend_from_slice(&address.ip().octets());
+            }
+            Self::Ip(SocketAddr::V6(address)) => {
+                output.push(TYPE_IPV6);
+                output.extend_from_slice(&address.ip().octets());
+            }
+            Self::Name(name, _) => {
+                output.push(TYPE_NAME);
+                output.push(name.wire_len());
+                output.extend_from_slice(name.0.as_bytes());
+            }
+        }
+        output.extend_from_slice(&self.port().to_be_bytes());
+    }
+
+    /// Reads an address block.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<Self, Stop<AddressError>> {
+        match reader.u8()? {
+            TYPE_IPV4 => {
+                let ip = Ipv4Addr::from(reader.array::<4, _>()?);
+                Ok(Self::Ip(SocketAddr::new(ip.into(), reader.u16()?)))
+            }
+            TYPE_IPV6 => {
+                let ip = Ipv6Addr::from(reader.array::<16, _>()?);
+                Ok(Self::Ip(SocketAddr::new(ip.into(), reader.u16()?)))
+            }
+            TYPE_NAME => {
+                let len = reader.u8()?;
+                if len == 0 {
+                    return Err(Stop::Malformed(AddressError::EmptyName));
+                }
+                let bytes = reader.slice(usize::from(len))?;
+                let text = str::from_utf8(bytes).map_err(|_| Stop::Malformed(AddressError::BadName))?;
+                let name = DomainName::new(text).map_err(Stop::Malformed)?;
+                Ok(Self::Name(name, reader.u16()?))
+            }
+            other => Err(Stop::Malformed(AddressError::UnknownType(other))),
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::Ip(address)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Name(name, port) => write!(f, "{}:{port}", name.0),
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Ok(Self::Ip(address));
+        }
+        let (host, port) = text.rsplit_once(':').ok_or(AddressError::BadPort)?;
+        if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(AddressError::BadPort);
+        }
+        Self::from_host(host, port.parse().map_err(|_| AddressError::BadPort)?)
+    }
+}
+
+impl DomainName {
+    /// Checks length and characters.
+    pub fn new(text: &str) -> Result<Self, AddressError> {
+        if text.is_empty() {
+            return Err(AddressError::EmptyName);
+        }
+        if text.len() > DOMAIN_NAME_BYTES_MAX {
+            return Err(AddressError::LongName);
+        }
+        let unfit = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '[' | ']' | ':' | '/' | '@');
+        if text.contains(unfit) {
+            return Err(AddressError::BadName);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The name as it came.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn wire_len(&self) -> u8 {
+        u8::try_from(self.0.len()).expect("a name was checked to fit 255 bytes when it was made")
+    }
+}
+
+impl fmt::Display for AddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownType(kind) => write!(f, "unknown address type {kind}"),
+            Self::EmptyName => f.write_str("the host is empty"),
+            Self::LongName => write!(f, "the host is longer than {DOMAIN_NAME_BYTES_MAX} bytes"),
+            Self::BadName => f.write_str("the host has a character that no host name has"),
+            Self::BadPort => f.write_str("the port is missing or not a number from 0 to 65535"),
+        }
+    }
+}
+
+impl std::error::Error for AddressError {}
+
+const TYPE_IPV4: u8 = 1;
+const TYPE_NAME: u8 = 3;
+const TYPE_IPV6: u8 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn encoded(address: &Address) -> Vec<u8> {
+        let mut output = Vec::new();
+        address.encode(&mut output);
+        output
+    }
+
+    #[test]
+    fn the_block_of_the_test_vectors_is_reproduced() {
+        let address: Address = "example.com:443".parse().unwrap();
+        assert_eq!(encoded(&address), b"\x03\x0bexample.com\x01\xbb");
+    }
+
+    #[test]
+    fn an_unknown_type_is_malformed_and_a_cut_anywhere_is_incomplete() {
+        assert_eq!(
+            Address::decode(&mut Reader::new(&[5, 0])),
+            Err(Stop::Malformed(AddressError::UnknownType(5)))
+        );
+        for text in ["1.2.3.4:80", "[::1]:443", "example.com:443"] {
+            let bytes = encoded(&text.parse().unwrap());
+            for end in 0..bytes.len() {
+                assert_eq!(
+                    Address::decode(&mut Reader::new(&bytes[..end])),
+                    Err(Stop::Incomplete),
+                    "{text} at {end}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn empty_and_dirty_names_are_malformed() {
+        let decode = |bytes: &[u8]| Address::decode(&mut Reader::new(bytes));
+        assert_eq!(decode(&[3, 0, 0, 80]), Err(Stop::Malformed(AddressError::EmptyName)));
+        for dirty in [
+            &b"\x03\x03a\nb\x00\x50"[..],
+            b"\x03\x02a\x00\x00\x50",
+            b"\x03\x01\xff\x00\x50",
+            b"\x03\x03a b\x00\x50",
+        ] {
+            assert_eq!(decode(dirty), Err(Stop::Malformed(AddressError::BadName)));
+        }
+    }
+
+    #[test]
+    fn text_without_a_good_port_is_refused() {
+        for text in ["example.com", "example.com:", "example.com:65536", "example.com:+80", ":80", "a:b:80"] {
+            assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+        assert_eq!(Address::from_host("::1", 80), "[::1]:80".parse());
+        assert_eq!(Address::from_host("[::1]", 80), "[::1]:80".parse());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_decodes_to_itself(name in "[a-z0-9_.-]{1,255}", port: u16, v4: [u8; 4], v6: [u8; 16]) {
+            let addresses = [
+                Address::from_host(&name, port).unwrap(),
+                Address::Ip(SocketAddr::new(Ipv4Addr::from(v4).into(), port)),
+                Address::Ip(SocketAddr::new(Ipv6Addr::from(v6).into(), port)),
+            ];
+            for address in addresses {
+                let bytes = encoded(&address);
+                prop_assert_eq!(bytes.len(), address.encoded_len());
+                let mut reader = Reader::new(&bytes);
+                prop_assert_eq!(Address::decode(&mut reader).unwrap(), address.clone());
+                prop_assert!(reader.rest().is_empty());
+                prop_assert_eq!(address.to_string().parse::<Address>().unwrap(), address);
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes: Vec<u8>) {
+            let _ = Address::decode(&mut Reader::new(&bytes));
+        }
+    }
+}

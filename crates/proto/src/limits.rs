@@ -1,0 +1,29 @@
+//! Every bound of the protocols, with its unit and its reason.
+
+/// RFC 1928 gives a name one length byte.
+pub const DOMAIN_NAME_BYTES_MAX: usize = 255;
+
+/// The longest address block: type, length byte, name, port.
+pub const ADDRESS_BYTES_MAX: usize = 1 + 1 + DOMAIN_NAME_BYTES_MAX + 2;
+
+/// SIP004: the two high bits of a record's length are reserved.
+pub const AEAD_PAYLOAD_BYTES_MAX: usize = 0x3fff;
+
+/// SIP022, 3.1.1: a record's length uses all 16 bits.
+pub const AEAD_2022_PAYLOAD_BYTES_MAX: usize = 0xffff;
+
+/// SIP022, 3.1.3: more padding than this in a request gives nothing.
+pub const PADDING_BYTES_MAX: u16 = 900;
+
+/// SIP022, 3.1.3: a timestamp further off than this is a replay.
+pub const CLOCK_SKEW_SECS_MAX: u64 = 30;
+
+/// SIP022, 3.1.4: salts are remembered at least this long. Twice the permitted skew: a timestamp from the future stays good that long.
+pub const SALT_MEMORY_SECS: u64 = 60;
+
+/// Salts of one generation in the store of a SIP004 key, which has no clock to forget by: two generations at most, 8 MiB.
+pub const AEAD_SALTS_MAX: usize = 100_000;
+
+/// Salts of one memory period of a SIP022 key. Only holders of the key can add one; past it sessions are refused, since
+/// forgetting would let a replay in.
+pub const AEAD_2022_SALTS_MAX: usize = 1_000_000;

@@ -1,0 +1,2 @@
+//! Checks and benchmarks.
+fn main() {}
