@@ -1,0 +1,169 @@
+//! Our pair and each peer's pair in one run, turn by turn, on the same pinned cores.
+
+mod bulk;
+mod hold;
+mod pair;
+mod report;
+mod rows;
+mod sessions;
+mod trip;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::child::pin;
+use crate::peers::{Peer, Tools};
+use crate::workspace;
+use pair::Pair;
+use report::Results;
+use rows::{Figure, Plan, Row};
+
+/// `cargo xtask bench`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// One round of little of everything, under two minutes (the default)
+    #[arg(long, conflicts_with = "full")]
+    short: bool,
+    /// Three rounds at full size
+    #[arg(long)]
+    full: bool,
+    /// Whom to run beside umbra
+    #[arg(long, value_delimiter = ',', default_values = ["shadowsocks-rust", "shadowsocks-libev"])]
+    peers: Vec<Peer>,
+    /// How many times everything is measured
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Only rows whose name contains one of these
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    row: Vec<String>,
+    /// How long one measurement takes
+    #[arg(long)]
+    secs: Option<f64>,
+    /// An umbra to measure, built already
+    #[arg(long, value_name = "PATH")]
+    umbra: Option<PathBuf>,
+    /// Measure the peers alone
+    #[arg(long, conflicts_with = "umbra")]
+    without_umbra: bool,
+    /// A `limits` binary: bulk rows then also say how far each pair is from an ideal one
+    #[arg(long, value_name = "PATH")]
+    limits: Option<PathBuf>,
+    /// Also write every measurement here
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Refresh docs/benchmarks.md
+    #[arg(long)]
+    write: bool,
+    /// Only list the rows
+    #[arg(long)]
+    list: bool,
+}
+
+/// Load and targets run here.
+const LOAD_CPU: usize = 0;
+/// Proxies run here.
+const PROXY_CPU: usize = 1;
+
+/// Measures, and prints the table.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let rows: Vec<Row> = rows::all().into_iter().filter(|row| args.wants(row)).collect();
+    if args.list {
+        rows.iter().for_each(|row| println!("{}", row.name));
+        return Ok(());
+    }
+    if rows.is_empty() {
+        bail!("no row is named like {}; see --list", args.row.join(", "));
+    }
+    let umbra = match &args.umbra {
+        Some(path) => Some(path.clone()),
+        None if args.without_umbra => None,
+        None => Some(workspace::build_umbra()?),
+    };
+    let tools = Tools::find(umbra.as_deref());
+    let peers = args.present(&tools);
+    raise_open_files()?;
+    pin(LOAD_CPU)?;
+    let results = measure(args, &rows, &tools, &peers);
+    println!("{}", results.table(&peers));
+    println!("machine: {}", report::machine());
+    if let Some(file) = &args.json {
+        let text = serde_json::to_string_pretty(&results.json())?;
+        std::fs::write(file, text).with_context(|| format!("write {}", file.display()))?;
+    }
+    if args.write {
+        let command = format!("cargo xtask {}", std::env::args().skip(1).collect::<Vec<_>>().join(" "));
+        results.write_page(&workspace::root().join("docs/benchmarks.md"), &command, &peers)?;
+    }
+    if results.failures().is_empty() {
+        return Ok(());
+    }
+    bail!("not everything could be measured:\n{}", results.failures().join("\n"))
+}
+
+impl Args {
+    fn wants(&self, row: &Row) -> bool {
+        self.row.is_empty() || self.row.iter().any(|part| row.name.contains(part.as_str()))
+    }
+
+    fn present(&self, tools: &Tools) -> Vec<Peer> {
+        let mut peers = vec![Peer::Umbra];
+        peers.extend(&self.peers);
+        peers.sort_unstable();
+        peers.dedup();
+        let (present, missing): (Vec<_>, Vec<_>) = peers.into_iter().partition(|peer| tools.has(*peer));
+        for peer in missing {
+            eprintln!("{peer} is left out; to get it: {}", peer.how_to_get());
+        }
+        present
+    }
+
+    fn plan(&self) -> Plan {
+        let time = self.secs.map(Duration::from_secs_f64);
+        if self.full {
+            let watch = Duration::from_secs(5);
+            return Plan { time: time.unwrap_or(Duration::from_secs(2)), churned: 10_000, held: 4000, watch };
+        }
+        let watch = Duration::from_secs(1);
+        Plan { time: time.unwrap_or(Duration::from_millis(400)), churned: 3000, held: 1000, watch }
+    }
+}
+
+fn measure(args: &Args, rows: &[Row], tools: &Tools, peers: &[Peer]) -> Results {
+    let rounds = args.rounds.unwrap_or(if args.full { 3 } else { 1 });
+    let plan = args.plan();
+    let mut results = Results::default();
+    for round in 0..rounds {
+        for row in rows {
+            // Each round starts with another peer, so that nobody always runs first.
+            let turn = peers.iter().cycle().skip(round).take(peers.len());
+            for peer in turn.copied().filter(|peer| peer.speaks(row.method)) {
+                eprintln!("round {} of {rounds}: {}, {peer}", round + 1, row.name);
+                match measure_once(row, tools, peer, plan, args.limits.as_deref()) {
+                    Ok(figures) => results.add(&row.name, peer, &figures),
+                    Err(why) => results.fail(&row.name, peer, &why),
+                }
+            }
+        }
+    }
+    results
+}
+
+fn measure_once(
+    row: &Row,
+    tools: &Tools,
+    peer: Peer,
+    plan: Plan,
+    limits: Option<&std::path::Path>,
+) -> Result<Vec<Figure>> {
+    let pair = Pair::start(tools, peer, row.method, PROXY_CPU)?;
+    row.measure(&pair, plan, limits).with_context(|| pair.logs())
+}
+
+/// Thousands of sessions are two sockets each here, and two in each proxy, which inherits the limit.
+fn raise_open_files() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("raise the limit of open files")
+}

@@ -1,0 +1,263 @@
+//! What is measured, and what each figure must reach.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::bulk::{Flow, carry};
+use super::hold::{Blocked, idle, slow};
+use super::pair::{Each, Pair, listen};
+use super::sessions::{Close, churn};
+use super::trip::{self, TRIP_BYTES};
+use crate::peers::{AES_128_GCM, AES_256_2022, AES_256_GCM, CHACHA20, Method};
+
+/// One line of the bench: a workload with a name to ask for it by.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    /// What `--row` matches.
+    pub(crate) name: String,
+    /// How its sessions are sealed.
+    pub(crate) method: Method,
+    /// What is done.
+    pub(crate) work: Work,
+}
+
+/// A workload.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Work {
+    /// Bytes one way.
+    Bulk { flows: usize, way: Way, write_bytes: usize },
+    /// 64 bytes there and back.
+    Trips { sessions: usize },
+    /// Connect, 64 bytes there and back, close.
+    Sessions { close: Close },
+    /// Sessions that do nothing.
+    Idle,
+    /// Sessions whose reader does not read.
+    Slow { blocked: Blocked },
+}
+
+/// A direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Client to target.
+    Up,
+    /// Target to client.
+    Down,
+}
+
+/// How much of everything.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    /// How long each measurement with a clock takes.
+    pub(crate) time: Duration,
+    /// How many short sessions.
+    pub(crate) churned: usize,
+    /// How many sessions are held.
+    pub(crate) held: usize,
+    /// How long idle sessions are watched.
+    pub(crate) watch: Duration,
+}
+
+/// One number of a row.
+#[derive(Debug, Clone)]
+pub(crate) struct Figure {
+    /// What it is, with its unit.
+    pub(crate) label: &'static str,
+    /// The number.
+    pub(crate) value: f64,
+    /// What ours must reach.
+    pub(crate) goal: Goal,
+}
+
+/// What a figure must reach.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Goal {
+    /// None is set.
+    Open,
+    /// At most this share of what shadowsocks-rust measures in the same run.
+    Share(f64),
+    /// At most this.
+    Most(f64),
+}
+
+const GIB: f64 = (1u64 << 30) as f64;
+const KIB_PER_MIB: f64 = 1024.0;
+
+/// Every row, in the order of the table.
+pub(crate) fn all() -> Vec<Row> {
+    let row = |name: String, method, work| Row { name, method, work };
+    let bulk = |flows, way, write_bytes| Work::Bulk { flows, way, write_bytes };
+    let ways = [(Way::Up, "up"), (Way::Down, "down")];
+    let mut rows = Vec::new();
+    for method in [AES_256_GCM, AES_256_2022, CHACHA20, AES_128_GCM] {
+        for (way, text) in ways {
+            rows.push(row(format!("bulk-{text}-{}", method.name), method, bulk(1, way, 256 * 1024)));
+        }
+    }
+    for flows in [16, 64] {
+        for (way, text) in ways {
+            rows.push(row(format!("flows-{flows}-{text}"), AES_256_GCM, bulk(flows, way, 256 * 1024)));
+        }
+    }
+    rows.push(row("small-writes".to_owned(), AES_256_GCM, bulk(4, Way::Up, 512)));
+    for sessions in [1, 64] {
+        rows.push(row(format!("trips-{sessions}"), AES_256_GCM, Work::Trips { sessions }));
+    }
+    for (close, text) in [(Close::Fin, "fin"), (Close::Rst, "rst")] {
+        rows.push(row(format!("sessions-{text}"), AES_256_GCM, Work::Sessions { close }));
+    }
+    rows.push(row("idle".to_owned(), AES_256_GCM, Work::Idle));
+    for (blocked, text) in [(Blocked::Downlink, "down"), (Blocked::Uplink, "up")] {
+        rows.push(row(format!("slow-{text}"), AES_256_GCM, Work::Slow { blocked }));
+    }
+    rows
+}
+
+impl Row {
+    /// Measures the row once on a fresh pair.
+    pub(crate) fn measure(&self, pair: &Pair, plan: Plan, limits: Option<&Path>) -> Result<Vec<Figure>> {
+        match self.work {
+            Work::Bulk { flows, way, write_bytes } => {
+                let mut figures = self.bulk(pair, flows, way, write_bytes, plan)?;
+                if let Some(limits) = limits.filter(|_| write_bytes > 512) {
+                    figures.push(self.against_ideal(pair, flows, way, plan, limits)?);
+                }
+                Ok(figures)
+            }
+            Work::Trips { sessions } => trips(pair, sessions, plan),
+            Work::Sessions { close } => sessions(pair, close, plan),
+            Work::Idle => held(pair, plan),
+            Work::Slow { blocked } => {
+                let kib = slow(pair, plan.held, blocked)?;
+                Ok(per_process(
+                    kib,
+                    ["KiB per blocked way, client", "KiB per blocked way, server"],
+                    Goal::Most(64.0),
+                ))
+            }
+        }
+    }
+
+    fn bulk(
+        &self,
+        pair: &Pair,
+        flows: usize,
+        way: Way,
+        write_bytes: usize,
+        plan: Plan,
+    ) -> Result<Vec<Figure>> {
+        let target = listen()?;
+        let mut sides = Vec::with_capacity(flows);
+        for _ in 0..flows {
+            let session = pair.open(&target)?;
+            sides.push(match way {
+                Way::Up => Flow { source: session.client, sink: session.target },
+                Way::Down => Flow { source: session.target, sink: session.client },
+            });
+        }
+        let before = pair.cpu_secs()?;
+        let carried = carry(&sides, write_bytes, plan.time)?;
+        let cpu_secs = pair.cpu_secs()?.since(before).sum();
+        let gib = carried.bytes as f64 / GIB;
+        Ok(vec![
+            figure("CPU s/GiB", cpu_secs / gib, self.bulk_goal(flows, write_bytes)),
+            figure("GiB/s", gib / carried.wall.as_secs_f64(), Goal::Open),
+        ])
+    }
+
+    fn bulk_goal(&self, flows: usize, write_bytes: usize) -> Goal {
+        match (flows, self.method.name) {
+            _ if write_bytes <= 512 => Goal::Share(0.75),
+            (1, "aes-256-gcm") => Goal::Share(0.80),
+            (1, "2022-blake3-aes-256-gcm") => Goal::Share(0.90),
+            (1, "chacha20-ietf-poly1305") => Goal::Share(0.92),
+            (16.., _) => Goal::Share(0.72),
+            _ => Goal::Open,
+        }
+    }
+
+    /// Lets the tool at `limits` run an ideal pair beside this one, just before and just after its own measurement.
+    fn against_ideal(
+        &self,
+        pair: &Pair,
+        flows: usize,
+        way: Way,
+        plan: Plan,
+        limits: &Path,
+    ) -> Result<Figure> {
+        let way = if way == Way::Up { "up" } else { "down" };
+        let cipher = match self.method.name {
+            name if name.contains("aes-128") => "aes128",
+            name if name.contains("aes-256") => "aes256",
+            _ => "chacha",
+        };
+        let [client, server] = pair.pids();
+        let output = Command::new(limits)
+            .args(["drive", "ref=ss", "cpu=0", "refcpu=1,1"])
+            .arg(format!("socks5={}", pair.proxy))
+            .arg(format!("pids={client},{server}"))
+            .arg(format!("secs={}", plan.time.as_secs_f64()))
+            .args([format!("conns={flows}"), format!("dir={way}"), format!("alg={cipher}")])
+            .output()
+            .with_context(|| format!("run {}", limits.display()))?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        ensure!(
+            output.status.success(),
+            "{} failed: {}",
+            limits.display(),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let line: serde_json::Value = serde_json::from_str(said.trim()).context("the tool's line")?;
+        let ratio = line["x_limit"].as_f64().context("the tool's line has no x_limit")?;
+        let goal = if flows == 1 && self.method == AES_256_GCM { Goal::Most(1.12) } else { Goal::Open };
+        Ok(figure("x ideal pair", ratio, goal))
+    }
+}
+
+fn trips(pair: &Pair, sessions: usize, plan: Plan) -> Result<Vec<Figure>> {
+    let target = listen()?;
+    let sessions = (0..sessions).map(|_| pair.open(&target)).collect::<Result<Vec<_>>>()?;
+    let trips = trip::make(pair, &sessions, plan.time)?;
+    let micros = |share| trips.quantile(share).as_secs_f64() * 1e6;
+    const { assert!(TRIP_BYTES == 64) };
+    Ok(vec![
+        figure("CPU us per trip", trips.cpu_secs.sum() * 1e6 / trips.sorted.len() as f64, Goal::Share(0.85)),
+        figure("p50 us", micros(0.50), Goal::Share(1.0)),
+        figure("p99 us", micros(0.99), Goal::Share(1.0)),
+    ])
+}
+
+fn sessions(pair: &Pair, close: Close, plan: Plan) -> Result<Vec<Figure>> {
+    let churned = churn(pair, plan.churned, close)?;
+    let per_10_000 = churned.cpu_secs.sum() * 10_000.0 / plan.churned as f64;
+    Ok(vec![
+        figure("CPU s per 10 000", per_10_000, Goal::Share(0.65)),
+        figure("failed", churned.failed as f64, Goal::Most(0.0)),
+        figure("targets left open", churned.left as f64, Goal::Most(0.0)),
+    ])
+}
+
+fn held(pair: &Pair, plan: Plan) -> Result<Vec<Figure>> {
+    let idle = idle(pair, plan.held, plan.watch)?;
+    let kept =
+        Each { client: idle.kept_kib.client / KIB_PER_MIB, server: idle.kept_kib.server / KIB_PER_MIB };
+    let mut figures = per_process(
+        idle.resident_kib,
+        ["KiB per session, client", "KiB per session, server"],
+        Goal::Most(4.0),
+    );
+    figures.push(figure("CPU ms while idle", idle.cpu_secs.sum() * 1e3, Goal::Most(1.0)));
+    figures.extend(per_process(kept, ["MiB kept after, client", "MiB kept after, server"], Goal::Most(4.0)));
+    Ok(figures)
+}
+
+fn per_process(each: Each, labels: [&'static str; 2], goal: Goal) -> Vec<Figure> {
+    vec![figure(labels[0], each.client, goal), figure(labels[1], each.server, goal)]
+}
+
+fn figure(label: &'static str, value: f64, goal: Goal) -> Figure {
+    Figure { label, value, goal }
+}

@@ -1,0 +1,189 @@
+//! Child processes that cannot be left behind, with their logs in hand and their listening port found.
+//!
+//! A child is started through `xtask launch`, which pins it to a core, asks the kernel to kill it when its parent dies,
+//! and becomes the program: the process id stays the same, and nothing outlives a killed xtask.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+/// A program and what to give it.
+#[derive(Debug, Clone)]
+pub(crate) struct Program {
+    /// The name used in messages.
+    pub(crate) name: String,
+    /// The executable.
+    pub(crate) path: PathBuf,
+    /// Its arguments.
+    pub(crate) args: Vec<String>,
+}
+
+/// A running child: killed and reaped when dropped.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    name: String,
+    child: Child,
+    log: File,
+}
+
+impl Guard {
+    /// Starts `program`, on core `cpu` when one is given.
+    pub(crate) fn start(program: &Program, cpu: Option<usize>) -> Result<Self> {
+        let log = tempfile::tempfile().context("a file for the log")?;
+        // The link names this very executable even when a build has replaced it on disk.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("launch");
+        if let Some(cpu) = cpu {
+            command.arg("--cpu").arg(cpu.to_string());
+        }
+        command.arg("--").arg(&program.path).args(&program.args);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?);
+        let child = command.spawn().with_context(|| format!("start {}", program.path.display()))?;
+        Ok(Self { name: program.name.clone(), child, log })
+    }
+
+    /// The process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The id as the kernel's calls want it.
+    pub(crate) fn kernel_pid(&self) -> Result<Pid> {
+        Ok(Pid::from_raw(i32::try_from(self.pid()).context("a process id")?))
+    }
+
+    /// Everything the child has said.
+    pub(crate) fn log(&self) -> String {
+        let mut text = Vec::new();
+        let mut chunk = vec![0; 64 * 1024];
+        while let Ok(n @ 1..) = self.log.read_at(&mut chunk, text.len() as u64) {
+            text.extend_from_slice(&chunk[..n]);
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// The last lines of the log under the child's name, for a report.
+    pub(crate) fn log_tail(&self, lines_max: usize) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(lines_max)..];
+        format!("--- {} (pid {})\n{}\n", self.name, self.pid(), tail.join("\n"))
+    }
+
+    /// Whether the child still runs.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits until the child listens on a TCP port, and says where.
+    pub(crate) fn listening(&mut self) -> Result<SocketAddr> {
+        let pid = self.pid();
+        let found = wait_until(Duration::from_secs(10), || {
+            if !self.is_alive() {
+                return Some(None);
+            }
+            listening_address(pid).map(Some)
+        });
+        match found.flatten() {
+            Some(address) => Ok(address),
+            None => bail!("{} does not listen\n{}", self.name, self.log_tail(20)),
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Both fail only when the child is gone already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Asks `condition` until it answers or `bound` has passed.
+pub(crate) fn wait_until<T>(bound: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + bound;
+    loop {
+        if let Some(answer) = condition() {
+            return Some(answer);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The child's half of [`Guard::start`]: becomes the program.
+pub(crate) fn launch(cpu: Option<usize>, command: &[OsString]) -> Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL).context("a death signal")?;
+    if let Some(cpu) = cpu {
+        pin(cpu)?;
+    }
+    let (program, args) = command.split_first().context("nothing to launch")?;
+    Err(Command::new(program).args(args).exec()).with_context(|| format!("run {}", program.display()))
+}
+
+/// Keeps the calling thread, and what it starts, on one core.
+pub(crate) fn pin(cpu: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu).context("a core's number")?;
+    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("pin to core {cpu}"))
+}
+
+/// The first TCP address `pid` listens on, as the kernel tells it: no log format to know.
+fn listening_address(pid: u32) -> Option<SocketAddr> {
+    let sockets: BTreeSet<String> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .ok()?
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    ["tcp", "tcp6"].into_iter().find_map(|table| {
+        let table = fs::read_to_string(format!("/proc/{pid}/net/{table}")).ok()?;
+        table.lines().skip(1).find_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let listens = fields.get(3) == Some(&"0A") && sockets.contains(*fields.get(9)?);
+            if listens { decode_address(fields.get(1)?) } else { None }
+        })
+    })
+}
+
+/// An address as `/proc/net/tcp` writes it: 32-bit words in the machine's byte order, in hex.
+fn decode_address(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let words: Vec<[u8; 4]> = (0..ip.len() / 8)
+        .map(|i| u32::from_str_radix(&ip[8 * i..8 * i + 8], 16).map(u32::to_ne_bytes))
+        .collect::<Result<_, _>>()
+        .ok()?;
+    let ip = match words.as_slice() {
+        [word] => IpAddr::V4(Ipv4Addr::from(*word)),
+        words => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(words.concat()).ok()?)),
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn the_kernels_addresses_are_read() {
+        assert_eq!(decode_address("0100007F:B205"), "127.0.0.1:45573".parse().ok());
+        assert_eq!(decode_address("00000000000000000000000001000000:0050"), "[::1]:80".parse().ok());
+        assert_eq!(decode_address("nonsense"), None);
+    }
+}
