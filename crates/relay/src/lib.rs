@@ -1,16 +1,52 @@
-//! Umbra's sessions.
+//! Umbra's sessions: tokio and every socket live here.
+//!
+//! A session comes in through an inbound, says where it wants to go, the path there is dialled, and the pump carries bytes both
+//! ways until both ways have ended. Read [`session`] first: it is that sentence as code.
+//!
+//! - [`config`]: what a relay is told to do.
+//! - [`session`], `inbound`, `path`, `dial`, `drive`: from a client's first byte to an open way.
+//! - `pump`, `batch`: the data path and its buffers.
+//! - `door`, `worker`: what sessions share, and the threads they live on.
+//! - [`net`]: the only door to the outside; a simulation stands in for it in tests.
+//! - [`failure`], `notice`: how and why a session failed, and who is told.
+//! - [`limits`]: every bound, with its reason.
+
 #![deny(unsafe_code)]
+
+mod batch;
+pub mod config;
+mod dial;
+mod door;
+mod drive;
+pub mod failure;
+mod inbound;
+pub mod limits;
+pub mod net;
+mod notice;
+mod path;
+mod pump;
+pub mod session;
+mod worker;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
 
-pub mod config;
+use tokio::sync::watch;
+
+use config::Config;
+pub use door::Door;
+use net::os::{self, OsNet};
+use worker::{Accepting, Worker};
 
 /// A running relay: its doors are open and its workers serve.
 #[derive(Debug)]
 pub struct Relay {
     addresses: Vec<SocketAddr>,
+    stop: watch::Sender<()>,
+    workers: Vec<JoinHandle<()>>,
 }
 
 /// Why a relay did not start. Nothing is left running.
@@ -24,8 +60,38 @@ pub struct StartError {
 
 impl Relay {
     /// Opens every door, then starts the workers.
-    pub fn start(config: &config::Config) -> Result<Self, StartError> {
-        Ok(Self { addresses: config.inbounds.iter().map(|inbound| inbound.listen).collect() })
+    pub fn start(config: &Config) -> Result<Self, StartError> {
+        let mut addresses = Vec::new();
+        let mut doors = Vec::new();
+        for inbound in &config.inbounds {
+            let opened = os::listen(inbound.listen, inbound.tcp)
+                .and_then(|listener| Ok((listener.local_addr()?, listener)))
+                .map_err(|source| StartError { what: format!("listen on {}", inbound.listen), source })?;
+            addresses.push(opened.0);
+            doors.push((Arc::new(Door::new(inbound.clone(), OsNet)), opened.1));
+        }
+        let (workers, seats): (Vec<_>, Vec<_>) = (0..config.workers.get())
+            .map(|_| Worker::new())
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(|source| StartError { what: "make a worker".into(), source })?
+            .into_iter()
+            .unzip();
+        let seats: Arc<[_]> = seats.into();
+        let mut accepting: Vec<_> = doors
+            .into_iter()
+            .map(|(door, listener)| Accepting { door, listener, seats: Arc::clone(&seats) })
+            .collect();
+        let (stop, stopped) = watch::channel(());
+        let mut relay = Self { addresses, stop, workers: Vec::new() };
+        for (index, worker) in workers.into_iter().enumerate() {
+            let (accepting, stopped) = (std::mem::take(&mut accepting), stopped.clone());
+            let thread = Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || worker.run(accepting, stopped))
+                .map_err(|source| StartError { what: "start a worker".into(), source })?;
+            relay.workers.push(thread);
+        }
+        Ok(relay)
     }
 
     /// Where each inbound listens, in the configuration's order, with the ports that the kernel chose.
@@ -34,7 +100,25 @@ impl Relay {
     }
 
     /// Closes the doors, ends every session and waits for the workers.
-    pub fn stop(self) {}
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        // A worker that is gone already needs no telling.
+        let _ = self.stop.send(());
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                tracing::error!("a worker ended with a panic");
+            }
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
 impl fmt::Display for StartError {

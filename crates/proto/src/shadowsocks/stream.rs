@@ -66,9 +66,14 @@ impl Sealer {
         }
     }
 
-    /// Whether nothing has been sealed yet.
-    pub fn is_fresh(&self) -> bool {
-        self.opening.is_some()
+    /// Whether this is a request of which nothing has been sealed: the server does not know the target yet.
+    pub fn owes_request(&self) -> bool {
+        matches!(self.opening.as_deref(), Some(Opening::Request { .. }))
+    }
+
+    /// The longest payload of a record that is not the first.
+    pub fn record_payload_max(&self) -> usize {
+        self.payload_max
     }
 
     /// Bytes to leave free before the payload of the next record.
@@ -120,15 +125,15 @@ impl Sealer {
     }
 
     /// Appends the start of a request that has no payload yet. `padding` is a random number that the padding's length is
-    /// drawn from (SIP022, 3.1.3: without payload there MUST be padding).
+    /// drawn from (SIP022, 3.1.3: without payload there MUST be padding). Does nothing unless a request is
+    /// [owed](Self::owes_request).
     pub fn seal_request_without_payload(&mut self, padding: u16, now: UnixTime, output: &mut Vec<u8>) {
-        let Some(opening) = self.opening.take() else { return };
+        let Some(Opening::Request { generation, .. }) = self.opening.as_deref() else { return };
         // Servers reject length 0 here although some clients draw it.
-        let padding_len = match *opening {
-            Opening::Request { generation: Generation::Aead2022, .. } => 1 + padding % PADDING_BYTES_MAX,
-            Opening::Request { .. } | Opening::Response { .. } | Opening::Response2022 { .. } => 0,
+        let padding_len = match generation {
+            Generation::Aead => 0,
+            Generation::Aead2022 => 1 + padding % PADDING_BYTES_MAX,
         };
-        self.opening = Some(opening);
         let start = output.len();
         output.resize(start + self.head_len() + usize::from(padding_len) + TAG_BYTES, 0);
         if let Some(opening) = self.opening.take() {

@@ -1,0 +1,174 @@
+//! Opens a connection to an address or to the first address of a name that answers (RFC 8305).
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+
+use tokio::time::{Instant, sleep_until, timeout};
+use umbra_proto::address::Address;
+
+use crate::config::Tcp;
+use crate::failure::{Cause, Failure, Stage};
+use crate::limits::{ADDRESSES_MAX, ATTEMPT_DELAY, CONNECT_SECS_MAX, DIAL_SECS_MAX, RESOLVE_SECS_MAX};
+use crate::net::Net;
+
+/// Connects to `address`, resolving its name if it has one.
+pub(crate) async fn dial<N: Net>(net: &N, address: &Address, tcp: Tcp) -> Result<N::Socket, Failure> {
+    let connected = match address {
+        Address::Ip(address) => connect(net, *address, tcp).await,
+        Address::Name(name, port) => {
+            let addresses = resolve(net, name.as_str(), *port).await?;
+            match timeout(DIAL_SECS_MAX, race(interleave(&addresses), |to| connect(net, to, tcp))).await {
+                Ok(connected) => connected,
+                Err(_) => Err(Cause::Deadline),
+            }
+        }
+    };
+    connected.map_err(|cause| Failure::outbound(Stage::Connect, cause))
+}
+
+async fn resolve<N: Net>(net: &N, name: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
+    let failure = |cause| Failure::outbound(Stage::Resolve, cause);
+    match timeout(RESOLVE_SECS_MAX, net.resolve(name, port)).await {
+        Err(_) => Err(failure(Cause::Deadline)),
+        // The system's resolver has no error kinds, and its text may hold the name.
+        Ok(Err(_)) => Err(failure(Cause::NoAddress)),
+        Ok(Ok(addresses)) if addresses.is_empty() => Err(failure(Cause::NoAddress)),
+        Ok(Ok(addresses)) => Ok(addresses),
+    }
+}
+
+async fn connect<N: Net>(net: &N, address: SocketAddr, tcp: Tcp) -> Result<N::Socket, Cause> {
+    match timeout(CONNECT_SECS_MAX, net.connect(address, tcp)).await {
+        Ok(connected) => connected.map_err(Cause::Io),
+        Err(_) => Err(Cause::Deadline),
+    }
+}
+
+/// Families in turn, the first address's family first, otherwise in the order given (RFC 8305, section 4).
+fn interleave(addresses: &[SocketAddr]) -> VecDeque<SocketAddr> {
+    let Some(first) = addresses.first() else { return VecDeque::new() };
+    let (same, other): (Vec<_>, Vec<_>) =
+        addresses.iter().partition::<Vec<SocketAddr>, _>(|address| address.is_ipv4() == first.is_ipv4());
+    let mut order = VecDeque::with_capacity(addresses.len());
+    for turn in 0..same.len().max(other.len()) {
+        order.extend(same.get(turn));
+        order.extend(other.get(turn));
+    }
+    order.truncate(ADDRESSES_MAX);
+    order
+}
+
+/// Attempts one address after the other, the next one when an attempt fails or [`ATTEMPT_DELAY`] has passed; the first
+/// connection wins and the other attempts are dropped. Gives the last failure if none wins.
+async fn race<T, F: Future<Output = Result<T, Cause>>>(
+    mut waiting: VecDeque<SocketAddr>,
+    attempt: impl Fn(SocketAddr) -> F,
+) -> Result<T, Cause> {
+    let mut under_way: Vec<Pin<Box<F>>> = Vec::new();
+    let mut failure = Cause::NoAddress;
+    let mut next_at = pin!(sleep_until(Instant::now()));
+    poll_fn(move |cx| {
+        loop {
+            let mut failed = false;
+            let mut at = 0;
+            while let Some(attempt) = under_way.get_mut(at) {
+                match attempt.as_mut().poll(cx) {
+                    Poll::Ready(Ok(connection)) => return Poll::Ready(Ok(connection)),
+                    Poll::Ready(Err(cause)) => {
+                        failure = cause;
+                        failed = true;
+                        drop(under_way.swap_remove(at));
+                    }
+                    Poll::Pending => at += 1,
+                }
+            }
+            let due = failed || under_way.is_empty() || next_at.as_mut().poll(cx).is_ready();
+            if !due || waiting.is_empty() {
+                break;
+            }
+            if let Some(address) = waiting.pop_front() {
+                under_way.push(Box::pin(attempt(address)));
+                next_at.as_mut().reset(Instant::now() + ATTEMPT_DELAY);
+            }
+        }
+        if under_way.is_empty() {
+            let last = std::mem::replace(&mut failure, Cause::NoAddress);
+            return Poll::Ready(Err(last));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Whether another server may be tried after this failure: nothing has been promised or sent yet.
+pub(crate) fn is_refusal(cause: &Cause) -> bool {
+    match cause {
+        Cause::Io(error) => error.kind() != io::ErrorKind::OutOfMemory,
+        Cause::Deadline | Cause::NoAddress => true,
+        Cause::Truncated | Cause::TooLong | Cause::Socks(_) | Cause::Head(_) | Cause::Open(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+    use std::time::Duration;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| address(text)).collect()
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let order = interleave(&addresses(&["[::1]:1", "[::2]:1", "1.1.1.1:1", "[::3]:1"]));
+        assert_eq!(order, addresses(&["[::1]:1", "1.1.1.1:1", "[::2]:1", "[::3]:1"]));
+        assert!(interleave(&[]).is_empty());
+    }
+
+    /// What each attempt does: answer after some milliseconds, well or not.
+    async fn run(plan: &[(&str, u64, bool)]) -> (Result<SocketAddr, Cause>, Vec<(SocketAddr, u128)>) {
+        let started = Instant::now();
+        let log = RefCell::new(Vec::new());
+        let order = plan.iter().map(|(to, ..)| address(to)).collect();
+        let outcome = race(order, |to| {
+            log.borrow_mut().push((to, started.elapsed().as_millis()));
+            let (_, millis, good) = *plan.iter().find(|(text, ..)| address(text) == to).unwrap();
+            async move {
+                tokio::time::sleep(Duration::from_millis(millis)).await;
+                if good { Ok(to) } else { Err(Cause::Io(io::ErrorKind::ConnectionRefused.into())) }
+            }
+        })
+        .await;
+        (outcome, log.into_inner())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_to_answer_wins_and_no_other_is_tried_needlessly() {
+        let (outcome, log) = run(&[("1.1.1.1:1", 100, true), ("2.2.2.2:1", 1, true)]).await;
+        assert_eq!(outcome.unwrap(), address("1.1.1.1:1"));
+        assert_eq!(log, [(address("1.1.1.1:1"), 0)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_address_is_overtaken_after_a_quarter_second() {
+        let (outcome, log) = run(&[("1.1.1.1:1", 9000, true), ("2.2.2.2:1", 10, true)]).await;
+        assert_eq!(outcome.unwrap(), address("2.2.2.2:1"));
+        assert_eq!(log[1], (address("2.2.2.2:1"), 250));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_address_is_followed_at_once_and_the_last_failure_is_told() {
+        let (outcome, log) = run(&[("1.1.1.1:1", 1, false), ("2.2.2.2:1", 1, false)]).await;
+        assert!(matches!(outcome, Err(Cause::Io(error)) if error.kind() == io::ErrorKind::ConnectionRefused));
+        assert!(log[1].1 < 10);
+    }
+}

@@ -1,0 +1,112 @@
+//! An open inbound: its configuration, and what its sessions share.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use umbra_proto::shadowsocks::head::{Authentic, ExpectTarget, HeadError};
+use umbra_proto::shadowsocks::key::Key;
+use umbra_proto::shadowsocks::replay::SaltStore;
+use umbra_proto::shadowsocks::{Method, SALT_BYTES_MAX, Salt, UnixTime};
+
+use crate::config::{Inbound, Protocol};
+use crate::failure::Cause;
+use crate::limits::ENDURED_PEERS_MAX;
+use crate::net::Net;
+use crate::notice::Notices;
+use crate::pump::Clock;
+
+/// What all sessions of one inbound share, on every worker.
+#[derive(Debug)]
+pub struct Door<N> {
+    pub(crate) inbound: Inbound,
+    pub(crate) net: N,
+    pub(crate) notices: Notices,
+    pub(crate) speech: Speech,
+    endured: AtomicUsize,
+}
+
+/// What is spoken at a door, with what its sessions share for it.
+#[derive(Debug)]
+pub(crate) enum Speech {
+    /// SOCKS5: nothing is shared.
+    Socks5,
+    /// Shadowsocks, as the server.
+    Shadowsocks(ServerSide),
+}
+
+/// A Shadowsocks server's key and its memory.
+#[derive(Debug)]
+pub(crate) struct ServerSide {
+    pub(crate) key: Arc<Key>,
+    /// One store for all workers: a replay may come to any of them.
+    salts: Mutex<SaltStore>,
+}
+
+impl ServerSide {
+    fn new(key: &Arc<Key>) -> Self {
+        Self { key: Arc::clone(key), salts: Mutex::new(SaltStore::new(key.method())) }
+    }
+
+    /// Judges an authenticated head's time and salt.
+    pub(crate) fn admit(&self, head: Authentic, now: UnixTime) -> Result<ExpectTarget, HeadError> {
+        head.admit(&mut self.salts.lock().unwrap_or_else(PoisonError::into_inner), now)
+    }
+
+    /// Remembers a salt of ours, so that our own answer sent back to us is a replay (SIP004 has nothing else against it).
+    pub(crate) fn remember(&self, salt: Salt, now: UnixTime) {
+        // A fresh random salt that was already there, or no room for it, changes nothing for this session.
+        let _ = self.salts.lock().unwrap_or_else(PoisonError::into_inner).insert(salt, now);
+    }
+}
+
+impl<N: Net> Door<N> {
+    /// A door over `net`.
+    pub fn new(inbound: Inbound, net: N) -> Self {
+        let speech = match &inbound.protocol {
+            Protocol::Socks5 => Speech::Socks5,
+            Protocol::Shadowsocks(key) => Speech::Shadowsocks(ServerSide::new(key)),
+        };
+        Self { inbound, net, notices: Notices::default(), speech, endured: AtomicUsize::new(0) }
+    }
+
+    /// A fresh salt for what we send.
+    pub(crate) fn salt(&self, method: Method) -> Result<Salt, Cause> {
+        let mut random = [0; SALT_BYTES_MAX];
+        self.net.fill_random(&mut random).map_err(Cause::Io)?;
+        Ok(Salt::new(method, random))
+    }
+
+    /// A place among the failed peers that are kept waiting, if one is free.
+    pub(crate) fn endure(&self) -> Option<Endured<'_>> {
+        let taken = self.endured.fetch_add(1, Ordering::Relaxed);
+        let place = Endured(&self.endured);
+        (taken < ENDURED_PEERS_MAX).then_some(place)
+    }
+}
+
+/// A place among the failed peers that are kept waiting; free again when dropped.
+#[derive(Debug)]
+pub(crate) struct Endured<'a>(&'a AtomicUsize);
+
+impl Drop for Endured<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The clock and the chance that sealing needs, from a network.
+#[derive(Debug)]
+pub(crate) struct NetClock<'a, N>(pub(crate) &'a N);
+
+impl<N: Net> Clock for NetClock<'_, N> {
+    fn now(&self) -> UnixTime {
+        self.0.unix_time()
+    }
+
+    fn padding(&self) -> u16 {
+        let mut random = [0; 2];
+        // Without chance the padding has a constant length, which is still a valid one.
+        let _ = self.0.fill_random(&mut random);
+        u16::from_le_bytes(random)
+    }
+}

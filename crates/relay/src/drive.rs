@@ -1,0 +1,116 @@
+//! Runs a pure handshake over a socket, keeping whatever it does not take.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice, IoSliceMut};
+
+use umbra_proto::wire::Input;
+use umbra_proto::{Handshake, Step};
+
+use crate::batch::{Batch, Size};
+use crate::limits::MEDIUM_BATCH_BYTES;
+use crate::net::Socket;
+
+/// Bytes that have arrived from a peer and belong to nobody yet.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox(Option<Batch>);
+
+/// Why a handshake came to nothing.
+#[derive(Debug)]
+pub(crate) enum DriveError<E> {
+    /// The socket failed.
+    Io(io::Error),
+    /// The peer ended first.
+    Ended,
+    /// The peer fills the largest buffer without a message coming to its end.
+    TooLong,
+    /// The peer is wrong; it has been told what it is to be told.
+    Peer(E),
+}
+
+impl Inbox {
+    /// What is left for the session, if anything is.
+    pub(crate) fn into_batch(self) -> Option<Batch> {
+        self.0
+    }
+
+    /// Waits for bytes with nothing in hand, then reads once.
+    async fn read<S: Socket>(&mut self, socket: &S) -> io::Result<usize> {
+        loop {
+            poll_fn(|cx| socket.poll_readable(cx)).await?;
+            let batch = self.0.get_or_insert_with(|| Batch::take(Size::Small));
+            let slab = &mut **batch;
+            let room = &mut slab.bytes[slab.arrived.end..];
+            match socket.try_read(&mut [IoSliceMut::new(room)]) {
+                Ok(count) => {
+                    slab.arrived.end += count;
+                    return Ok(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if batch.is_spent() {
+                        self.0 = None;
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Makes room for another read; `false` if the peer has used up all there is.
+    fn make_room(&mut self) -> bool {
+        let Some(batch) = &mut self.0 else { return true };
+        let (len, capacity) = (batch.arrived.len(), batch.bytes.len());
+        if len < capacity {
+            return batch.make_room(capacity);
+        }
+        capacity < MEDIUM_BATCH_BYTES && batch.make_room(MEDIUM_BATCH_BYTES)
+    }
+}
+
+/// Advances `machine` with what is in `inbox` and what `socket` brings, until it is done.
+///
+/// Gives the place where the last taken bytes began in the inbox's buffer: machines name places from there.
+pub(crate) async fn drive<H: Handshake, S: Socket>(
+    mut machine: H,
+    socket: &S,
+    inbox: &mut Inbox,
+) -> Result<(H::Done, usize), DriveError<H::Error>> {
+    let mut output = Vec::new();
+    loop {
+        if let Some(batch) = &mut inbox.0 {
+            let slab = &mut **batch;
+            let start = slab.arrived.start;
+            let mut input = Input::new(&mut slab.bytes[slab.arrived.clone()]);
+            let outcome = machine.advance(&mut input, &mut output);
+            slab.arrived.start += input.taken();
+            if !output.is_empty() {
+                write_all(socket, &output).await.map_err(DriveError::Io)?;
+                output.clear();
+            }
+            match outcome.map_err(DriveError::Peer)? {
+                Step::Done(done) => return Ok((done, start)),
+                Step::Wait(next) => machine = next,
+            }
+        }
+        if !inbox.make_room() {
+            return Err(DriveError::TooLong);
+        }
+        if inbox.read(socket).await.map_err(DriveError::Io)? == 0 {
+            return Err(DriveError::Ended);
+        }
+    }
+}
+
+/// Writes all of `bytes`.
+pub(crate) async fn write_all<S: Socket>(socket: &S, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match socket.try_write(&[IoSlice::new(bytes)]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                poll_fn(|cx| socket.poll_writable(cx)).await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

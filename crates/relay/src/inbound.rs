@@ -1,0 +1,189 @@
+//! Learns what a client wants, and lets go of one that is wrong.
+
+use std::future::poll_fn;
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::ops::Range;
+
+use tokio::time::{Instant, sleep_until, timeout_at};
+use umbra_proto::address::Address;
+use umbra_proto::shadowsocks::head::{ExpectHead, HeadError, Request};
+use umbra_proto::shadowsocks::stream::{HeadReads, Sealer};
+use umbra_proto::socks5;
+
+use crate::batch::{Batch, Size};
+use crate::door::{Door, ServerSide, Speech};
+use crate::drive::{DriveError, Inbox, drive, write_all};
+use crate::failure::{Cause, Failure};
+use crate::limits::{DISCARDED_BYTES_MAX, REFUSAL_SECS_MAX};
+use crate::net::{Net, Socket};
+use crate::pump::{Reader, Writer};
+
+/// What a client wants, understood and not yet answered.
+pub(crate) enum Wish<'d> {
+    /// Of a SOCKS5 client, which waits for an answer.
+    Socks5(socks5::Pending),
+    /// Of a Shadowsocks client, which has been told nothing and expects nothing before the target speaks.
+    Shadowsocks {
+        /// The request.
+        request: Request,
+        /// Whose key it was opened with.
+        server: &'d ServerSide,
+    },
+}
+
+/// The client's half of a session's two flows.
+pub(crate) struct ClientSide {
+    pub(crate) reader: Reader,
+    pub(crate) writer: Writer,
+    /// Where payload lies in the inbox that has already been opened.
+    pub(crate) early: Range<usize>,
+}
+
+/// Speaks with the client until it has said what it wants.
+pub(crate) async fn understand<'d, N: Net>(
+    door: &'d Door<N>,
+    client: &N::Socket,
+    inbox: &mut Inbox,
+) -> Result<Wish<'d>, Cause> {
+    match &door.speech {
+        Speech::Socks5 => {
+            let (pending, _) = drive(socks5::Server::new(), client, inbox).await?;
+            Ok(Wish::Socks5(pending))
+        }
+        Speech::Shadowsocks(server) => {
+            let (head, _) = drive(ExpectHead::new(&server.key, HeadReads::One), client, inbox).await?;
+            let expect = server.admit(head, door.net.unix_time()).map_err(Cause::Head)?;
+            let (mut request, start) = drive(expect, client, inbox).await?;
+            request.early = start + request.early.start..start + request.early.end;
+            Ok(Wish::Shadowsocks { request, server })
+        }
+    }
+}
+
+impl Wish<'_> {
+    /// Where the client wants to go.
+    pub(crate) fn target(&self) -> &Address {
+        match self {
+            Self::Socks5(pending) => pending.target(),
+            Self::Shadowsocks { request, .. } => &request.target,
+        }
+    }
+
+    /// Tells the client that the way stands, if its protocol has words for that.
+    pub(crate) async fn accept<N: Net>(
+        self,
+        door: &Door<N>,
+        client: &N::Socket,
+        bound: Option<SocketAddr>,
+    ) -> Result<ClientSide, Cause> {
+        match self {
+            Self::Socks5(pending) => {
+                let mut answer = Vec::new();
+                pending.accept(bound, &mut answer);
+                write_all(client, &answer).await.map_err(Cause::Io)?;
+                Ok(ClientSide { reader: Reader::Plain, writer: Writer::Plain, early: 0..0 })
+            }
+            Self::Shadowsocks { request, server } => {
+                let salt = door.salt(server.key.method())?;
+                server.remember(salt, door.net.unix_time());
+                let writer = Writer::Sealed(Sealer::response(&server.key, salt, request.salt));
+                Ok(ClientSide { reader: Reader::Sealed(request.opener), writer, early: request.early })
+            }
+        }
+    }
+
+    /// Tells the client why there is no way, and lets it go.
+    pub(crate) async fn reject<S: Socket>(self, client: S, failure: &Failure) {
+        match self {
+            Self::Socks5(pending) => {
+                let mut answer = Vec::new();
+                pending.reject(failure.socks5_reply(), &mut answer);
+                if write_all(&client, &answer).await.is_ok() {
+                    see_off(client, Instant::now() + REFUSAL_SECS_MAX).await;
+                }
+            }
+            // An orderly end would read as an empty answer of the target.
+            Self::Shadowsocks { .. } => client.reset(),
+        }
+    }
+}
+
+/// Lets go of a client whose handshake failed.
+///
+/// To a Shadowsocks server's peer every failure looks the same at every length: bytes are read and thrown away, nothing is
+/// said, and at the handshake's deadline the connection is reset (SIP022, 3.1.3). Only a peer that ends first gets an end.
+pub(crate) async fn dismiss<N: Net>(door: &Door<N>, client: N::Socket, cause: &Cause, deadline: Instant) {
+    match (&door.speech, cause) {
+        // A connection that is gone, or whose peer has ended it, has nobody to hide from.
+        (_, Cause::Io(_) | Cause::Truncated) => {}
+        (Speech::Socks5, Cause::Socks(socks5::Error::Version(_))) => {}
+        (Speech::Socks5, _) => see_off(client, Instant::now() + REFUSAL_SECS_MAX).await,
+        (Speech::Shadowsocks(_), _) => match door.endure() {
+            Some(_place) => {
+                if discard(&client, deadline).await.is_err() {
+                    client.reset();
+                }
+            }
+            None => client.reset(),
+        },
+    }
+}
+
+/// Ends our direction and waits for the peer to end its own, so that unread bytes do not turn the last words into a reset.
+async fn see_off<S: Socket>(client: S, deadline: Instant) {
+    if client.shutdown_write().is_ok() {
+        // Whether the peer ended or the time did, the connection closes now.
+        let _ = discard(&client, deadline).await;
+    }
+}
+
+/// The deadline passed before the peer ended.
+struct StillThere;
+
+/// Reads and throws away, up to a bound, until the peer ends; a peer that sends more is left to its closed window.
+async fn discard<S: Socket>(client: &S, deadline: Instant) -> Result<(), StillThere> {
+    let mut left = DISCARDED_BYTES_MAX;
+    let ended = timeout_at(deadline, async {
+        while left > 0 {
+            poll_fn(|cx| client.poll_readable(cx)).await?;
+            let mut batch = Batch::take(Size::Small);
+            match client.try_read(&mut [IoSliceMut::new(&mut batch.bytes)]) {
+                Ok(0) => return Ok(()),
+                Ok(count) => left = left.saturating_sub(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        sleep_until(deadline).await;
+        Err(io::ErrorKind::TimedOut.into())
+    })
+    .await;
+    match ended {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(StillThere),
+    }
+}
+
+impl From<DriveError<socks5::Error>> for Cause {
+    fn from(error: DriveError<socks5::Error>) -> Self {
+        Self::of_drive(error, Self::Socks)
+    }
+}
+
+impl From<DriveError<HeadError>> for Cause {
+    fn from(error: DriveError<HeadError>) -> Self {
+        Self::of_drive(error, Self::Head)
+    }
+}
+
+impl Cause {
+    fn of_drive<E>(error: DriveError<E>, peer: impl FnOnce(E) -> Self) -> Self {
+        match error {
+            DriveError::Io(error) => Self::Io(error),
+            DriveError::Ended => Self::Truncated,
+            DriveError::TooLong => Self::TooLong,
+            DriveError::Peer(error) => peer(error),
+        }
+    }
+}

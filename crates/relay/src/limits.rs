@@ -1,0 +1,103 @@
+//! Every bound of the relay, with its unit and its reason.
+
+use std::time::Duration;
+
+/// A client that has not said what it wants by then is let go. For a Shadowsocks server it is also the one moment at which
+/// every failed head ends, whatever was wrong with it.
+pub const HANDSHAKE_SECS_MAX: Duration = Duration::from_secs(30);
+
+/// The system's resolver tries several servers several times within this.
+pub const RESOLVE_SECS_MAX: Duration = Duration::from_secs(10);
+
+/// One address that does not answer: three SYNs have been lost by then.
+pub const CONNECT_SECS_MAX: Duration = Duration::from_secs(10);
+
+/// All addresses of one name together.
+pub const DIAL_SECS_MAX: Duration = Duration::from_secs(20);
+
+/// RFC 8305, section 5: the delay before the next address is tried beside the one under way.
+pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// Addresses of one name that are tried; more would not finish within the dial's deadline.
+pub const ADDRESSES_MAX: usize = 16;
+
+/// How long a request's head waits for first payload to ride with it: a client on the same machine or network has sent it
+/// by then, and one that waits for the server to speak first does not notice.
+pub const FIRST_FLIGHT: Duration = Duration::from_millis(5);
+
+/// RFC 1928, section 6: after a refusal the connection closes within 10 seconds. Two let the refusal arrive before.
+pub const REFUSAL_SECS_MAX: Duration = Duration::from_secs(2);
+
+/// Bytes read and thrown away from a peer whose head has failed; then its window closes.
+pub const DISCARDED_BYTES_MAX: usize = 64 * 1024;
+
+/// Failed peers of one door that are kept waiting at a time; one more is reset at once.
+pub const ENDURED_PEERS_MAX: usize = 4096;
+
+/// A small buffer: one full record of SIP004 with everything that may come before it.
+pub const SMALL_BATCH_BYTES: usize = 16 * 1024 + BATCH_MARGIN_BYTES;
+
+/// A medium buffer: four records of SIP004 or one of SIP022, and no more than a blocked direction may hold.
+pub const MEDIUM_BATCH_BYTES: usize = 64 * 1024 + BATCH_MARGIN_BYTES;
+
+/// A large buffer: where larger ones stop paying (measured: the knee is at 256 KiB).
+pub const LARGE_BATCH_BYTES: usize = 256 * 1024 + BATCH_MARGIN_BYTES;
+
+/// Room beside payload in a batch: lengths and tags of its records, the longest head before the first, and
+/// [`RESEAL_BYTES`].
+pub const BATCH_MARGIN_BYTES: usize = 2560;
+
+/// Room kept free where what is opened will be sealed again: the longest head of a first record, and a last record that is too
+/// short to be worth its tags.
+pub const RESEAL_BYTES: usize = 2048;
+
+/// Large buffers in use at a time on one worker, 16 MiB; flows beyond make do with medium ones, so that thousands of blocked
+/// peers cost 64 KiB each.
+pub const LARGE_BATCHES_MAX: usize = 64;
+
+/// Free buffers that a worker keeps of each size: enough for what is in flight between two polls.
+pub const POOLED_SMALL_MAX: usize = 64;
+/// See [`POOLED_SMALL_MAX`].
+pub const POOLED_MEDIUM_MAX: usize = 16;
+/// See [`POOLED_SMALL_MAX`].
+pub const POOLED_LARGE_MAX: usize = 16;
+
+/// Pieces handed to the kernel in one call; more would need a larger array on the stack for no gain.
+pub const IO_PIECES_MAX: usize = 32;
+
+/// Opened payloads shorter than this are moved together, since a piece costs the kernel more than the copy.
+pub const GATHERED_PAYLOAD_BYTES_MAX: usize = 4096;
+
+/// Batches that one direction carries before other sessions of the worker get their turn.
+pub const BATCHES_PER_TURN: usize = 4;
+
+/// Short reads in a row after which a direction goes back to a smaller buffer.
+pub const SHORT_READS_MAX: u8 = 8;
+
+/// Bytes left unsent in the kernel beyond which a bulk direction's socket takes no more: keeps sealed data from piling up
+/// by the megabyte behind a slow reader.
+pub const UNSENT_BYTES_MAX: u32 = 256 * 1024;
+
+/// Connections waiting to be accepted (the reference's 1024 is the least).
+pub const BACKLOG: u32 = 4096;
+
+/// Pause of a door that got no descriptor or memory for the next connection.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// A worker looks for memory to give back this long after sessions have ended.
+pub const TRIM_DELAY: Duration = Duration::from_secs(2);
+
+/// Threads per worker that wait for the system's resolver.
+pub const RESOLVER_THREADS_MAX: usize = 16;
+
+/// Lines about failed heads from one source per minute: enough for tools that ban at the third.
+pub const BAN_LINES_PER_MINUTE: u32 = 10;
+
+/// Sources that such lines are counted for at a time.
+pub const BAN_SOURCES_MAX: usize = 4096;
+
+/// Lines about failed sessions per second and worker.
+pub const FAILURE_LINES_PER_SECOND: u32 = 20;
+
+/// Sessions that must have gone before their memory is worth a walk through the heap.
+pub const TRIM_SESSIONS_MIN: usize = 256;

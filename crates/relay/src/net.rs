@@ -1,0 +1,60 @@
+//! The only door to the outside: sockets, names, the clock and chance, so that a simulation can stand in for all of them.
+
+pub mod os;
+
+use std::future::Future;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::task::{Context, Poll};
+
+use umbra_proto::shadowsocks::UnixTime;
+
+use crate::config::Tcp;
+
+/// A connected byte stream, used by readiness: wait with nothing in hand, then try.
+///
+/// A session has one task, so one reader and one writer at a time wait on a socket.
+pub trait Socket: Send + Sync + Unpin + 'static {
+    /// Waits until a read may give something: bytes, the end, or an error.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Waits until a write may take something, or fail.
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// One read into `pieces` in turn. `Ok(0)` is the end; [`io::ErrorKind::WouldBlock`] means wait.
+    fn try_read(&self, pieces: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
+
+    /// One write of `pieces` in turn, as much as fits. [`io::ErrorKind::WouldBlock`] means wait.
+    fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Tells the peer that nothing more will come; the other direction goes on.
+    fn shutdown_write(&self) -> io::Result<()>;
+
+    /// Ends both directions so that the peer sees a reset, not an orderly end.
+    fn reset(self);
+
+    /// Tells the kernel that much will be written here: keep little of it unsent.
+    fn expect_bulk(&self);
+
+    /// Our end's address.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+}
+
+/// The outside as sessions see it.
+pub trait Net: Send + Sync + 'static {
+    /// Its streams.
+    type Socket: Socket;
+
+    /// Connects to an address. No deadline: whoever waits has one.
+    fn connect(&self, address: SocketAddr, tcp: Tcp)
+    -> impl Future<Output = io::Result<Self::Socket>> + Send;
+
+    /// The addresses of a name, the preferred one first.
+    fn resolve(&self, name: &str, port: u16) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send;
+
+    /// The wall clock.
+    fn unix_time(&self) -> UnixTime;
+
+    /// Fills `bytes` with randomness that nobody can guess.
+    fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()>;
+}

@@ -1,0 +1,213 @@
+//! The real outside. The one file that may speak to the operating system without the compiler's protection.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{SocketAddr, TcpListener, TcpStream as StdTcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
+use socket2::{Domain, Protocol, SockRef, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::{TcpSocket, TcpStream};
+use umbra_proto::shadowsocks::UnixTime;
+
+use super::{Net, Socket};
+use crate::config::Tcp;
+use crate::limits::{BACKLOG, UNSENT_BYTES_MAX};
+
+/// The kernel's network.
+#[derive(Clone, Copy, Debug)]
+pub struct OsNet;
+
+/// A TCP connection of the kernel, registered with the worker it was made on.
+#[derive(Debug)]
+pub struct OsSocket(TcpStream);
+
+impl OsSocket {
+    /// Registers an accepted connection with the calling worker.
+    pub(crate) fn register(connection: OwnedFd) -> io::Result<Self> {
+        TcpStream::from_std(StdTcpStream::from(connection)).map(Self)
+    }
+}
+
+impl Socket for OsSocket {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_read_ready(cx)
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_write_ready(cx)
+    }
+
+    fn try_read(&self, pieces: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let room = pieces.iter().map(|piece| piece.len()).sum();
+        transfer(&self.0, Interest::READABLE, room, || rustix::io::readv(&self.0, pieces))
+    }
+
+    fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let room = pieces.iter().map(|piece| piece.len()).sum();
+        transfer(&self.0, Interest::WRITABLE, room, || rustix::io::writev(&self.0, pieces))
+    }
+
+    fn shutdown_write(&self) -> io::Result<()> {
+        SockRef::from(&self.0).shutdown(std::net::Shutdown::Write)
+    }
+
+    fn reset(self) {
+        // Linger of zero turns the close into a reset; if it fails the peer gets an orderly end, which is all that is left.
+        let _ = SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
+    }
+
+    fn expect_bulk(&self) {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let _ = SockRef::from(&self.0).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let _ = UNSENT_BYTES_MAX;
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+/// One system call, with the readiness it leaves behind: a transfer that came short has drained the kernel's buffer (or
+/// filled it), so the next try would only hear "would block". Saying so at once saves that call.
+fn transfer(
+    stream: &TcpStream,
+    interest: Interest,
+    room: usize,
+    call: impl FnOnce() -> Result<usize, Errno>,
+) -> io::Result<usize> {
+    let mut moved = 0;
+    let outcome = stream.try_io(interest, || {
+        moved = call()?;
+        if 0 < moved && moved < room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match outcome {
+        Ok(()) => Ok(moved),
+        Err(_) if moved > 0 => Ok(moved),
+        // A signal, or a fast-open connection whose SYN is only now on its way.
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::INTR | Errno::INPROGRESS)) => {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl Net for OsNet {
+    type Socket = OsSocket;
+
+    async fn connect(&self, address: SocketAddr, tcp: Tcp) -> io::Result<OsSocket> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_nodelay(tcp.no_delay)?;
+        if tcp.fast_open {
+            open_fast(&socket);
+        }
+        socket.connect(address).await.map(OsSocket)
+    }
+
+    async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        Ok(tokio::net::lookup_host((name, port)).await?.collect())
+    }
+
+    fn unix_time(&self) -> UnixTime {
+        UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+    }
+
+    fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        getrandom::fill(bytes).map_err(io::Error::other)
+    }
+}
+
+/// Opens a listening socket. Its connections inherit `TCP_NODELAY`, which saves a call for each.
+///
+/// No `SO_REUSEPORT`: a port that somebody else listens on is an error, and no other process can share ours.
+pub(crate) fn listen(address: SocketAddr, tcp: Tcp) -> io::Result<TcpListener> {
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(tcp.no_delay)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(BACKLOG).unwrap_or(i32::MAX))?;
+    if tcp.fast_open {
+        accept_fast(&socket);
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// A listening socket, watched by the worker it was made on. Its connections are not: they may go to any worker.
+#[derive(Debug)]
+pub(crate) struct Watched(AsyncFd<TcpListener>);
+
+impl Watched {
+    #[expect(unsafe_code, reason = "the runtime cannot see that a std listener keeps its descriptor")]
+    pub(crate) fn new(listener: TcpListener) -> io::Result<Self> {
+        // SAFETY: a TcpListener owns one descriptor, gives the same one each time, and closes it only when dropped, which
+        // AsyncFd does after it has stopped watching.
+        let watched = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) };
+        Ok(Self(watched.map_err(io::Error::from)?))
+    }
+
+    /// The next connection, non-blocking and closed on exec.
+    pub(crate) async fn accept(&self) -> io::Result<(OwnedFd, SocketAddr)> {
+        self.0.async_io(Interest::READABLE, accept).await
+    }
+}
+
+fn accept(listener: &TcpListener) -> io::Result<(OwnedFd, SocketAddr)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (connection, source) = rustix::net::acceptfrom_with(listener.as_fd(), flags)?;
+    let source = source.and_then(|address| SocketAddr::try_from(address).ok());
+    Ok((connection, source.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)))))
+}
+
+/// Whether accepting failed for want of descriptors or memory, which passes, rather than for this one connection.
+pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS))
+}
+
+#[cfg(target_os = "linux")]
+fn open_fast(socket: &TcpSocket) {
+    set_tcp_option(socket, libc::TCP_FASTOPEN_CONNECT, 1);
+}
+
+#[cfg(target_os = "linux")]
+fn accept_fast(socket: &socket2::Socket) {
+    // The number is how many SYNs with data may wait.
+    set_tcp_option(socket, libc::TCP_FASTOPEN, 256);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_fast(_: &TcpSocket) {}
+
+#[cfg(not(target_os = "linux"))]
+fn accept_fast(_: &socket2::Socket) {}
+
+/// Fast open is a saving, not a promise: where the kernel refuses, connections open the usual way.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "no safe wrapper has this option")]
+fn set_tcp_option(socket: &impl AsFd, option: libc::c_int, value: libc::c_int) {
+    use std::os::fd::AsRawFd;
+    let len = libc::socklen_t::try_from(size_of_val(&value)).unwrap_or(4);
+    // SAFETY: the descriptor is open for as long as it is borrowed, and the kernel reads `len` bytes of `value`, which
+    // lives until the call returns.
+    let _ = unsafe {
+        let fd = socket.as_fd().as_raw_fd();
+        libc::setsockopt(fd, libc::IPPROTO_TCP, option, (&raw const value).cast(), len)
+    };
+}
+
+/// Gives free memory of the allocator back to the system.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "glibc has no other way to ask")]
+pub(crate) fn release_free_memory() {
+    // SAFETY: malloc_trim has no preconditions and takes the allocator's own locks.
+    let _ = unsafe { libc::malloc_trim(0) };
+}
+
+/// Other allocators give memory back by themselves.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(crate) fn release_free_memory() {}

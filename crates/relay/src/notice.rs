@@ -1,0 +1,112 @@
+//! The two log lines that strangers can cause, each held to a rate.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{error, info};
+
+use crate::failure::Failure;
+use crate::limits::{BAN_LINES_PER_MINUTE, BAN_SOURCES_MAX, FAILURE_LINES_PER_SECOND};
+
+/// Counts lines and holds them to their rates.
+#[derive(Debug, Default)]
+pub(crate) struct Notices {
+    sources: Mutex<HashMap<IpAddr, Window>>,
+    failures: Mutex<Option<Window>>,
+}
+
+/// Lines since a moment.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    since: Instant,
+    lines: u32,
+    withheld: u64,
+}
+
+impl Notices {
+    /// Tells that a session failed: stage, side and cause, and nobody's address.
+    pub(crate) fn failure(&self, failure: &Failure) {
+        let mut window = lock(&self.failures);
+        let window = window.get_or_insert_with(Window::new);
+        if let Some(withheld) = window.admit(Duration::from_secs(1), FAILURE_LINES_PER_SECOND) {
+            let Failure { stage, side, cause } = failure;
+            if withheld > 0 {
+                info!(%stage, %side, %cause, withheld, "session failed");
+            } else {
+                info!(%stage, %side, %cause, "session failed");
+            }
+        }
+    }
+
+    /// Names a source that did not know the key, in the words that autoban and fail2ban look for: the address is the last
+    /// thing on the line.
+    pub(crate) fn bad_head(&self, source: SocketAddr) {
+        let mut sources = lock(&self.sources);
+        if sources.len() >= BAN_SOURCES_MAX {
+            sources.retain(|_, window| window.since.elapsed() < MINUTE);
+        }
+        if sources.len() >= BAN_SOURCES_MAX {
+            return;
+        }
+        let window = sources.entry(source.ip().to_canonical()).or_insert_with(Window::new);
+        if window.admit(MINUTE, BAN_LINES_PER_MINUTE).is_some() {
+            let source = SocketAddr::new(source.ip().to_canonical(), source.port());
+            error!("can not parse header when handling connection from {source}");
+        }
+    }
+}
+
+impl Window {
+    fn new() -> Self {
+        Self { since: Instant::now(), lines: 0, withheld: 0 }
+    }
+
+    /// Whether one more line may be written; then also how many were withheld before it.
+    fn admit(&mut self, period: Duration, lines_max: u32) -> Option<u64> {
+        if self.since.elapsed() >= period {
+            *self = Self { withheld: self.withheld, ..Self::new() };
+        }
+        if self.lines >= lines_max {
+            self.withheld += 1;
+            return None;
+        }
+        self.lines += 1;
+        Some(std::mem::take(&mut self.withheld))
+    }
+}
+
+/// A counter is whole whatever its last user did.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_window_withholds_and_then_says_how_many() {
+        let mut window = Window::new();
+        assert_eq!(window.admit(MINUTE, 2), Some(0));
+        assert_eq!(window.admit(MINUTE, 2), Some(0));
+        assert_eq!(window.admit(MINUTE, 2), None);
+        assert_eq!(window.admit(MINUTE, 2), None);
+        tokio::time::advance(MINUTE).await;
+        assert_eq!(window.admit(MINUTE, 2), Some(2));
+        assert_eq!(window.admit(MINUTE, 2), Some(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sources_are_bounded() {
+        let notices = Notices::default();
+        for number in 0..u32::try_from(BAN_SOURCES_MAX + 10).unwrap() {
+            notices.bad_head(SocketAddr::new(std::net::Ipv4Addr::from(number).into(), 1));
+        }
+        assert!(lock(&notices.sources).len() <= BAN_SOURCES_MAX);
+    }
+}

@@ -1,0 +1,66 @@
+//! The way to a target, dialled.
+
+use std::net::SocketAddr;
+
+use umbra_proto::address::Address;
+use umbra_proto::shadowsocks::stream::{HeadReads, Opener, Sealer};
+
+use crate::config::{Path, Server};
+use crate::dial::{dial, is_refusal};
+use crate::door::Door;
+use crate::failure::{Cause, Failure, Stage};
+use crate::net::{Net, Socket};
+use crate::pump::{Reader, Writer};
+
+/// The target's half of a session.
+pub(crate) struct TargetSide<S> {
+    pub(crate) socket: S,
+    pub(crate) reader: Reader,
+    pub(crate) writer: Writer,
+    /// The address that the target sees, where we know it.
+    pub(crate) bound: Option<SocketAddr>,
+}
+
+/// Dials the door's path towards `target`.
+pub(crate) async fn reach<N: Net>(
+    door: &Door<N>,
+    target: &Address,
+) -> Result<TargetSide<N::Socket>, Failure> {
+    match &door.inbound.path {
+        Path::Direct => {
+            let socket = dial(&door.net, target, door.inbound.tcp).await?;
+            let bound = socket.local_addr().ok();
+            Ok(TargetSide { socket, reader: Reader::Plain, writer: Writer::Plain, bound })
+        }
+        Path::Shadowsocks(servers) => through_first(door, servers, target).await,
+    }
+}
+
+/// Through the first server that can be reached: nothing has been promised to the client while they are tried.
+async fn through_first<N: Net>(
+    door: &Door<N>,
+    servers: &[Server],
+    target: &Address,
+) -> Result<TargetSide<N::Socket>, Failure> {
+    let mut failure = Failure::outbound(Stage::Connect, Cause::NoAddress);
+    for server in servers {
+        match dial(&door.net, &server.address, door.inbound.tcp).await {
+            Ok(socket) => return request(door, server, socket, target),
+            Err(refused) if is_refusal(&refused.cause) => failure = refused,
+            Err(other) => return Err(other),
+        }
+    }
+    Err(failure)
+}
+
+fn request<N: Net>(
+    door: &Door<N>,
+    server: &Server,
+    socket: N::Socket,
+    target: &Address,
+) -> Result<TargetSide<N::Socket>, Failure> {
+    let salt = door.salt(server.key.method()).map_err(|cause| Failure::outbound(Stage::Connect, cause))?;
+    let writer = Writer::Sealed(Sealer::request(&server.key, salt, target));
+    let reader = Reader::Sealed(Opener::response(&server.key, salt, HeadReads::One));
+    Ok(TargetSide { socket, reader, writer, bound: None })
+}

@@ -1,0 +1,122 @@
+//! The life of one stream, top to bottom: understand, reach, answer, carry.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::debug;
+
+use crate::door::{Door, NetClock};
+use crate::drive::Inbox;
+use crate::failure::{Cause, Failure, Side, Stage};
+use crate::inbound::{dismiss, understand};
+use crate::limits::{FIRST_FLIGHT, HANDSHAKE_SECS_MAX};
+use crate::net::{Net, Socket};
+use crate::path::reach;
+use crate::pump::{Ended, Flow, FlowError, pump};
+
+/// Both ends, connected and agreed.
+struct Session<S> {
+    client: S,
+    target: S,
+    uplink: Flow,
+    downlink: Flow,
+}
+
+/// Serves one client of `door` from its first byte to its last.
+pub async fn run<N: Net>(door: Arc<Door<N>>, client: N::Socket, source: SocketAddr) {
+    // Boxed, so that what only the beginning needs is given back before the long part begins.
+    match Box::pin(establish(&door, client, source)).await {
+        Ok(session) => carry(&door, session).await,
+        Err(failure) => door.notices.failure(&failure),
+    }
+}
+
+async fn establish<N: Net>(
+    door: &Door<N>,
+    client: N::Socket,
+    source: SocketAddr,
+) -> Result<Session<N::Socket>, Failure> {
+    let deadline = Instant::now() + HANDSHAKE_SECS_MAX;
+    let mut inbox = Inbox::default();
+    let wish = match timeout_at(deadline, understand(door, &client, &mut inbox)).await {
+        Ok(Ok(wish)) => wish,
+        Ok(Err(cause)) => return Err(turn_away(door, client, source, cause, deadline, inbox).await),
+        Err(_) => return Err(turn_away(door, client, source, Cause::Deadline, deadline, inbox).await),
+    };
+    debug!(target = %wish.target(), %source, "connecting");
+    let target = match reach(door, wish.target()).await {
+        Ok(target) => target,
+        Err(failure) => {
+            drop(inbox);
+            wish.reject(client, &failure).await;
+            return Err(failure);
+        }
+    };
+    let side = match wish.accept(door, &client, target.bound).await {
+        Ok(side) => side,
+        Err(cause) => return Err(Failure::handshake(cause)),
+    };
+    let mut uplink = Flow::new(side.reader, target.writer, inbox.into_batch(), side.early);
+    let downlink = Flow::new(target.reader, side.writer, None, 0..0);
+    first_flight(door, &client, &mut uplink).await;
+    Ok(Session { client, target: target.socket, uplink, downlink })
+}
+
+/// Lets first payload ride with the request's head, if the client has some to send; one that waits for the server to speak
+/// first is not kept waiting.
+async fn first_flight<N: Net>(door: &Door<N>, client: &N::Socket, uplink: &mut Flow) {
+    if !uplink.owes_request() {
+        return;
+    }
+    // A failing client is the pump's to report.
+    let spoken = timeout(FIRST_FLIGHT, poll_fn(|cx| client.poll_readable(cx))).await;
+    if spoken.is_err() {
+        uplink.begin_without_payload(&NetClock(&door.net));
+    }
+}
+
+/// Reports a client that is wrong, then lets it go in its protocol's way.
+async fn turn_away<N: Net>(
+    door: &Door<N>,
+    client: N::Socket,
+    source: SocketAddr,
+    cause: Cause,
+    deadline: Instant,
+    inbox: Inbox,
+) -> Failure {
+    drop(inbox);
+    if let Cause::Head(_) = cause {
+        door.notices.bad_head(source);
+    }
+    dismiss(door, client, &cause, deadline).await;
+    Failure::handshake(cause)
+}
+
+async fn carry<N: Net>(door: &Door<N>, session: Session<N::Socket>) {
+    let Session { client, target, mut uplink, mut downlink } = session;
+    let clock = NetClock(&door.net);
+    let ended = pump(&client, &target, &mut uplink, &mut downlink, &clock, door.inbound.idle).await;
+    debug!(uplink = uplink.carried(), downlink = downlink.carried(), "session ended");
+    let failure = match ended {
+        Ended::Whole => return,
+        Ended::Idle => Failure { stage: Stage::Relay, side: Side::Inbound, cause: Cause::Deadline },
+        Ended::Uplink(error) => failure_of(error, Side::Inbound, Side::Outbound),
+        Ended::Downlink(error) => failure_of(error, Side::Outbound, Side::Inbound),
+    };
+    // Neither end may take what it has got for the whole.
+    client.reset();
+    target.reset();
+    door.notices.failure(&failure);
+}
+
+fn failure_of(error: FlowError, source: Side, sink: Side) -> Failure {
+    let (side, cause) = match error {
+        FlowError::Read(error) => (source, Cause::Io(error)),
+        FlowError::Open(error) => (source, Cause::Open(error)),
+        FlowError::Truncated => (source, Cause::Truncated),
+        FlowError::Write(error) => (sink, Cause::Io(error)),
+    };
+    Failure { stage: Stage::Relay, side, cause }
+}

@@ -1,0 +1,180 @@
+//! Workers: threads with a runtime of their own that share nothing on the data path.
+//!
+//! The first worker accepts and places each connection with the worker that has the fewest sessions; a session then stays
+//! there.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+use crate::batch::trim_pool;
+use crate::door::Door;
+use crate::limits::{ACCEPT_PAUSE, RESOLVER_THREADS_MAX, TRIM_DELAY, TRIM_SESSIONS_MIN};
+use crate::net::os::{self, OsNet, OsSocket, Watched};
+use crate::session;
+
+/// A connection on its way to a worker.
+pub(crate) struct Arrival {
+    door: Arc<Door<OsNet>>,
+    connection: OwnedFd,
+    source: SocketAddr,
+    presence: Presence,
+}
+
+/// What others see of a worker.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    arrivals: mpsc::UnboundedSender<Arrival>,
+    crowd: Arc<Crowd>,
+}
+
+/// The sessions of one worker, counted.
+#[derive(Debug, Default)]
+struct Crowd {
+    live: AtomicUsize,
+    peak: AtomicUsize,
+    ended: Notify,
+}
+
+/// One live session in its worker's count.
+struct Presence(Arc<Crowd>);
+
+/// A worker that has not begun.
+pub(crate) struct Worker {
+    pub(crate) runtime: Runtime,
+    arrivals: mpsc::UnboundedReceiver<Arrival>,
+    crowd: Arc<Crowd>,
+}
+
+impl Worker {
+    /// A worker and its seat.
+    pub(crate) fn new() -> io::Result<(Self, Seat)> {
+        let runtime =
+            Builder::new_current_thread().enable_all().max_blocking_threads(RESOLVER_THREADS_MAX).build()?;
+        let (sender, arrivals) = mpsc::unbounded_channel();
+        let crowd = Arc::<Crowd>::default();
+        Ok((Self { runtime, arrivals, crowd: Arc::clone(&crowd) }, Seat { arrivals: sender, crowd }))
+    }
+
+    /// Serves until `stop` changes or its sender is gone; then every session here ends.
+    pub(crate) fn run(self, accepting: Vec<Accepting>, mut stop: watch::Receiver<()>) {
+        let Self { runtime, mut arrivals, crowd } = self;
+        runtime.block_on(async {
+            for door in accepting {
+                tokio::spawn(door.run());
+            }
+            tokio::spawn(tidy(crowd));
+            loop {
+                tokio::select! {
+                    _ = stop.changed() => return,
+                    Some(arrival) = arrivals.recv() => arrival.serve(),
+                }
+            }
+        });
+        // Lookups under way are the system's and may take long; nothing waits for them.
+        runtime.shutdown_background();
+    }
+}
+
+/// A listening door with the seats of all workers.
+pub(crate) struct Accepting {
+    pub(crate) door: Arc<Door<OsNet>>,
+    pub(crate) listener: TcpListener,
+    pub(crate) seats: Arc<[Seat]>,
+}
+
+impl Accepting {
+    async fn run(self) {
+        let listener = match Watched::new(self.listener) {
+            Ok(listener) => listener,
+            Err(error) => return warn!(%error, "a door cannot be watched"),
+        };
+        let mut exhausted = false;
+        loop {
+            match listener.accept().await {
+                Ok((connection, source)) => {
+                    exhausted = false;
+                    place(&self.seats, &self.door, connection, source);
+                }
+                Err(error) if os::is_exhaustion(&error) => {
+                    if !exhausted {
+                        warn!(%error, "cannot accept for now; raise nofile if this stays");
+                    }
+                    exhausted = true;
+                    sleep(ACCEPT_PAUSE).await;
+                }
+                // Linux reports a connection's own trouble here; the next one may be well. The pause keeps an error that
+                // stays from becoming a spin.
+                Err(error) => {
+                    debug!(%error, "a connection was lost before it was accepted");
+                    sleep(ACCEPT_PAUSE / 20).await;
+                }
+            }
+        }
+    }
+}
+
+/// Gives a connection to the worker with the fewest sessions. The first seat is that of the calling worker.
+fn place(seats: &[Seat], door: &Arc<Door<OsNet>>, connection: OwnedFd, source: SocketAddr) {
+    let fewest = seats.iter().enumerate().min_by_key(|(_, seat)| seat.crowd.live.load(Ordering::Relaxed));
+    let Some((index, seat)) = fewest else { return };
+    let presence = Presence::enter(&seat.crowd);
+    let arrival = Arrival { door: Arc::clone(door), connection, source, presence };
+    if index == 0 {
+        arrival.serve();
+    } else if seat.arrivals.send(arrival).is_err() {
+        debug!("a worker has stopped; its connection is dropped");
+    }
+}
+
+impl Arrival {
+    fn serve(self) {
+        let Self { door, connection, source, presence } = self;
+        match OsSocket::register(connection) {
+            Ok(client) => {
+                drop(tokio::spawn(async move {
+                    session::run(door, client, source).await;
+                    drop(presence);
+                }));
+            }
+            Err(error) => debug!(%error, "a connection cannot be watched"),
+        }
+    }
+}
+
+impl Presence {
+    fn enter(crowd: &Arc<Crowd>) -> Self {
+        let live = crowd.live.fetch_add(1, Ordering::Relaxed) + 1;
+        crowd.peak.fetch_max(live, Ordering::Relaxed);
+        Self(Arc::clone(crowd))
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.0.live.fetch_sub(1, Ordering::Relaxed);
+        self.0.ended.notify_one();
+    }
+}
+
+/// Gives memory back some time after many sessions have ended. Sleeps while none ends.
+async fn tidy(crowd: Arc<Crowd>) {
+    loop {
+        crowd.ended.notified().await;
+        sleep(TRIM_DELAY).await;
+        let live = crowd.live.load(Ordering::Relaxed);
+        let peak = crowd.peak.load(Ordering::Relaxed);
+        if live == 0 || peak >= live + TRIM_SESSIONS_MIN {
+            crowd.peak.store(live, Ordering::Relaxed);
+            trim_pool();
+            os::release_free_memory();
+        }
+    }
+}
