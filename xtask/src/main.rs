@@ -1,12 +1,19 @@
 //! Umbra's checks, tests, interop runs and benchmarks, so that no other tool is needed.
 
 mod bench;
+mod check;
 mod child;
+mod fuzz;
+mod install;
+mod interop;
 mod peers;
 mod socks;
+mod tally;
+mod test;
 mod workspace;
 
 use std::ffi::OsString;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
@@ -14,6 +21,16 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about)]
 enum Task {
+    /// Format, lints and dependencies
+    Check,
+    /// Everything: check, the workspace's tests, and real programs
+    Test(test::Args),
+    /// Real programs both ways, for every shared method
+    Interop(interop::Args),
+    /// Feed the protocol machines made-up input
+    Fuzz(fuzz::Args),
+    /// Write the generated parts of docs/ anew
+    Docs,
     /// Measure our pair beside the peers' pairs
     Bench(bench::Args),
     /// Become a program that dies with this one (used by the other tasks)
@@ -28,9 +45,27 @@ enum Task {
     },
 }
 
-fn main() -> Result<()> {
-    match Task::parse() {
+fn main() -> ExitCode {
+    let done = match Task::parse() {
+        Task::Check => check::run(),
+        Task::Test(args) => test::run(&args),
+        Task::Interop(args) => interop::run(&args),
+        Task::Fuzz(args) => fuzz::fuzz(&args),
+        Task::Docs => docs(),
         Task::Bench(args) => bench::run(&args),
         Task::Launch { cpu, command } => child::launch(cpu, &command),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("error: {why:#}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+/// The command line's reference is written by the test that otherwise compares it.
+fn docs() -> Result<()> {
+    let mut command = workspace::cargo(&["test", "--quiet", "--package", "umbra", "reference"]);
+    workspace::run(command.env("UMBRA_WRITE_DOCS", "1"))
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::child::{Guard, Program};
+use crate::install;
 
 /// The release of shadowsocks-rust that figures are compared with.
 pub(crate) const SHADOWSOCKS_RUST_VERSION: &str = "1.25.0";
@@ -74,7 +75,7 @@ impl Peer {
         match self {
             Self::Umbra => "cargo build --release --package umbra".to_owned(),
             Self::ShadowsocksRust => {
-                let root = cache().join(shadowsocks_rust_folder());
+                let root = shadowsocks_rust_root();
                 format!(
                     "cargo install shadowsocks-rust --version {SHADOWSOCKS_RUST_VERSION} --locked --features full --root {}",
                     root.display()
@@ -88,12 +89,18 @@ impl Peer {
 impl Tools {
     /// Looks for every peer; `umbra` is where our own binary is.
     pub(crate) fn find(umbra: Option<&Path>) -> Self {
-        let cached = cache().join(shadowsocks_rust_folder()).join("bin");
+        let cached = shadowsocks_rust_root().join("bin");
         Self {
             umbra: umbra.filter(|path| path.is_file()).map(Path::to_owned),
             shadowsocks_rust: Some(cached).filter(|bin| bin.join("ssserver").is_file()),
             shadowsocks_libev: in_path("ss-server").and_then(|path| Some(path.parent()?.to_owned())),
         }
+    }
+
+    /// Looks for every peer, and installs what is missing where nothing may be left out.
+    pub(crate) fn provide(umbra: Option<&Path>) -> Result<Self> {
+        install::missing_peers(&Self::find(umbra))?;
+        Ok(Self::find(umbra))
     }
 
     /// Whether `peer` can be started.
@@ -142,14 +149,15 @@ pub(crate) fn cache() -> PathBuf {
     home.join(".cache").join("umbra")
 }
 
+/// Where shadowsocks-rust is installed; its version is in the name, so that another one is built beside it.
+pub(crate) fn shadowsocks_rust_root() -> PathBuf {
+    cache().join("peers").join(format!("shadowsocks-rust-{SHADOWSOCKS_RUST_VERSION}"))
+}
+
 /// The path of an installed program.
 pub(crate) fn in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
-}
-
-fn shadowsocks_rust_folder() -> PathBuf {
-    Path::new("peers").join(format!("shadowsocks-rust-{SHADOWSOCKS_RUST_VERSION}"))
 }
 
 fn program(peer: Peer, place: &Path, role: Role, method: Method, password: &str) -> Result<Program> {

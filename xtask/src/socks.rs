@@ -1,10 +1,12 @@
 //! A blocking SOCKS5 client: what a program behind the proxy does before its own bytes.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// How long any single answer may take before a run is called broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -15,14 +17,6 @@ pub(crate) const GREETING: [u8; 3] = [5, 1, 0];
 /// Dials `target` through the proxy.
 pub(crate) fn connect(proxy: SocketAddr, target: SocketAddr) -> Result<TcpStream> {
     negotiate(proxy, &request(target))
-}
-
-/// Dials a target by its name, which travels unresolved.
-pub(crate) fn connect_name(proxy: SocketAddr, name: &str, port: u16) -> Result<TcpStream> {
-    let mut request = vec![5, 1, 0, 3, u8::try_from(name.len()).context("a name's length")?];
-    request.extend_from_slice(name.as_bytes());
-    request.extend_from_slice(&port.to_be_bytes());
-    negotiate(proxy, &request)
 }
 
 /// The CONNECT request for `target`.
@@ -52,11 +46,26 @@ pub(crate) fn reply_bytes(head: &[u8]) -> Result<usize> {
     }
 }
 
-fn negotiate(proxy: SocketAddr, request: &[u8]) -> Result<TcpStream> {
-    let mut stream = TcpStream::connect(proxy).context("connect to the proxy")?;
+/// Accepts a connection, unless none comes in time.
+pub(crate) fn accept(listener: &TcpListener, patience: Duration) -> Result<TcpStream> {
+    let mut waiting = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(patience).context("a patience that poll can hold")?;
+    ensure!(poll(&mut waiting, timeout)? == 1, "no session reached the target within {patience:?}");
+    let (stream, _) = listener.accept().context("accept as a target")?;
+    be_patient(&stream)?;
+    Ok(stream)
+}
+
+fn be_patient(stream: &TcpStream) -> Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(())
+}
+
+fn negotiate(proxy: SocketAddr, request: &[u8]) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect(proxy).context("connect to the proxy")?;
+    be_patient(&stream)?;
     stream.write_all(&GREETING)?;
     let mut choice = [0; 2];
     stream.read_exact(&mut choice).context("the proxy's choice of login")?;

@@ -34,6 +34,12 @@ pub(crate) fn build_umbra() -> Result<PathBuf> {
     Ok(target().join("release").join("umbra"))
 }
 
+/// Builds the binary that tests use, which is quick to build, and says where it is.
+pub(crate) fn build_umbra_for_tests() -> Result<PathBuf> {
+    run(&mut cargo(&["build", "--quiet", "--package", "umbra"]))?;
+    Ok(target().join("debug").join("umbra"))
+}
+
 /// Where cargo puts what it builds.
 pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)

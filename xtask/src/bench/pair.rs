@@ -82,10 +82,7 @@ impl Pair {
     pub(crate) fn open(&self, target: &TcpListener) -> Result<Session> {
         let mut client = socks::connect(self.proxy, target.local_addr()?)?;
         client.write_all(&[1])?;
-        let (mut target, _) = target.accept().context("the session at its target")?;
-        target.set_nodelay(true)?;
-        target.set_read_timeout(Some(socks::PATIENCE))?;
-        target.set_write_timeout(Some(socks::PATIENCE))?;
+        let mut target = socks::accept(target, socks::PATIENCE)?;
         target.read_exact(&mut [0]).context("the first byte at the target")?;
         Ok(Session { client, target })
     }

@@ -1,0 +1,90 @@
+//! Getting what is missing: tools and peers, once, into a folder outside the tree.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::peers::{Peer, SHADOWSOCKS_RUST_VERSION, Tools, cache, in_path, shadowsocks_rust_root};
+use crate::workspace;
+
+const CARGO_DENY_VERSION: &str = "0.20.2";
+
+/// Whether this is a run that must not leave anything out.
+pub(crate) fn must_be_complete() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true")
+}
+
+/// Installs every missing peer, and curl, when nothing may be left out.
+pub(crate) fn missing_peers(tools: &Tools) -> Result<()> {
+    if !must_be_complete() {
+        return Ok(());
+    }
+    let mut packages = Vec::new();
+    if !tools.has(Peer::ShadowsocksLibev) {
+        packages.push("shadowsocks-libev");
+    }
+    if in_path("curl").is_none() {
+        packages.push("curl");
+    }
+    if !packages.is_empty() {
+        system_packages(&packages)?;
+    }
+    if !tools.has(Peer::ShadowsocksRust) {
+        let root = shadowsocks_rust_root();
+        let args = [
+            "install",
+            "shadowsocks-rust",
+            "--version",
+            SHADOWSOCKS_RUST_VERSION,
+            "--locked",
+            "--features",
+            "full",
+        ];
+        cargo_install(&args, root)?;
+    }
+    Ok(())
+}
+
+/// Where cargo-deny is, after installing it if need be.
+pub(crate) fn cargo_deny() -> Result<PathBuf> {
+    let root = cache().join("tools");
+    let installed = root.join("bin").join("cargo-deny");
+    if installed.is_file() {
+        return Ok(installed);
+    }
+    if let Some(present) = in_path("cargo-deny") {
+        return Ok(present);
+    }
+    // Unoptimised: it runs for a second, and is built in half the time.
+    cargo_install(&["install", "cargo-deny", "--version", CARGO_DENY_VERSION, "--locked", "--debug"], root)?;
+    Ok(installed)
+}
+
+fn cargo_install(args: &[&str], root: PathBuf) -> Result<()> {
+    let mut command = workspace::cargo(args);
+    // Away from the workspace, whose settings are not meant for other people's crates.
+    command.arg("--root").arg(root).current_dir(std::env::temp_dir());
+    command.env("CARGO_PROFILE_DEV_DEBUG", "0").env_remove("CARGO_TARGET_DIR");
+    eprintln!("installing once: {}", workspace::shown(&command));
+    workspace::run(&mut command)
+}
+
+fn system_packages(packages: &[&str]) -> Result<()> {
+    let Some(apt) = in_path("apt-get") else {
+        bail!("{} must be installed by hand: there is no apt-get here", packages.join(" and "));
+    };
+    let root = nix::unistd::Uid::effective().is_root();
+    let apt_get = || {
+        let mut command = if root { Command::new(&apt) } else { Command::new("sudo") };
+        if !root {
+            command.arg(&apt);
+        }
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    };
+    // Lists that cannot be refreshed may still be good enough.
+    workspace::run(apt_get().arg("update")).ok();
+    workspace::run(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(packages))
+        .context("install the missing peers")
+}

@@ -1,0 +1,323 @@
+//! What is tried through every pair of ends.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::http::Web;
+use super::{Ends, payload};
+use crate::peers::Peer;
+use crate::socks::{self, PATIENCE};
+
+/// One thing to try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// curl downloads a page by address and by name.
+    Curl,
+    /// Megabytes both ways at once.
+    Megabytes,
+    /// Many short sessions, some at a time.
+    Sessions,
+    /// The client ends its way first and is answered after that.
+    HalfClose,
+    /// The target speaks first.
+    Banner,
+    /// The target sends and closes at once; a slow reader gets it all.
+    EarlyClose,
+    /// A stranger gets nothing and disturbs nobody.
+    WrongPassword,
+}
+
+/// What came of a check.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It held.
+    Passed,
+    /// It did not.
+    Failed(anyhow::Error),
+    /// It could not be tried.
+    Skipped(String),
+}
+
+impl Check {
+    /// Every check, in the order of the table.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Curl,
+        Self::Megabytes,
+        Self::Sessions,
+        Self::HalfClose,
+        Self::Banner,
+        Self::EarlyClose,
+        Self::WrongPassword,
+    ];
+
+    /// The column's head.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Curl => "curl",
+            Self::Megabytes => "megabytes",
+            Self::Sessions => "sessions",
+            Self::HalfClose => "half-close",
+            Self::Banner => "banner",
+            Self::EarlyClose => "early close",
+            Self::WrongPassword => "wrong password",
+        }
+    }
+
+    /// Tries it.
+    pub(crate) fn run(self, ends: &Ends<'_>) -> Outcome {
+        if let Some(why) = self.not_for(ends) {
+            return Outcome::Skipped(why);
+        }
+        let held = match self {
+            Self::Curl => curl(ends),
+            Self::Megabytes => megabytes(ends),
+            Self::Sessions => sessions(ends),
+            Self::HalfClose => half_close(ends),
+            Self::Banner => banner(ends),
+            Self::EarlyClose => early_close(ends),
+            Self::WrongPassword => wrong_password(ends),
+        };
+        held.map_or_else(Outcome::Failed, |()| Outcome::Passed)
+    }
+
+    /// Why a check makes no sense between these ends.
+    fn not_for(self, ends: &Ends<'_>) -> Option<String> {
+        let has_libev = [ends.leg.client, ends.leg.server].contains(&Peer::ShadowsocksLibev);
+        match self {
+            Self::Curl if crate::peers::in_path("curl").is_none() => {
+                Some("curl is missing: apt-get install curl".to_owned())
+            }
+            Self::HalfClose if has_libev => {
+                Some("shadowsocks-libev ends both ways when one has ended".to_owned())
+            }
+            Self::Curl
+            | Self::Megabytes
+            | Self::Sessions
+            | Self::HalfClose
+            | Self::Banner
+            | Self::EarlyClose
+            | Self::WrongPassword => None,
+        }
+    }
+}
+
+fn curl(ends: &Ends<'_>) -> Result<()> {
+    let proxy = ends.proxy.to_string();
+    let web: &Web = ends.web;
+    let mut hosts = vec!["127.0.0.1", "localhost"];
+    if web.has_ipv6 {
+        hosts.push("[::1]");
+    }
+    for option in ["--socks5-hostname", "--socks5"] {
+        for host in &hosts {
+            web.download(option, &proxy, host)?;
+        }
+    }
+    Ok(())
+}
+
+fn megabytes(ends: &Ends<'_>) -> Result<()> {
+    let (uplink, downlink) = (payload(ends.size.bytes, 1), payload(ends.size.bytes, 2));
+    with_target(
+        ends,
+        |client| exchange(client, &uplink, &downlink).context("at the client"),
+        |target| exchange(target, &downlink, &uplink).context("at the target"),
+    )
+}
+
+/// Sends and receives at once, and compares what came.
+fn exchange(stream: &TcpStream, outgoing: &[u8], expected: &[u8]) -> Result<()> {
+    thread::scope(|scope| {
+        let mut writer = stream;
+        let sending = scope.spawn(move || writer.write_all(outgoing).context("send"));
+        let received = receive(stream, expected);
+        sending.join().unwrap_or_else(|_| bail!("the sender panicked"))?;
+        received
+    })
+}
+
+fn receive(mut stream: &TcpStream, expected: &[u8]) -> Result<()> {
+    let mut hasher = blake3::Hasher::new();
+    let mut chunk = vec![0; 64 * 1024];
+    let mut missing = expected.len();
+    while missing > 0 {
+        let want = chunk.len().min(missing);
+        let n =
+            stream.read(&mut chunk[..want]).with_context(|| format!("receive, {missing} bytes missing"))?;
+        ensure!(n > 0, "the stream ended {missing} bytes early");
+        hasher.update(&chunk[..n]);
+        missing -= n;
+    }
+    ensure!(hasher.finalize() == blake3::hash(expected), "{} other bytes came", expected.len());
+    Ok(())
+}
+
+fn sessions(ends: &Ends<'_>) -> Result<()> {
+    const AT_ONCE: usize = 8;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let target = listener.local_addr()?;
+    let next = AtomicUsize::new(0);
+    let one = |number: usize| -> Result<()> {
+        let client = socks::connect(ends.proxy, target)?;
+        let question = payload(64 + number % 700, number);
+        (&client).write_all(&question)?;
+        receive(&client, &question).with_context(|| format!("session {number}"))
+    };
+    thread::scope(|scope| {
+        let echoing = scope.spawn(|| {
+            let mut echoes = Vec::new();
+            for _ in 0..ends.size.sessions {
+                let stream = socks::accept(&listener, PATIENCE)?;
+                echoes.push(scope.spawn(move || echo(&stream)));
+            }
+            echoes.into_iter().try_for_each(|echo| echo.join().unwrap_or_else(|_| bail!("an echo panicked")))
+        });
+        let clients: Vec<_> = (0..AT_ONCE)
+            .map(|_| {
+                scope.spawn(|| {
+                    let numbers =
+                        || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|n| *n < ends.size.sessions);
+                    std::iter::from_fn(numbers).try_for_each(one)
+                })
+            })
+            .collect();
+        for client in clients {
+            client.join().unwrap_or_else(|_| bail!("a client panicked"))?;
+        }
+        echoing.join().unwrap_or_else(|_| bail!("the target panicked"))
+    })
+}
+
+fn echo(mut stream: &TcpStream) -> Result<()> {
+    let mut chunk = [0; 1024];
+    loop {
+        match stream.read(&mut chunk) {
+            Ok(0) => return Ok(()),
+            Ok(n) => stream.write_all(&chunk[..n])?,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(()),
+            Err(error) => return Err(error).context("the end of a session never reached its target"),
+        }
+    }
+}
+
+fn half_close(ends: &Ends<'_>) -> Result<()> {
+    let (question, answer) = (payload(300_000, 3), payload(400_000, 4));
+    with_target(
+        ends,
+        |client| {
+            let mut client = client;
+            client.write_all(&question)?;
+            client.shutdown(Shutdown::Write)?;
+            receive(client, &answer)?;
+            ensure!(
+                client.read(&mut [0]).context("the end of the answer")? == 0,
+                "more than the answer came"
+            );
+            Ok(())
+        },
+        |target| {
+            let mut target = target;
+            receive(target, &question)?;
+            ensure!(
+                target.read(&mut [0]).context("the end of the question")? == 0,
+                "more than the question came"
+            );
+            Ok(target.write_all(&answer)?)
+        },
+    )
+}
+
+fn banner(ends: &Ends<'_>) -> Result<()> {
+    const BANNER: &[u8] = b"220 ready when you are\r\n";
+    // Other clients hold the request back for half a second, hoping for a first payload to send along.
+    let bound = Duration::from_millis(if ends.leg.client == Peer::Umbra { 250 } else { 2000 });
+    let started = Instant::now();
+    with_target(
+        ends,
+        |client| receive(client, BANNER),
+        |target| {
+            let mut target = target;
+            Ok(target.write_all(BANNER)?)
+        },
+    )?;
+    let took = started.elapsed();
+    ensure!(took <= bound, "a server that speaks first was heard after {took:?}");
+    Ok(())
+}
+
+fn early_close(ends: &Ends<'_>) -> Result<()> {
+    let parting = payload(5_000_000, 5);
+    with_target(
+        ends,
+        |client| {
+            let mut client = client;
+            // The target has dialled by the time it hears the first byte.
+            client.write_all(&[1])?;
+            slowly_receive(client, &parting)?;
+            ensure!(client.read(&mut [0]).context("the end")? == 0, "more than was sent came");
+            Ok(())
+        },
+        |target| {
+            let mut target = target;
+            target.read_exact(&mut [0])?;
+            Ok(target.write_all(&parting)?)
+        },
+    )
+}
+
+/// Takes 50 kB, rests, and so on: the sender is always ahead.
+fn slowly_receive(client: &TcpStream, expected: &[u8]) -> Result<()> {
+    for (at, part) in expected.chunks(50_000).enumerate() {
+        receive(client, part).with_context(|| format!("part {at}"))?;
+        thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+fn wrong_password(ends: &Ends<'_>) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let (_stranger, proxy) = ends.start_stranger()?;
+    // A refusal at the SOCKS side is as good an end as a later one.
+    if let Ok(mut client) = socks::connect(proxy, listener.local_addr()?) {
+        client.write_all(&payload(500, 6)).ok();
+        client.shutdown(Shutdown::Write).ok();
+        match client.read(&mut [0; 64]) {
+            Ok(0) => {}
+            Ok(n) => bail!("{n} bytes came back to a stranger"),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            Err(error) => return Err(error).context("a stranger's session does not end"),
+        }
+    }
+    if socks::accept(&listener, Duration::ZERO).is_ok() {
+        bail!("a stranger's session reached the target");
+    }
+    megabytes(ends).context("others, after a stranger came by")
+}
+
+/// Runs both ends of one session to a target of its own, and says what went wrong at either.
+fn with_target(
+    ends: &Ends<'_>,
+    client: impl FnOnce(&TcpStream) -> Result<()>,
+    target: impl FnOnce(&TcpStream) -> Result<()> + Send,
+) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    thread::scope(|scope| {
+        let serving = scope.spawn(move || {
+            let stream = socks::accept(&listener, PATIENCE)?;
+            target(&stream)
+        });
+        let held = socks::connect(ends.proxy, address).and_then(|stream| client(&stream));
+        let served = serving.join().unwrap_or_else(|_| bail!("the target panicked"));
+        match (held, served) {
+            (Ok(()), Ok(())) => Ok(()),
+            (Ok(()), Err(error)) | (Err(error), Ok(())) => Err(error),
+            (Err(client), Err(target)) => Err(client.context(format!("target: {target:#}; client"))),
+        }
+    })
+}
