@@ -55,7 +55,7 @@ impl Address {
         }
     }
 
-    /// Bytes that [`encode`](Self::encode) writes: 7 to 259.
+    /// Bytes that [`encode`](Self::encode) writes: 5 to 259.
     pub fn encoded_len(&self) -> usize {
         match self {
             Self::Ip(SocketAddr::V4(_)) => 7,
@@ -109,8 +109,8 @@ impl Address {
                 }
                 let bytes = reader.slice(usize::from(len))?;
                 let text = str::from_utf8(bytes).map_err(|_| Stop::Malformed(AddressError::BadName))?;
-                let name = DomainName::new(text).map_err(Stop::Malformed)?;
-                Ok(Self::Name(name, reader.u16()?))
+                // Some programs send IP literals as names; one target must not have two forms.
+                Self::from_host(text, reader.u16()?).map_err(Stop::Malformed)
             }
             other => Err(Stop::Malformed(AddressError::UnknownType(other))),
         }
@@ -241,6 +241,15 @@ mod tests {
     }
 
     #[test]
+    fn an_ip_literal_sent_as_a_name_is_an_ip() {
+        let decode = |bytes: &[u8]| Address::decode(&mut Reader::new(bytes));
+        assert_eq!(decode(b"\x03\x071.2.3.4\x00\x50"), Ok("1.2.3.4:80".parse().unwrap()));
+        assert_eq!(decode(b"\x03\x03::1\x00\x50"), Ok("[::1]:80".parse().unwrap()));
+        assert_eq!(decode(b"\x03\x05[::1]\x00\x50"), Ok("[::1]:80".parse().unwrap()));
+        assert_eq!(decode(b"\x03\x03::g\x00\x50"), Err(Stop::Malformed(AddressError::BadName)));
+    }
+
+    #[test]
     fn text_without_a_good_port_is_refused() {
         for text in ["example.com", "example.com:", "example.com:65536", "example.com:+80", ":80", "a:b:80"] {
             assert!(text.parse::<Address>().is_err(), "{text}");
@@ -269,7 +278,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_the_decoder_panic(bytes: Vec<u8>) {
-            let _ = Address::decode(&mut Reader::new(&bytes));
+            drop(Address::decode(&mut Reader::new(&bytes)));
         }
     }
 }

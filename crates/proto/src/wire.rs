@@ -147,7 +147,7 @@ mod tests {
     fn a_whole_message_leaves_the_next_layers_bytes() {
         let mut bytes = [1, 2, 3, 4];
         let mut input = Input::new(&mut bytes);
-        let outcome: Result<u16, Stop<()>> = input.decode(Reader::u16);
+        let outcome: Result<u16, Stop<()>> = input.decode(|reader| reader.u16());
         assert_eq!(outcome, Ok(0x0102));
         assert_eq!(input.rest(), [3, 4]);
     }
