@@ -11,6 +11,13 @@ pub mod key;
 pub mod replay;
 pub mod stream;
 
+#[cfg(test)]
+mod bench;
+#[cfg(test)]
+mod pair_tests;
+#[cfg(test)]
+mod vectors;
+
 use std::fmt;
 use std::str::FromStr;
 

@@ -29,19 +29,13 @@ pub(crate) struct BadTag;
 impl Cipher {
     /// The cipher of the direction that begins with `salt`.
     pub(crate) fn new(key: &Key, salt: &Salt) -> Self {
-        let method = key.method();
         let mut subkey = Zeroizing::new([0_u8; 32]);
-        let subkey = &mut subkey[..method.key_len()];
-        match method.generation() {
-            Generation::Aead => Hkdf::<Sha1>::new(Some(salt.as_bytes()), key.secret())
-                .expand(b"ss-subkey", subkey)
-                .expect("32 bytes are within what HKDF-SHA1 can give"),
-            Generation::Aead2022 => {
-                let mut hasher = SESSION_SUBKEY.clone();
-                hasher.update(key.secret()).update(salt.as_bytes());
-                hasher.finalize_xof().fill(subkey);
-            }
-        }
+        let subkey = &mut subkey[..key.method().key_len()];
+        derive(key, salt, subkey);
+        Self::with_subkey(key.method(), subkey)
+    }
+
+    fn with_subkey(method: Method, subkey: &[u8]) -> Self {
         let unbound =
             UnboundKey::new(algorithm(method), subkey).expect("the subkey has the method's key length");
         Self { key: LessSafeKey::new(unbound), uses: 0 }
@@ -69,6 +63,20 @@ impl Cipher {
     }
 }
 
+/// Fills `subkey` with the key of the stream that begins with `salt` (SIP007; SIP022, 3.1.1).
+fn derive(key: &Key, salt: &Salt, subkey: &mut [u8]) {
+    match key.method().generation() {
+        Generation::Aead => Hkdf::<Sha1>::new(Some(salt.as_bytes()), key.secret())
+            .expand(b"ss-subkey", subkey)
+            .expect("32 bytes are within what HKDF-SHA1 can give"),
+        Generation::Aead2022 => {
+            let mut hasher = SESSION_SUBKEY.clone();
+            hasher.update(key.secret()).update(salt.as_bytes());
+            hasher.finalize_xof().fill(subkey);
+        }
+    }
+}
+
 fn algorithm(method: Method) -> &'static Algorithm {
     match method {
         Method::Aes128Gcm | Method::Blake3Aes128Gcm => &AES_128_GCM,
@@ -80,3 +88,7 @@ fn algorithm(method: Method) -> &'static Algorithm {
 // Hashing the context string costs as much as the derivation itself, so it is done once and cloned.
 static SESSION_SUBKEY: LazyLock<blake3::Hasher> =
     LazyLock::new(|| blake3::Hasher::new_derive_key("shadowsocks 2022 session subkey"));
+
+#[cfg(test)]
+#[path = "cipher_tests.rs"]
+mod tests;

@@ -226,7 +226,7 @@ fn read_variable(
 /// ```text
 ///  +---------+----------------+---------+-----------------+
 ///  | address | padding length | padding | initial payload |    SIP022, 3.1.3
-///  | 7..259  |       2        |  0..    |       0..       |
+///  | 5..259  |       2        |  0..    |       0..       |
 ///  +---------+----------------+---------+-----------------+
 /// ```
 fn variable_header(reader: &mut Reader<'_>) -> Result<Address, Stop<HeadError>> {
@@ -274,3 +274,7 @@ impl fmt::Display for HeadError {
 }
 
 impl std::error::Error for HeadError {}
+
+#[cfg(test)]
+#[path = "head_tests.rs"]
+mod tests;

@@ -329,6 +329,10 @@ impl ExpectResponse {
             return Ok((State::ExpectResponse(self), Some(Opened::Incomplete(needed))));
         }
         let Some(salt) = Salt::read(method, input.rest()) else { return Err(OpenError::ShortHead) };
+        // SIP004 has no type byte: without this, a request that is sent back opens as its own response.
+        if salt == self.request_salt {
+            return Err(OpenError::BadType);
+        }
         let mut cipher = Cipher::new(&self.key, &salt);
         let Some(head) = input.take(needed) else { return Err(OpenError::ShortHead) };
         match method.generation() {
