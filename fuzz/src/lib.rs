@@ -1,0 +1,291 @@
+//! What the fuzz targets share: machines driven in pieces, streams sealed by a second hand, and scripts of records.
+
+use arbitrary::Arbitrary;
+use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::hkdf::{HKDF_SHA1_FOR_LEGACY_USE_ONLY, KeyType, Salt as HkdfSalt};
+use umbra_proto::address::Address;
+use umbra_proto::shadowsocks::head::{ExpectHead, ExpectTarget, HeadError};
+use umbra_proto::shadowsocks::key::Key;
+use umbra_proto::shadowsocks::replay::SaltStore;
+use umbra_proto::shadowsocks::stream::{HeadReads, OpenError, Opened, Opener, Sealer, TAG_BYTES};
+use umbra_proto::shadowsocks::{Generation, Method, Salt, UnixTime};
+use umbra_proto::wire::Input;
+use umbra_proto::{Handshake, Step};
+
+pub const NOW: UnixTime = UnixTime(1_700_000_000);
+pub const REQUEST_SALT: u8 = 0x80;
+pub const RESPONSE_SALT: u8 = 0xc0;
+
+pub fn method(number: u8) -> Method {
+    Method::ALL[usize::from(number) % Method::ALL.len()]
+}
+
+pub fn key(method: Method) -> Key {
+    Key::from_bytes(method, &SECRET[..method.key_len()]).expect("a secret of the method's length")
+}
+
+/// The salt that is this byte throughout.
+pub fn salt(method: Method, byte: u8) -> Salt {
+    Salt::new(method, [byte; 32])
+}
+
+/// `bytes` cut at these places.
+pub fn pieces<'a>(bytes: &'a [u8], cuts: &[u16]) -> Vec<&'a [u8]> {
+    let mut places: Vec<usize> = cuts.iter().map(|cut| usize::from(*cut) % (bytes.len() + 1)).collect();
+    places.sort_unstable();
+    let starts = std::iter::once(0).chain(places.iter().copied());
+    let ends = places.iter().copied().chain([bytes.len()]);
+    starts.zip(ends).map(|(start, end)| &bytes[start..end]).collect()
+}
+
+/// What a server made of a request.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    pub target: Option<Address>,
+    pub early: Vec<u8>,
+    pub payload: Vec<u8>,
+    pub leftover: Vec<u8>,
+    pub error: Option<HeadError>,
+}
+
+impl Served {
+    /// All that the client said.
+    pub fn said(&self) -> Vec<u8> {
+        [&self.early[..], &self.payload].concat()
+    }
+
+    /// With the bytes forgotten that came after an error, for these depend on how much a read brought.
+    pub fn settled(self) -> Self {
+        if self.error.is_some() { Self { leftover: Vec::new(), ..self } } else { self }
+    }
+}
+
+enum Server<'k> {
+    Head(ExpectHead<'k>),
+    Target(ExpectTarget),
+    Records(Opener),
+}
+
+/// Feeds a session to a fresh server, each piece as one read.
+pub fn serve(key: &Key, head: HeadReads, pieces: &[&[u8]]) -> Served {
+    let mut store = SaltStore::new(key.method());
+    let mut served = Served::default();
+    let mut server = Server::Head(ExpectHead::new(key, head));
+    for piece in pieces {
+        let mut buffer = std::mem::take(&mut served.leftover);
+        buffer.extend_from_slice(piece);
+        let mut input = Input::new(&mut buffer);
+        match read(server, &mut store, &mut input, &mut served) {
+            Ok(next) => server = next,
+            Err(error) => {
+                served.error = Some(error);
+                break;
+            }
+        }
+        served.leftover = input.rest().to_vec();
+    }
+    served
+}
+
+fn read<'k>(
+    mut server: Server<'k>,
+    store: &mut SaltStore,
+    input: &mut Input<'_>,
+    served: &mut Served,
+) -> Result<Server<'k>, HeadError> {
+    let mut output = Vec::new();
+    loop {
+        match server {
+            Server::Head(expect) => match expect.advance(input, &mut output)? {
+                Step::Wait(expect) => return Ok(Server::Head(expect)),
+                Step::Done(authentic) => server = Server::Target(authentic.admit(store, NOW)?),
+            },
+            Server::Target(expect) => match expect.advance(input, &mut output)? {
+                Step::Wait(expect) => return Ok(Server::Target(expect)),
+                Step::Done(request) => {
+                    served.target = Some(request.target);
+                    served.early = input.opened(request.early).to_vec();
+                    server = Server::Records(request.opener);
+                }
+            },
+            Server::Records(mut opener) => {
+                open_all(&mut opener, input, &mut served.payload)?;
+                return Ok(Server::Records(opener));
+            }
+        }
+        assert!(output.is_empty(), "a Shadowsocks server is silent");
+    }
+}
+
+/// What a client made of a response.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    pub payload: Vec<u8>,
+    pub leftover: Vec<u8>,
+    pub error: Option<OpenError>,
+}
+
+impl Received {
+    /// With the bytes forgotten that came after an error, for these depend on how much a read brought.
+    pub fn settled(self) -> Self {
+        if self.error.is_some() { Self { leftover: Vec::new(), ..self } } else { self }
+    }
+}
+
+/// Feeds a response to the client whose request began with [`REQUEST_SALT`], each piece as one read.
+pub fn receive(key: &Key, head: HeadReads, pieces: &[&[u8]]) -> Received {
+    let mut opener = Opener::response(key, salt(key.method(), REQUEST_SALT), head);
+    let mut received = Received::default();
+    for piece in pieces {
+        let mut buffer = std::mem::take(&mut received.leftover);
+        buffer.extend_from_slice(piece);
+        let mut input = Input::new(&mut buffer);
+        if let Err(error) = open_all(&mut opener, &mut input, &mut received.payload) {
+            received.error = Some(error);
+            let mut more = *b"nothing opens after a failure, however many bytes come";
+            let mut more = Input::new(&mut more);
+            assert!(opener.open(&mut more, NOW).is_err() && more.taken() == 0 && !opener.may_end(0));
+            break;
+        }
+        received.leftover = input.rest().to_vec();
+    }
+    received
+}
+
+fn open_all(opener: &mut Opener, input: &mut Input<'_>, payload: &mut Vec<u8>) -> Result<(), OpenError> {
+    loop {
+        match opener.open(input, NOW)? {
+            Opened::Payload(place) => payload.extend_from_slice(input.opened(place)),
+            Opened::Incomplete(needed) => {
+                assert!(needed > input.rest().len(), "what is all there is opened");
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A stream of exactly these texts, each sealed, after the salt: what a holder of the key could send. It shares no code
+/// with the machines under test.
+pub fn forge(method: Method, salt: u8, texts: &[Vec<u8>]) -> Vec<u8> {
+    let key_len = method.key_len();
+    let (secret, salt) = (&SECRET[..key_len], [salt; 32]);
+    let mut subkey = [0; 32];
+    let subkey = &mut subkey[..key_len];
+    match method.generation() {
+        Generation::Aead => HkdfSalt::new(HKDF_SHA1_FOR_LEGACY_USE_ONLY, &salt[..key_len])
+            .extract(secret)
+            .expand(&[b"ss-subkey"], Len(key_len))
+            .and_then(|okm| okm.fill(subkey))
+            .expect("a short key"),
+        Generation::Aead2022 => {
+            let material = [secret, &salt[..key_len]].concat();
+            let derived = blake3::derive_key("shadowsocks 2022 session subkey", &material);
+            subkey.copy_from_slice(&derived[..key_len]);
+        }
+    }
+    let algorithm = match method {
+        Method::Aes128Gcm | Method::Blake3Aes128Gcm => &AES_128_GCM,
+        Method::Aes256Gcm | Method::Blake3Aes256Gcm => &AES_256_GCM,
+        Method::Chacha20IetfPoly1305 | Method::Blake3Chacha20Poly1305 => &CHACHA20_POLY1305,
+    };
+    let cipher =
+        LessSafeKey::new(UnboundKey::new(algorithm, subkey).expect("a key of the algorithm's length"));
+    let mut wire = salt[..key_len].to_vec();
+    for (number, text) in (0_u64..).zip(texts) {
+        let mut nonce = [0; 12];
+        nonce[..8].copy_from_slice(&number.to_le_bytes());
+        let mut text = text.clone();
+        cipher
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut text)
+            .expect("a short text");
+        wire.extend(text);
+    }
+    wire
+}
+
+struct Len(usize);
+
+impl KeyType for Len {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+/// Payload of a record, short and free or long and plain.
+#[derive(Arbitrary, Clone, Debug)]
+pub enum Payload {
+    Bytes(Vec<u8>),
+    Long(u16),
+}
+
+impl Payload {
+    /// Between 1 and `max` bytes.
+    pub fn bytes(&self, max: usize) -> Vec<u8> {
+        match self {
+            Self::Bytes(bytes) if bytes.is_empty() => vec![7],
+            Self::Bytes(bytes) => bytes[..bytes.len().min(max)].to_vec(),
+            Self::Long(len) => (0..=250).cycle().take(usize::from(*len).clamp(1, max)).collect(),
+        }
+    }
+}
+
+/// One step of a sealed stream on its way through a hostile network.
+#[derive(Arbitrary, Debug)]
+pub enum Record {
+    Whole(Payload),
+    Flipped { payload: Payload, at: u16, bit: u8 },
+    Cut { payload: Payload, at: u16 },
+    Lost(Payload),
+    Twice(Payload),
+    Noise(Vec<u8>),
+}
+
+/// Seals a script's records and carries them over; gives the wire and what an honest opener must release, no more and
+/// no less.
+pub fn carry(sealer: &mut Sealer, script: &[Record]) -> (Vec<u8>, Vec<u8>) {
+    let (mut wire, mut said, mut whole) = (Vec::new(), Vec::new(), true);
+    let mut seal = |payload: &Payload| {
+        let payload = payload.bytes(sealer.payload_max());
+        let mut record = vec![0; sealer.head_len()];
+        record.extend_from_slice(&payload);
+        record.resize(record.len() + TAG_BYTES, 0);
+        sealer.seal(&mut record, NOW);
+        (payload, record)
+    };
+    for step in script {
+        let (released, sent, touched) = match step {
+            Record::Whole(payload) => {
+                let (payload, record) = seal(payload);
+                (payload, record, false)
+            }
+            Record::Flipped { payload, at, bit } => {
+                let (_, mut record) = seal(payload);
+                let at = usize::from(*at) % record.len();
+                record[at] ^= 1 << (bit % 8);
+                (Vec::new(), record, true)
+            }
+            Record::Cut { payload, at } => {
+                let (_, mut record) = seal(payload);
+                record.truncate(usize::from(*at) % record.len());
+                (Vec::new(), record, true)
+            }
+            Record::Lost(payload) => {
+                seal(payload);
+                (Vec::new(), Vec::new(), true)
+            }
+            Record::Twice(payload) => {
+                let (payload, record) = seal(payload);
+                (payload, record.repeat(2), true)
+            }
+            Record::Noise(bytes) => (Vec::new(), bytes.clone(), !bytes.is_empty()),
+        };
+        if whole {
+            said.extend(released);
+        }
+        whole &= !touched;
+        wire.extend(sent);
+    }
+    (wire, said)
+}
+
+const SECRET: [u8; 32] = *b"thirty-two bytes that are public";
