@@ -1,2 +1,61 @@
-//! The command line.
-fn main() {}
+//! The door: `umbra local`, `server`, `up`, `key` and `check`.
+//!
+//! [`flags`] and [`file`] say what was said, [`resolve`] what will be done, `umbra_relay` does it.
+#![forbid(unsafe_code)]
+
+mod file;
+mod flags;
+mod key;
+mod log;
+mod process;
+mod raw;
+mod reference;
+mod report;
+mod resolve;
+mod run;
+mod secret;
+mod up;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use flags::Command;
+use umbra_proto::shadowsocks::Method;
+
+fn main() -> ExitCode {
+    match flags::parse(std::env::args_os()) {
+        Ok(Command::Run(role, options)) => run::run(role, options),
+        Ok(Command::Check(role, options)) => run::check(role, options),
+        Ok(Command::Up(up)) => up::run(&up),
+        Ok(Command::Key(method)) => print_key(method),
+        Err(told) => {
+            // Help and version come this way too. A closed terminal is no reason to fail differently.
+            let _unheard = told.print();
+            if told.use_stderr() { ExitCode::from(BAD_COMMAND_LINE) } else { ExitCode::SUCCESS }
+        }
+    }
+}
+
+fn print_key(method: Method) -> ExitCode {
+    let secret = match key::make(method) {
+        Ok(secret) => secret,
+        Err(error) => return fail(&format!("the system gives no random numbers: {error}")),
+    };
+    match writeln!(io::stdout(), "{}", *secret) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("cannot print the key: {error}")),
+    }
+}
+
+/// Says why nothing was started.
+fn fail(why: &str) -> ExitCode {
+    say(&format!("error: {why}"));
+    ExitCode::FAILURE
+}
+
+/// One line on the standard error output, which may be closed.
+fn say(line: &str) {
+    let _unheard = writeln!(io::stderr(), "{line}");
+}
+
+const BAD_COMMAND_LINE: u8 = 2;

@@ -1,0 +1,314 @@
+//! Configuration files: JSON with comments and trailing commas, read into [`Raw`].
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use jsonc_parser::ast::{Array, Object, Value as Json};
+use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
+use zeroize::Zeroizing;
+
+use crate::raw::{Raw, Settings, Value};
+use crate::reference::{Foreign, IGNORED, Kind, LISTS, Place, REFUSED, Setting, nearest_key};
+use crate::report::Report;
+
+/// Reads the file at `path`. What is wrong with it goes into `report`; there is no `Raw` if it cannot be read at all.
+pub(crate) fn read(path: &Path, report: &mut Report) -> Option<Raw> {
+    let name = path.display().to_string();
+    match read_text(path) {
+        Ok(text) => parse(&name, &text, report),
+        Err(error) => {
+            report.error(name, format!("cannot be read: {}", explain(&error)));
+            None
+        }
+    }
+}
+
+/// Reads the text of a configuration that is called `name` in messages.
+pub(crate) fn parse(name: &str, text: &str, report: &mut Report) -> Option<Raw> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let parsed = match parse_to_ast(text, &CollectOptions::default(), &JSON_WITH_COMMENTS) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            let place = format!("{name}:{}:{}", error.line_display(), error.column_display());
+            report.error(place, format!("{}; {SYNTAX}", lower_first(&error.kind().to_string())));
+            return None;
+        }
+    };
+    match parsed.value {
+        Some(Json::Object(root)) => Some(read_root(&root, report)),
+        Some(_) => {
+            report.error(format!("{name}:1:1"), "wants an object: { \"server\": …, \"password\": … }");
+            None
+        }
+        None => {
+            report
+                .error(format!("{name}:1:1"), "the file is empty; docs/configuration.md shows what to write");
+            None
+        }
+    }
+}
+
+fn read_root(root: &Object<'_>, report: &mut Report) -> Raw {
+    let [servers, inbounds] = LISTS;
+    Raw {
+        root: read_object("", Place::Root, root, report),
+        servers: read_list(servers, Place::Server, root, report),
+        inbounds: read_list(inbounds, Place::Inbound, root, report),
+    }
+}
+
+fn read_list(key: &str, place: Place, root: &Object<'_>, report: &mut Report) -> Option<Vec<Settings>> {
+    let array = match &root.get(key)?.value {
+        Json::Array(array) => array,
+        Json::NullKeyword(_) => return None,
+        Json::StringLit(_) | Json::NumberLit(_) | Json::BooleanLit(_) | Json::Object(_) => {
+            report.error(key, format!("wants a list: \"{key}\": [ {{ … }}, … ]"));
+            return None;
+        }
+    };
+    Some(read_entries(key, place, array, report))
+}
+
+fn read_entries(key: &str, place: Place, array: &Array<'_>, report: &mut Report) -> Vec<Settings> {
+    let mut entries = Vec::new();
+    for (index, element) in array.elements.iter().enumerate() {
+        let path = format!("{key}[{index}]");
+        match element.as_object() {
+            Some(object) => entries.push(read_object(&path, place, object, report)),
+            None => report.error(path, "wants an object: { … }"),
+        }
+    }
+    entries
+}
+
+fn read_object(path: &str, place: Place, object: &Object<'_>, report: &mut Report) -> Settings {
+    let mut settings = Settings::new(path);
+    for property in &object.properties {
+        let key = property.name.as_str();
+        let key_path = settings.key_path(key);
+        if matches!(property.value, Json::NullKeyword(_)) || (place == Place::Root && LISTS.contains(&key)) {
+            continue;
+        }
+        let Some(setting) = Setting::find(place, key) else {
+            judge_stranger(place, key, key_path, &property.value, report);
+            continue;
+        };
+        match read_value(setting, &property.value) {
+            Ok(value) => {
+                if let Some(earlier) = settings.insert(setting.id, &key_path, value)
+                    && setting.key != "remarks"
+                {
+                    report
+                        .error(key_path, format!("says again what {} said; keep one of them", earlier.place));
+                }
+            }
+            Err(why) => report.error(key_path, why),
+        }
+    }
+    settings
+}
+
+fn read_value(setting: &Setting, value: &Json<'_>) -> Result<Value, String> {
+    let wanted = match setting.kind {
+        Kind::Text | Kind::Secret => "wants text in quotes",
+        Kind::Port => "wants a port: a whole number from 0 to 65535",
+        Kind::Number => "wants a whole number",
+        Kind::Switch => "wants true or false",
+    };
+    match (setting.kind, value) {
+        (_, Json::StringLit(text)) => Value::from_text(setting.kind, text.value.trim()).map_err(Into::into),
+        (Kind::Port | Kind::Number, Json::NumberLit(number)) => {
+            Value::from_text(setting.kind, number.value).map_err(Into::into)
+        }
+        (Kind::Switch, Json::BooleanLit(switch)) => Ok(Value::Switch(switch.value)),
+        // A note for people may be anything.
+        (Kind::Text, Json::NumberLit(number)) if setting.key == "remarks" => {
+            Ok(Value::Text(Zeroizing::new(number.value.into())))
+        }
+        (_, Json::Array(_)) => Err(format!("{wanted}, not a list; write several as servers[] or locals[]")),
+        (_, Json::NumberLit(_) | Json::BooleanLit(_) | Json::Object(_) | Json::NullKeyword(_)) => {
+            Err(wanted.into())
+        }
+    }
+}
+
+/// A key that is not ours: harmless, dangerous to leave aside, misplaced, or misspelt.
+fn judge_stranger(place: Place, key: &str, key_path: String, value: &Json<'_>, report: &mut Report) {
+    let named = |foreign: &&Foreign| foreign.key == key;
+    if let Some(refused) = REFUSED.iter().find(named) {
+        if !is_off(value) {
+            report.error(key_path, refused.why);
+        }
+    } else if let Some(ignored) = IGNORED.iter().find(named) {
+        if !is_off(value) {
+            report.warn(key_path, format!("left aside: {}", ignored.why));
+        }
+    } else if let Some(home) = PLACES.into_iter().find(|home| Setting::find(*home, key).is_some()) {
+        let home = match home {
+            Place::Root => "at the top of the file",
+            Place::Server => "in servers[]",
+            Place::Inbound => "in locals[]",
+        };
+        report.warn(key_path, format!("left aside: it has its meaning {home}"));
+    } else if let Some(nearest) = nearest_key(place, key) {
+        report.warn(key_path, format!("unknown key, left aside; did you mean {nearest}?"));
+    } else {
+        report.warn(key_path, "unknown key, left aside; docs/configuration.md lists all keys");
+    }
+}
+
+/// A value that says: not this.
+fn is_off(value: &Json<'_>) -> bool {
+    match value {
+        Json::StringLit(text) => text.value.is_empty(),
+        Json::NumberLit(number) => number.value == "0",
+        Json::BooleanLit(switch) => !switch.value,
+        Json::Object(object) => object.properties.is_empty(),
+        Json::Array(array) => array.elements.is_empty(),
+        Json::NullKeyword(_) => true,
+    }
+}
+
+fn read_text(path: &Path) -> io::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::new());
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if u64::try_from(text.len()).is_ok_and(|len| len > FILE_BYTES_MAX) {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "longer than 16 MiB, so no configuration"));
+    }
+    Ok(text)
+}
+
+fn explain(error: &io::Error) -> String {
+    let what = lower_first(&error.to_string());
+    if error.kind() == io::ErrorKind::NotFound {
+        format!("{what}; check the path given with -c, or leave -c out and use -s, -k and -m")
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
+        format!("{what}; let the user that starts umbra read it")
+    } else if error.kind() == io::ErrorKind::InvalidData {
+        "it is not UTF-8 text; save it as UTF-8".into()
+    } else {
+        format!("{what}; -c wants a file of JSON")
+    }
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
+/// Far more than ten thousand servers need; keeps a mistaken path from filling memory.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+const PLACES: [Place; 3] = [Place::Root, Place::Server, Place::Inbound];
+
+const SYNTAX: &str = "this is JSON, in which // and /* */ comments and trailing commas may stand";
+
+const JSON_WITH_COMMENTS: ParseOptions = ParseOptions {
+    allow_comments: true,
+    allow_loose_object_property_names: false,
+    allow_trailing_commas: true,
+    allow_missing_commas: false,
+    allow_single_quoted_strings: false,
+    allow_hexadecimal_numbers: false,
+    allow_unary_plus_numbers: false,
+    allow_bare_decimal_point_numbers: false,
+    allow_non_finite_numbers: false,
+    allow_extended_string_escapes: false,
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference::Id;
+
+    fn read_good(text: &str) -> (Raw, Vec<String>) {
+        let mut report = Report::default();
+        let raw = parse("config.json", text, &mut report).unwrap();
+        assert_eq!(report.errors, []);
+        (raw, report.warnings.iter().map(ToString::to_string).collect())
+    }
+
+    fn errors(text: &str) -> Vec<String> {
+        let mut report = Report::default();
+        parse("config.json", text, &mut report);
+        report.errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn comments_trailing_commas_and_quoted_numbers_read() {
+        let (raw, warnings) = read_good(
+            "\u{feff}{ // one\n /* two */ \"server\": \"::1\", \"server_port\": \"8388\", \"timeout\": 60,\n\
+             \"fast_open\": true, \"plugin\": \"\", \"acl\": null, \"one_time_auth\": false, }",
+        );
+        assert_eq!(raw.root.text(Id::Server), Some(("::1", "server")));
+        assert_eq!(raw.root.number(Id::ServerPort), Some((8388, "server_port")));
+        assert_eq!(raw.root.number(Id::Timeout), Some((60, "timeout")));
+        assert_eq!(raw.root.switch(Id::FastOpen), Some(true));
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
+
+    #[test]
+    fn lists_read_with_their_paths_and_both_names_of_a_key() {
+        let (raw, _) =
+            read_good(r#"{"servers": [{"server": "a"}, {"address": "b", "port": 1}], "locals": []}"#);
+        let servers = raw.servers.unwrap();
+        assert_eq!(servers[0].text(Id::Server), Some(("a", "servers[0].server")));
+        assert_eq!(servers[1].text(Id::Server), Some(("b", "servers[1].address")));
+        assert_eq!(servers[1].number(Id::ServerPort), Some((1, "servers[1].port")));
+        assert!(raw.inbounds.unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_broken_file_is_told_with_line_and_column() {
+        assert!(
+            errors("{\n  \"server\": \"a\"\n  \"password\": \"b\"\n}")[0]
+                .starts_with("config.json:3:3: expected comma")
+        );
+        assert!(errors("")[0].contains("empty"));
+        assert!(errors("[1]")[0].contains("wants an object"));
+        assert!(errors("{'server': 1}")[0].contains("config.json:1:2: single-quoted"));
+    }
+
+    #[test]
+    fn every_wrong_value_is_told_with_its_path() {
+        let found = errors(
+            r#"{"server_port": 70000, "timeout": -1, "fast_open": 3, "password": 12345678, "server": ["a"],
+                "servers": [{"port": "x"}, 7], "locals": {}, "plugin": "obfs", "mode": "a", "mode": "b"}"#,
+        );
+        let expected = [
+            "server_port: wants a port",
+            "timeout: wants a whole number",
+            "fast_open: wants true or false",
+            "password: wants text in quotes",
+            "server: wants text in quotes, not a list; write several as servers[]",
+            "plugin: plugins are not supported yet",
+            "mode: says again what mode said",
+            "servers[0].port: wants a port",
+            "servers[1]: wants an object",
+            "locals: wants a list",
+        ];
+        assert_eq!(found.len(), expected.len(), "{found:#?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(expected), "{found} / {expected}");
+        }
+    }
+
+    #[test]
+    fn strange_keys_warn_with_a_hint() {
+        let (_, warnings) =
+            read_good(r#"{"pasword": "x", "user": "nobody", "zzzz": 1, "servers": [{"local_port": 1}]}"#);
+        assert_eq!(warnings[0], "pasword: unknown key, left aside; did you mean password?");
+        assert!(warnings[1].starts_with("user: left aside: umbra does not change its user yet"));
+        assert!(warnings[2].starts_with("zzzz: unknown key"));
+        assert_eq!(
+            warnings[3],
+            "servers[0].local_port: left aside: it has its meaning at the top of the file"
+        );
+    }
+
+    #[test]
+    fn deep_nesting_is_an_error_and_not_a_crash() {
+        assert!(!errors(&"[".repeat(1_000_000)).is_empty());
+    }
+}

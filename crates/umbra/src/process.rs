@@ -1,0 +1,74 @@
+//! What the process asks of the system: descriptors, and word of when to end.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag::register_conditional_shutdown;
+use signal_hook::iterator::Signals;
+
+/// SIGINT and SIGTERM, heard from the moment that it is made.
+pub(crate) struct Farewell {
+    signals: Signals,
+    ending: Arc<AtomicBool>,
+}
+
+impl Farewell {
+    /// Begins to listen. A second signal, while the first is being followed, ends the process at once.
+    pub(crate) fn listen() -> io::Result<Self> {
+        let ending = Arc::new(AtomicBool::new(false));
+        for signal in ENDINGS {
+            register_conditional_shutdown(signal, 1, Arc::clone(&ending))?;
+        }
+        Ok(Self { signals: Signals::new(ENDINGS)?, ending })
+    }
+
+    /// Blocks until the process is told to end.
+    pub(crate) fn wait(&mut self) {
+        let _signal = self.signals.forever().next();
+        self.ending.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Lets the process hold `wanted` descriptors open, or as many as the system allows. Returns what it got, or why not.
+pub(crate) fn raise_nofile(wanted: Option<u64>) -> Result<Option<u64>, String> {
+    let limit = getrlimit(Resource::Nofile);
+    let current = wanted.or(limit.maximum);
+    // Only a privileged process may lift the hard limit; `None` means no limit.
+    let maximum = match (current, limit.maximum) {
+        (Some(current), Some(maximum)) => Some(current.max(maximum)),
+        (None, _) | (_, None) => None,
+    };
+    match setrlimit(Resource::Nofile, Rlimit { current, maximum }) {
+        Ok(()) => Ok(current),
+        Err(error) => {
+            let show =
+                |count: Option<u64>| count.map_or_else(|| "no end of".into(), |count| count.to_string());
+            Err(format!(
+                "cannot hold {} descriptors open: {error}; staying at {}, the system's limit is {}",
+                show(current),
+                show(limit.current),
+                show(limit.maximum)
+            ))
+        }
+    }
+}
+
+const ENDINGS: [i32; 2] = [SIGINT, SIGTERM];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_soft_limit_rises_to_the_hard_one_and_no_further_for_everyone() {
+        let hard = getrlimit(Resource::Nofile).maximum;
+        assert_eq!(raise_nofile(None), Ok(hard));
+        assert_eq!(getrlimit(Resource::Nofile).current, hard);
+        assert_eq!(raise_nofile(Some(64)), Ok(Some(64)));
+        assert!(raise_nofile(Some(u64::MAX / 2)).is_err());
+        assert_eq!(getrlimit(Resource::Nofile).current, Some(64));
+    }
+}

@@ -1,0 +1,46 @@
+//! What is wrong and what is doubtful in a configuration, all of it at once.
+
+use std::fmt;
+
+/// Everything found; the configuration is good if there are no errors.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    /// What keeps Umbra from starting.
+    pub(crate) errors: Vec<Note>,
+    /// What the operator should know.
+    pub(crate) warnings: Vec<Note>,
+}
+
+/// One finding: where it was written, and what to do about it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Note {
+    /// The key path or flag: `servers[1].password`, `-k`. Empty where the text says it all.
+    pub(crate) place: String,
+    /// What is wrong, and the remedy.
+    pub(crate) text: String,
+}
+
+impl Report {
+    /// Adds an error.
+    pub(crate) fn error(&mut self, place: impl Into<String>, text: impl Into<String>) {
+        self.errors.push(Note { place: place.into(), text: text.into() });
+    }
+
+    /// Adds a warning.
+    pub(crate) fn warn(&mut self, place: impl Into<String>, text: impl Into<String>) {
+        self.warnings.push(Note { place: place.into(), text: text.into() });
+    }
+}
+
+/// Control characters in what the operator wrote are shown escaped, so that a note stays one line.
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let separator = if self.place.is_empty() { "" } else { ": " };
+        for part in [&self.place, separator, &self.text] {
+            for c in part.chars() {
+                if c.is_control() { c.escape_default().fmt(f)? } else { fmt::Write::write_char(f, c)? }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,124 @@
+//! One end, from its options to its end; and the check that stops short of starting it.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use tracing::{info, warn};
+use umbra_relay::{Relay, StartError};
+use zeroize::Zeroizing;
+
+use crate::flags::{Options, Role};
+use crate::process::{Farewell, raise_nofile};
+use crate::report::Report;
+use crate::resolve::{Sources, guess_role, resolve};
+use crate::{fail, file, log, say};
+
+/// Runs one end until it is told to end.
+pub(crate) fn run(role: Role, options: Options) -> ExitCode {
+    let mut report = Report::default();
+    let (level, config) = (options.level, options.config.clone());
+    let Some(plan) = read(options, &mut report).and_then(|sources| resolve(role, sources, &mut report))
+    else {
+        tell(&report);
+        return ExitCode::FAILURE;
+    };
+    log::start(level);
+    if let Some(path) = config {
+        info!("loading config from {}", path.display());
+    }
+    for warning in &report.warnings {
+        warn!("warning: {warning}");
+    }
+    if let Err(why) = raise_nofile(plan.nofile) {
+        warn!("{why}");
+    }
+    let mut farewell = match Farewell::listen() {
+        Ok(farewell) => farewell,
+        Err(error) => return fail(&format!("cannot listen for signals: {error}")),
+    };
+    let relay = match Relay::start(&plan.config) {
+        Ok(relay) => relay,
+        Err(error) => return fail(&explain_start(&error, instead(role))),
+    };
+    for address in relay.addresses() {
+        info!("starting {} at {address}", role.word());
+    }
+    farewell.wait();
+    relay.stop();
+    ExitCode::SUCCESS
+}
+
+/// Says everything that is wrong or doubtful.
+pub(crate) fn check(role: Option<Role>, options: Options) -> ExitCode {
+    let mut report = Report::default();
+    let config = options.config.clone();
+    let Some(sources) = read(options, &mut report) else {
+        tell(&report);
+        return ExitCode::FAILURE;
+    };
+    let role = role.unwrap_or_else(|| guess_role(&sources));
+    let plan = resolve(role, sources, &mut report);
+    tell(&report);
+    let name = config.map_or_else(|| "the command line".into(), |path| path.display().to_string());
+    let (errors, warnings) = (report.errors.len(), report.warnings.len());
+    let verdict = if plan.is_some() { "good" } else { "bad" };
+    let _unheard = writeln!(
+        io::stdout(),
+        "{name}: {verdict} for umbra {} (errors: {errors}, warnings: {warnings})",
+        role.word()
+    );
+    if plan.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Why a relay did not start, and what to do about it.
+pub(crate) fn explain_start(error: &StartError, instead: &str) -> String {
+    let what = &error.what;
+    match error.source.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("cannot {what}: address in use; is another umbra running? choose another with {instead}")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!(
+                "cannot {what}: permission denied; choose a port above 1023 with {instead}, or grant CAP_NET_BIND_SERVICE"
+            )
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!("cannot {what}: this machine has no such address; choose another with {instead}")
+        }
+        _ => error.to_string(),
+    }
+}
+
+fn instead(role: Role) -> &'static str {
+    match role {
+        Role::Client => "-b or -l",
+        Role::Server => "-s or -p",
+    }
+}
+
+/// Everything that was said. Nothing, if a part cannot be read at all.
+fn read(options: Options, report: &mut Report) -> Option<Sources> {
+    let file = match &options.config {
+        Some(path) => file::read(path, report),
+        None => Some(Default::default()),
+    };
+    let url = match options.url.as_ref().map(|text: &Zeroizing<String>| text.parse()) {
+        Some(Ok(url)) => Some(url),
+        Some(Err(error)) => {
+            report
+                .error("--server-url", format!("{error}; it looks like ss://METHOD:PASSWORD@HOST:PORT#NAME"));
+            return None;
+        }
+        None => None,
+    };
+    Some(Sources { file: file?, url, flags: options.settings })
+}
+
+fn tell(report: &Report) {
+    for error in &report.errors {
+        say(&format!("error: {error}"));
+    }
+    for warning in &report.warnings {
+        say(&format!("warning: {warning}"));
+    }
+}

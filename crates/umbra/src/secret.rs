@@ -1,0 +1,196 @@
+//! Methods and passwords as people write them: which are good, and what to do about the others.
+
+use umbra_proto::shadowsocks::key::{Key, KeyError};
+use umbra_proto::shadowsocks::{Generation, Method};
+
+use crate::raw::Settings;
+use crate::reference::{Id, nearest};
+use crate::report::Report;
+
+/// The key that `settings` describe; what keeps it from being one goes into `report`. `missing` says what to do when
+/// there is no password at all.
+pub(crate) fn read_key(settings: &Settings, missing: &str, report: &mut Report) -> Option<Key> {
+    let method = match settings.text(Id::Method) {
+        None => Some(Method::Chacha20IetfPoly1305),
+        Some((name, place)) => match name.parse() {
+            Ok(method) => Some(method),
+            Err(_) => {
+                report.error(place, explain_method(name));
+                None
+            }
+        },
+    };
+    let Some((password, place)) = settings.text(Id::Password) else {
+        report.error(settings.key_path("password"), missing);
+        return None;
+    };
+    if EXAMPLES.contains(&password) {
+        let make = method.map_or_else(|| "METHOD".into(), |method| method.to_string());
+        let text = format!(
+            "an example from the documentation, which everyone knows; make one with: umbra key {make}"
+        );
+        report.error(place, text);
+        return None;
+    }
+    read_password(method?, password, place, report)
+}
+
+fn read_password(method: Method, password: &str, place: &str, report: &mut Report) -> Option<Key> {
+    match Key::from_password(method, password) {
+        Ok(key) => {
+            if method.generation() == Generation::Aead && password.chars().count() < PASSWORD_CHARS_MIN {
+                let text = format!(
+                    "shorter than {PASSWORD_CHARS_MIN} characters, so it can be guessed; make one with: umbra key {method}"
+                );
+                report.warn(place, text);
+            }
+            Some(key)
+        }
+        Err(error) => {
+            report.error(place, explain_key(method, password, error));
+            None
+        }
+    }
+}
+
+fn explain_key(method: Method, password: &str, error: KeyError) -> String {
+    let wanted = method.key_len();
+    match error {
+        KeyError::Empty => format!("empty; make one with: umbra key {method}"),
+        KeyError::NotBase64 if password.contains(':') => {
+            format!(
+                "{method} wants one key, and this looks like several joined with : (SIP023), not supported yet"
+            )
+        }
+        KeyError::NotBase64 => format!(
+            "{method} wants {wanted} bytes in base64 (standard alphabet, with padding), and this is not base64; make \
+             one with: umbra key {method}"
+        ),
+        KeyError::WrongLength { wanted, given } => {
+            format!("{method} wants {wanted} bytes in base64, got {given}; make one with: umbra key {method}")
+        }
+    }
+}
+
+fn explain_method(name: &str) -> String {
+    let lower = name.to_lowercase();
+    if OPEN.contains(&lower.as_str()) {
+        return format!(
+            "{name} does not encrypt and is not supported; use 2022-blake3-aes-256-gcm at both ends"
+        );
+    }
+    if BROKEN.contains(&lower.as_str()) || BROKEN_MODES.iter().any(|mode| lower.ends_with(mode)) {
+        let instead = if lower.contains("chacha20") || lower.contains("salsa20") {
+            Method::Chacha20IetfPoly1305
+        } else {
+            Method::Aes256Gcm
+        };
+        return format!(
+            "{name} is insecure, since what it carries can be changed unnoticed, and is not supported; use {instead} at \
+             both ends"
+        );
+    }
+    let names = || Method::ALL.into_iter().map(Method::name);
+    let hint = nearest(&lower, names()).map_or_else(String::new, |near| format!("did you mean {near}? "));
+    format!("unknown method {name}; {hint}the methods are {}", names().collect::<Vec<_>>().join(", "))
+}
+
+/// Fewer can be tried through by anyone who has captured one session.
+const PASSWORD_CHARS_MIN: usize = 8;
+
+/// Secrets of manuals, guides and published links; scanners try them first.
+const EXAMPLES: [&str; 22] = [
+    "mypassword",
+    "my-password",
+    "my_password",
+    "password",
+    "password0",
+    "password1",
+    "passwd",
+    "your-password",
+    "your_password",
+    "yourpassword",
+    "YOUR_PASSWORD",
+    "barfoo!",
+    "barfoo",
+    "foobar",
+    "foobar1",
+    "foobar2",
+    "test",
+    "changeme",
+    "hello-kitty",
+    "hello-world",
+    "YctPZ6U7xPPcU+gp3u+0tx/tRizJN9K8y+uKlW2qjlI=",
+    "rwQc8qPXVsRpGx3uW+Y3Lj4Y42yF9Bs0xg1pmx8/+bo=",
+];
+
+const OPEN: [&str; 3] = ["none", "plain", "dummy"];
+
+const BROKEN: [&str; 8] =
+    ["table", "rc4", "rc4-md5", "rc4-md5-6", "salsa20", "chacha20", "chacha20-ietf", "xchacha20"];
+
+const BROKEN_MODES: [&str; 5] = ["-cfb", "-cfb1", "-cfb8", "-ctr", "-ofb"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raw::Value;
+    use zeroize::Zeroizing;
+
+    fn judge(method: &str, password: &str) -> Report {
+        let mut settings = Settings::new("servers[1]");
+        for (id, key, text) in [(Id::Method, "method", method), (Id::Password, "password", password)] {
+            settings.insert(id, settings.key_path(key), Value::Text(Zeroizing::new(text.into())));
+        }
+        let mut report = Report::default();
+        let key = read_key(&settings, "missing", &mut report);
+        assert_eq!(key.is_none(), !report.errors.is_empty());
+        report
+    }
+
+    fn error(method: &str, password: &str) -> String {
+        let report = judge(method, password);
+        assert_eq!(report.errors.len(), 1, "{report:?}");
+        report.errors[0].to_string()
+    }
+
+    #[test]
+    fn a_key_of_the_wrong_length_says_how_to_make_one() {
+        assert_eq!(
+            error("2022-blake3-aes-256-gcm", "AAAAAAAAAAAAAAAAAAAAAA=="),
+            "servers[1].password: 2022-blake3-aes-256-gcm wants 32 bytes in base64, got 16; make one with: umbra key \
+             2022-blake3-aes-256-gcm"
+        );
+        assert!(error("2022-blake3-aes-128-gcm", "correct horse").contains("this is not base64"));
+        assert!(error("2022-blake3-aes-128-gcm", "AAAA:BBBB").contains("SIP023"));
+        assert!(error("aes-256-gcm", "").contains("empty; make one"));
+    }
+
+    #[test]
+    fn unknown_and_insecure_methods_name_a_good_one() {
+        assert!(error("aes-256-gmc", "long enough").contains("did you mean aes-256-gcm?"));
+        assert!(error("aes-256-cfb", "long enough").contains("use aes-256-gcm at both ends"));
+        assert!(error("RC4-MD5", "long enough").contains("insecure"));
+        assert!(error("chacha20", "long enough").contains("use chacha20-ietf-poly1305"));
+        assert!(error("none", "long enough").contains("does not encrypt"));
+        assert!(error("zzz", "long enough").contains("the methods are 2022-blake3-aes-256-gcm, "));
+    }
+
+    #[test]
+    fn example_passwords_are_refused_and_short_ones_doubted() {
+        for example in ["mypassword", "barfoo!", "YctPZ6U7xPPcU+gp3u+0tx/tRizJN9K8y+uKlW2qjlI="] {
+            assert!(error("aes-256-gcm", example).contains("example"), "{example}");
+        }
+        assert_eq!(judge("aes-256-gcm", "7 chars").warnings.len(), 1);
+        assert_eq!(judge("aes-256-gcm", "8 chars!").warnings, []);
+    }
+
+    #[test]
+    fn no_finding_repeats_the_password() {
+        for method in ["2022-blake3-aes-128-gcm", "aes-256-gcm", "zzz"] {
+            let report = judge(method, "hunter2");
+            let all = format!("{report:?}");
+            assert!(!all.contains("hunter2"), "{all}");
+        }
+    }
+}
