@@ -263,7 +263,7 @@ mod tests {
     fn a_broken_file_is_told_with_line_and_column() {
         assert!(
             errors("{\n  \"server\": \"a\"\n  \"password\": \"b\"\n}")[0]
-                .starts_with("config.json:3:3: expected comma")
+                .starts_with("config.json:2:16: expected comma")
         );
         assert!(errors("")[0].contains("empty"));
         assert!(errors("[1]")[0].contains("wants an object"));

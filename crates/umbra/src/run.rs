@@ -72,20 +72,17 @@ pub(crate) fn check(role: Option<Role>, options: Options) -> ExitCode {
 
 /// Why a relay did not start, and what to do about it.
 pub(crate) fn explain_start(error: &StartError, instead: &str) -> String {
-    let what = &error.what;
-    match error.source.kind() {
-        io::ErrorKind::AddrInUse => {
-            format!("cannot {what}: address in use; is another umbra running? choose another with {instead}")
-        }
-        io::ErrorKind::PermissionDenied => {
-            format!(
-                "cannot {what}: permission denied; choose a port above 1023 with {instead}, or grant CAP_NET_BIND_SERVICE"
-            )
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            format!("cannot {what}: this machine has no such address; choose another with {instead}")
-        }
-        _ => error.to_string(),
+    let (what, kind) = (&error.what, error.source.kind());
+    if kind == io::ErrorKind::AddrInUse {
+        format!("cannot {what}: address in use; is another umbra running? choose another with {instead}")
+    } else if kind == io::ErrorKind::PermissionDenied {
+        format!(
+            "cannot {what}: permission denied; choose a port above 1023 with {instead}, or grant CAP_NET_BIND_SERVICE"
+        )
+    } else if kind == io::ErrorKind::AddrNotAvailable {
+        format!("cannot {what}: this machine has no such address; choose another with {instead}")
+    } else {
+        error.to_string()
     }
 }
 
