@@ -19,6 +19,7 @@ mod dial;
 mod door;
 mod drive;
 pub mod failure;
+mod first_flight;
 mod inbound;
 pub mod limits;
 pub mod net;
@@ -36,7 +37,7 @@ use std::thread::{Builder, JoinHandle};
 
 use tokio::sync::watch;
 
-use config::Config;
+use config::{Config, Protocol};
 pub use door::Door;
 use net::os::{self, OsNet};
 use worker::{Accepting, Worker};
@@ -64,7 +65,8 @@ impl Relay {
         let mut addresses = Vec::new();
         let mut doors = Vec::new();
         for inbound in &config.inbounds {
-            let opened = os::listen(inbound.listen, inbound.tcp)
+            let speak_first = matches!(inbound.protocol, Protocol::Socks5);
+            let opened = os::listen(inbound.listen, inbound.tcp, speak_first)
                 .and_then(|listener| Ok((listener.local_addr()?, listener)))
                 .map_err(|source| StartError { what: format!("listen on {}", inbound.listen), source })?;
             addresses.push(opened.0);

@@ -21,8 +21,8 @@ pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// Addresses of one name that are tried; more would not finish within the dial's deadline.
 pub const ADDRESSES_MAX: usize = 16;
 
-/// How long a request's head waits for first payload to ride with it: a client on the same machine or network has sent it
-/// by then, and one that waits for the server to speak first does not notice.
+/// How long a request's head waits, once or at most twice, for first payload to ride with it: a client on the same machine or
+/// network has sent it by then, and one that waits for the server to speak first does not notice.
 pub const FIRST_FLIGHT: Duration = Duration::from_millis(5);
 
 /// RFC 1928, section 6: after a refusal the connection closes within 10 seconds. Two let the refusal arrive before.
@@ -101,3 +101,6 @@ pub const FAILURE_LINES_PER_SECOND: u32 = 20;
 
 /// Sessions that must have gone before their memory is worth a walk through the heap.
 pub const TRIM_SESSIONS_MIN: usize = 256;
+
+/// Random bytes that a worker takes from the system at a time: salts for 32 sessions.
+pub const RANDOM_POOL_BYTES: usize = 1024;

@@ -126,13 +126,19 @@ impl Flow {
         self.batch = Some(batch);
     }
 
-    /// Moves what can be moved from `source` to `sink`. Ready when the direction has ended.
+    fn has_ended(&self) -> bool {
+        self.stage == Stage::Ended
+    }
+
+    /// Moves what can be moved from `source` to `sink`. Ready when the direction has ended. If it is the `last` one, the sink is
+    /// not told so: it is about to be closed, which says the same.
     fn poll<S: Socket, T: Socket>(
         &mut self,
         cx: &mut Context<'_>,
         source: &S,
         sink: &T,
         clock: &impl Clock,
+        last: bool,
     ) -> Poll<Result<(), FlowError>> {
         let mut turns = 0;
         loop {
@@ -147,7 +153,9 @@ impl Flow {
                     self.begin_without_payload(clock);
                     continue;
                 }
-                shut_down(sink)?;
+                if !last {
+                    shut_down(sink)?;
+                }
                 self.stage = Stage::Ended;
             }
             if self.stage == Stage::Ended {
@@ -350,7 +358,7 @@ fn seal_slots(
     sealer: &mut Sealer,
     clock: &impl Clock,
 ) -> usize {
-    let now = clock.now();
+    let now = if sealer.needs_time() { clock.now() } else { UnixTime(0) };
     let mut start = 0;
     for room in layout.payloads() {
         let payload_len = count.min(room);
@@ -405,7 +413,7 @@ impl Layout {
 
 /// Opens every whole record that has arrived. Gives the bytes that the next one needs, counted from its first.
 fn open_arrived(batch: &mut Batch, opener: &mut Opener, clock: &impl Clock) -> Result<usize, FlowError> {
-    let now = clock.now();
+    let now = if opener.needs_time() { clock.now() } else { UnixTime(0) };
     let slab = &mut **batch;
     loop {
         let start = slab.arrived.start;
@@ -473,10 +481,11 @@ pub(crate) async fn pump<S: Socket, T: Socket>(
 ) -> Ended {
     let mut deadline = Instant::now() + idle;
     let mut timer = pin!(sleep_until(deadline));
+    let mut armed = false;
     poll_fn(|cx| {
         let before = uplink.carried + downlink.carried;
-        let up = uplink.poll(cx, client, target, clock);
-        let down = downlink.poll(cx, target, client, clock);
+        let up = uplink.poll(cx, client, target, clock, downlink.has_ended());
+        let down = downlink.poll(cx, target, client, clock, uplink.has_ended());
         match (up, down) {
             (Poll::Ready(Err(error)), _) => return Poll::Ready(Ended::Uplink(error)),
             (_, Poll::Ready(Err(error))) => return Poll::Ready(Ended::Downlink(error)),
@@ -486,7 +495,11 @@ pub(crate) async fn pump<S: Socket, T: Socket>(
         if uplink.carried + downlink.carried != before {
             deadline = Instant::now() + idle;
         }
-        // The timer is moved only when it fires, so that traffic costs it nothing.
+        // The timer is armed once and moved only when it fires, so that traffic costs it nothing.
+        if armed && !timer.is_elapsed() {
+            return Poll::Pending;
+        }
+        armed = true;
         while timer.as_mut().poll(cx).is_ready() {
             if deadline <= Instant::now() {
                 return Poll::Ready(Ended::Idle);

@@ -4,14 +4,15 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use crate::door::{Door, NetClock};
 use crate::drive::Inbox;
 use crate::failure::{Cause, Failure, Side, Stage};
+use crate::first_flight;
 use crate::inbound::{dismiss, understand};
-use crate::limits::{FIRST_FLIGHT, HANDSHAKE_SECS_MAX};
+use crate::limits::HANDSHAKE_SECS_MAX;
 use crate::net::{Net, Socket};
 use crate::path::reach;
 use crate::pump::{Ended, Flow, FlowError, pump};
@@ -70,10 +71,11 @@ async fn first_flight<N: Net>(door: &Door<N>, client: &N::Socket, uplink: &mut F
     if !uplink.owes_request() {
         return;
     }
-    // A failing client is the pump's to report.
-    let spoken = timeout(FIRST_FLIGHT, poll_fn(|cx| client.poll_readable(cx))).await;
-    if spoken.is_err() {
-        uplink.begin_without_payload(&NetClock(&door.net));
+    tokio::select! {
+        biased;
+        // A failing client is the pump's to report.
+        _ = poll_fn(|cx| client.poll_readable(cx)) => {}
+        () = first_flight::first_flight() => uplink.begin_without_payload(&NetClock(&door.net)),
     }
 }
 

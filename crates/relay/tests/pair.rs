@@ -1,4 +1,5 @@
 //! Our client and our server over real sockets: what goes in comes out, whatever the method and the manners of the ends.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

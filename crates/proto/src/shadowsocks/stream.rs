@@ -71,6 +71,11 @@ impl Sealer {
         matches!(self.opening.as_deref(), Some(Opening::Request { .. }))
     }
 
+    /// Whether the next record carries a timestamp; otherwise the time given to [`seal`](Self::seal) does not matter.
+    pub fn needs_time(&self) -> bool {
+        self.opening.is_some()
+    }
+
     /// The longest payload of a record that is not the first.
     pub fn record_payload_max(&self) -> usize {
         self.payload_max
@@ -278,6 +283,11 @@ impl Opener {
                 return Ok(found);
             }
         }
+    }
+
+    /// Whether a timestamp is still to be judged; otherwise the time given to [`open`](Self::open) does not matter.
+    pub fn needs_time(&self) -> bool {
+        matches!(self.state, State::ExpectResponse(_))
     }
 
     /// Whether the stream may end here: between records, or before the first byte of a response.

@@ -1,5 +1,6 @@
 //! The real outside. The one file that may speak to the operating system without the compiler's protection.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, TcpListener, TcpStream as StdTcpStream};
 use std::os::fd::{AsFd, OwnedFd};
@@ -7,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
-use rustix::net::SocketFlags;
+use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -16,7 +17,7 @@ use umbra_proto::shadowsocks::UnixTime;
 
 use super::{Net, Socket};
 use crate::config::Tcp;
-use crate::limits::{BACKLOG, UNSENT_BYTES_MAX};
+use crate::limits::{BACKLOG, HANDSHAKE_SECS_MAX, RANDOM_POOL_BYTES, UNSENT_BYTES_MAX};
 
 /// The kernel's network.
 #[derive(Clone, Copy, Debug)]
@@ -44,12 +45,19 @@ impl Socket for OsSocket {
 
     fn try_read(&self, pieces: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let room = pieces.iter().map(|piece| piece.len()).sum();
-        transfer(&self.0, Interest::READABLE, room, || rustix::io::readv(&self.0, pieces))
+        // The socket's own call is the shorter way through the kernel where there is one piece.
+        transfer(&self.0, Interest::READABLE, room, || match pieces {
+            [piece] => rustix::net::recv(&self.0, &mut **piece, RecvFlags::empty()).map(|(count, _)| count),
+            pieces => rustix::io::readv(&self.0, pieces),
+        })
     }
 
     fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         let room = pieces.iter().map(|piece| piece.len()).sum();
-        transfer(&self.0, Interest::WRITABLE, room, || rustix::io::writev(&self.0, pieces))
+        transfer(&self.0, Interest::WRITABLE, room, || match pieces {
+            [piece] => rustix::net::send(&self.0, piece, SendFlags::NOSIGNAL),
+            pieces => rustix::io::writev(&self.0, pieces),
+        })
     }
 
     fn shutdown_write(&self) -> io::Result<()> {
@@ -118,14 +126,45 @@ impl Net for OsNet {
     }
 
     fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
-        getrandom::fill(bytes).map_err(io::Error::other)
+        RANDOM.with_borrow_mut(|pool| pool.fill(bytes))
     }
+}
+
+/// Randomness of the system, fetched for many salts at a time. What is given out is wiped here.
+struct RandomPool {
+    bytes: [u8; RANDOM_POOL_BYTES],
+    used: usize,
+}
+
+impl RandomPool {
+    fn fill(&mut self, wanted: &mut [u8]) -> io::Result<()> {
+        if wanted.len() > self.bytes.len() {
+            return getrandom::fill(wanted).map_err(io::Error::other);
+        }
+        if self.bytes.len() - self.used < wanted.len() {
+            getrandom::fill(&mut self.bytes).map_err(io::Error::other)?;
+            self.used = 0;
+        }
+        let given = &mut self.bytes[self.used..self.used + wanted.len()];
+        wanted.copy_from_slice(given);
+        given.fill(0);
+        self.used += wanted.len();
+        Ok(())
+    }
+}
+
+thread_local! {
+    static RANDOM: RefCell<RandomPool> =
+        const { RefCell::new(RandomPool { bytes: [0; RANDOM_POOL_BYTES], used: RANDOM_POOL_BYTES }) };
 }
 
 /// Opens a listening socket. Its connections inherit `TCP_NODELAY`, which saves a call for each.
 ///
 /// No `SO_REUSEPORT`: a port that somebody else listens on is an error, and no other process can share ours.
-pub(crate) fn listen(address: SocketAddr, tcp: Tcp) -> io::Result<TcpListener> {
+///
+/// Where clients `speak_first`, the kernel keeps a connection to itself until it has something to read. Not for doors that
+/// strangers look at: the repeated SYN-ACK would tell them apart.
+pub(crate) fn listen(address: SocketAddr, tcp: Tcp, speak_first: bool) -> io::Result<TcpListener> {
     let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(tcp.no_delay)?;
@@ -133,6 +172,9 @@ pub(crate) fn listen(address: SocketAddr, tcp: Tcp) -> io::Result<TcpListener> {
     socket.listen(i32::try_from(BACKLOG).unwrap_or(i32::MAX))?;
     if tcp.fast_open {
         accept_fast(&socket);
+    }
+    if speak_first {
+        accept_late(&socket);
     }
     socket.set_nonblocking(true)?;
     Ok(socket.into())
@@ -178,6 +220,18 @@ fn open_fast(socket: &TcpSocket) {
 fn accept_fast(socket: &socket2::Socket) {
     // The number is how many SYNs with data may wait.
     set_tcp_option(socket, libc::TCP_FASTOPEN, 256);
+}
+
+#[cfg(target_os = "linux")]
+fn accept_late(socket: &socket2::Socket) {
+    let secs = libc::c_int::try_from(HANDSHAKE_SECS_MAX.as_secs()).unwrap_or(libc::c_int::MAX);
+    set_tcp_option(socket, libc::TCP_DEFER_ACCEPT, secs);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn accept_late(_: &socket2::Socket) {
+    // Elsewhere a connection is accepted when it is made.
+    let _ = HANDSHAKE_SECS_MAX;
 }
 
 #[cfg(not(target_os = "linux"))]
