@@ -54,7 +54,7 @@ pub(crate) struct Up {
     pub(crate) server_port: u16,
     /// The method between the two.
     pub(crate) method: Method,
-    /// The name of the machine that the printed link is to hold.
+    /// The machine to which the server half will be put.
     pub(crate) host: Option<String>,
     /// Draw the QR code even where nobody seems to look.
     pub(crate) draw_qr: bool,
@@ -181,7 +181,7 @@ fn up() -> Clap {
             Arg::new("host")
                 .long("host")
                 .value_name("NAME")
-                .help("The name that the printed link gives to the server"),
+                .help("The machine to which you will put the server half, for the printed link"),
         )
         .arg(
             Arg::new("qr")

@@ -7,6 +7,8 @@ mod file;
 mod flags;
 mod key;
 mod log;
+#[cfg(test)]
+mod manual;
 mod process;
 mod raw;
 mod reference;

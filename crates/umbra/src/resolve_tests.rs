@@ -1,1 +1,252 @@
+//! What is said, and what comes of it.
 
+use super::*;
+use crate::file;
+use crate::flags;
+
+/// What `words` of the command line and `file` come to.
+struct Outcome {
+    plan: Option<Plan>,
+    errors: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Outcome {
+    fn good(words: &str, file: &str) -> (Config, Vec<String>) {
+        let outcome = outcome(words, file);
+        assert_eq!(outcome.errors, Vec::<String>::new(), "{words} {file}");
+        (outcome.plan.unwrap().config, outcome.warnings)
+    }
+
+    fn bad(words: &str, file: &str) -> Vec<String> {
+        let outcome = outcome(words, file);
+        assert!(outcome.plan.is_none());
+        assert!(!outcome.errors.is_empty(), "{words} {file}");
+        outcome.errors
+    }
+}
+
+fn outcome(words: &str, file: &str) -> Outcome {
+    let mut report = Report::default();
+    let command = flags::parse(words.split(' ').map(Into::into)).map_err(|error| error.to_string()).unwrap();
+    let flags::Command::Run(role, options) = command else { panic!("{words} does not run") };
+    let raw =
+        if file.is_empty() { Raw::default() } else { file::parse("x.json", file, &mut report).unwrap() };
+    let url = options.url.map(|text| text.parse().unwrap());
+    let plan = resolve(role, Sources { file: raw, url, flags: options.settings }, &mut report);
+    let lines = |notes: &[crate::report::Note]| notes.iter().map(ToString::to_string).collect();
+    Outcome { plan, errors: lines(&report.errors), warnings: lines(&report.warnings) }
+}
+
+fn servers(config: &Config) -> Vec<String> {
+    match &config.inbounds[0].path {
+        Path::Shadowsocks(servers) => {
+            servers.iter().map(|server| format!("{} {}", server.address, server.key.method())).collect()
+        }
+        Path::Direct => vec![],
+    }
+}
+
+fn listens(config: &Config) -> Vec<String> {
+    config.inbounds.iter().map(|inbound| inbound.listen.to_string()).collect()
+}
+
+const SECRET: &str = "long-enough";
+
+#[test]
+fn flags_alone_are_enough_and_defaults_fill_the_rest() {
+    let (config, warnings) = Outcome::good(&format!("umbra local -s example.com -k {SECRET}"), "");
+    assert_eq!(servers(&config), ["example.com:8388 chacha20-ietf-poly1305"]);
+    assert_eq!(listens(&config), ["127.0.0.1:1080"]);
+    assert_eq!(config.inbounds[0].idle, Duration::from_secs(300));
+    assert!(config.inbounds[0].tcp.no_delay && !config.inbounds[0].tcp.fast_open);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].starts_with("-k: other users"));
+
+    let (config, _) = Outcome::good(&format!("ssserver -k {SECRET} -m aes-256-gcm"), "");
+    assert_eq!(listens(&config), ["0.0.0.0:8388"]);
+    assert!(
+        matches!(&config.inbounds[0].protocol, Protocol::Shadowsocks(key) if key.method().name() == "aes-256-gcm")
+    );
+    assert!(matches!(config.inbounds[0].path, Path::Direct));
+}
+
+#[test]
+fn addresses_come_with_and_without_a_port() {
+    for (said, meant) in [
+        ("-s 1.2.3.4", "1.2.3.4:8388"),
+        ("-s 1.2.3.4:1", "1.2.3.4:1"),
+        ("-s 1.2.3.4 -p 1", "1.2.3.4:1"),
+        ("-s 1.2.3.4:1 -p 1", "1.2.3.4:1"),
+        ("-s ::1", "[::1]:8388"),
+        ("-s [::1]", "[::1]:8388"),
+        ("-s [::1]:1", "[::1]:1"),
+        ("-s example.com:1", "example.com:1"),
+    ] {
+        let (config, _) = Outcome::good(&format!("umbra local {said} -k {SECRET} -b [::1]:9 -t 60"), "");
+        assert_eq!(servers(&config), [format!("{meant} chacha20-ietf-poly1305")], "{said}");
+        assert_eq!(listens(&config), ["[::1]:9"]);
+    }
+    for wrong in ["-s 1.2.3.4:1 -p 2", "-s a:b", "-s a:99999", "-s a:", "-s a/b", "-p 0 -s a"] {
+        Outcome::bad(&format!("umbra local {wrong} -k {SECRET}"), "");
+    }
+}
+
+#[test]
+fn flags_beat_the_file_port_and_address_apart() {
+    let file = r#"{"server": "a.example:1", "password": "other-secret", "method": "aes-128-gcm", "local_port": 7,
+                   "timeout": 120, "workers": 3, "fast_open": true, "no_delay": false}"#;
+    let (config, _) = Outcome::good("umbra local", file);
+    assert_eq!(servers(&config), ["a.example:1 aes-128-gcm"]);
+    assert_eq!(listens(&config), ["127.0.0.1:7"]);
+    assert_eq!((config.workers.get(), config.inbounds[0].idle.as_secs()), (3, 120));
+    assert!(config.inbounds[0].tcp.fast_open && !config.inbounds[0].tcp.no_delay);
+
+    let (config, _) =
+        Outcome::good("umbra local -p 2 -m aes-256-gcm -b 127.0.0.2 -t 200 --workers 1 --no-delay", file);
+    assert_eq!(servers(&config), ["a.example:2 aes-256-gcm"]);
+    assert_eq!(listens(&config), ["127.0.0.2:7"]);
+    assert_eq!((config.workers.get(), config.inbounds[0].idle.as_secs()), (1, 200));
+    assert!(config.inbounds[0].tcp.no_delay);
+
+    let (config, _) = Outcome::good("umbra local -s b.example", file);
+    assert_eq!(servers(&config), ["b.example:1 aes-128-gcm"]);
+}
+
+#[test]
+fn a_link_takes_the_place_of_all_servers() {
+    let file = r#"{"servers": [{"server": "a"}], "local_port": 7}"#;
+    let link = "ss://YWVzLTEyOC1nY206bG9uZy1lbm91Z2g@192.168.100.1:8888#x";
+    let (config, warnings) = Outcome::good(&format!("umbra local --server-url {link}"), file);
+    assert_eq!(servers(&config), ["192.168.100.1:8888 aes-128-gcm"]);
+    assert_eq!(listens(&config), ["127.0.0.1:7"]);
+    assert!(warnings[0].starts_with("--server-url: other users"));
+
+    let errors =
+        Outcome::bad(&format!("umbra local --server-url {}", link.replace("#x", "/?plugin=obfs-local")), "");
+    assert!(errors[0].contains("plugin"));
+    let errors = Outcome::bad("umbra local --server-url ss://YmYtY2ZiOnRlc3RAMTkyLjE2OC4xMDAuMTo4ODg4", "");
+    assert_eq!(errors.len(), 2, "both the method and the example password: {errors:?}");
+}
+
+#[test]
+fn a_client_has_its_servers_in_order_and_several_doors() {
+    let file = r#"{
+        "servers": [
+            {"server": "a", "server_port": 1, "password": "long-enough", "method": "aes-128-gcm", "remarks": "x"},
+            {"address": "b", "port": 2, "password": "long-enough", "disabled": true},
+            {"server": "c", "server_port": "3", "password": "long-enough"},
+        ],
+        "locals": [
+            {"local_address": "127.0.0.1", "local_port": 1080, "protocol": "socks"},
+            {"local_address": "0.0.0.0", "local_port": 1081, "timeout": 200},
+        ],
+    }"#;
+    let (config, warnings) = Outcome::good("umbra local", file);
+    assert_eq!(servers(&config), ["a:1 aes-128-gcm", "c:3 chacha20-ietf-poly1305"]);
+    assert_eq!(listens(&config), ["127.0.0.1:1080", "0.0.0.0:1081"]);
+    assert_eq!(config.inbounds[1].idle.as_secs(), 200);
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].starts_with("local set to listen on 0.0.0.0, it's not safe"));
+
+    let errors = Outcome::bad("umbra local -m aes-256-gcm -l 9", file);
+    assert_eq!(errors.len(), 2);
+    assert!(errors[0].starts_with("-m: the file's servers[] has 2 entries in use"), "{errors:?}");
+}
+
+#[test]
+fn flags_beat_the_only_entry_in_use() {
+    let file = r#"{"servers": [{"server": "a", "password": "long-enough", "disabled": true},
+                               {"server": "b", "password": "long-enough"}]}"#;
+    let (config, _) = Outcome::good("umbra local -p 5", file);
+    assert_eq!(servers(&config), ["b:5 chacha20-ietf-poly1305"]);
+}
+
+#[test]
+fn a_server_opens_one_door_for_each_entry() {
+    let file = r#"{"servers": [{"server": "::", "server_port": 1, "password": "long-enough"},
+                               {"server_port": 2, "password": "long-enough", "timeout": 400}], "timeout": 200}"#;
+    let (config, warnings) = Outcome::good("umbra server", file);
+    assert_eq!(listens(&config), ["[::]:1", "0.0.0.0:2"]);
+    assert_eq!(config.inbounds.iter().map(|inbound| inbound.idle.as_secs()).collect::<Vec<_>>(), [200, 400]);
+    assert!(warnings.is_empty(), "{warnings:?}");
+
+    let shared = r#"{"servers": [{"password": "long-enough"}, {"password": "long-enough"}]}"#;
+    assert!(Outcome::bad("umbra server", shared)[0].contains("another entry listens on 0.0.0.0:8388"));
+}
+
+#[test]
+fn every_error_is_told_at_once() {
+    let file = r#"{
+        "servers": [
+            {"server": "a", "password": "mypassword"},
+            {"server": "a", "method": "2022-blake3-aes-256-gcm", "password": "AAAAAAAAAAAAAAAAAAAAAA=="},
+            {"method": "aes-256-cfb", "mode": "udp_only"},
+        ],
+        "server": "b", "locals": [{"protocol": "http", "local_address": "name"}],
+        "timeout": 0, "workers": 0, "nofile": 1, "mode": "both", "plugin": "obfs",
+    }"#;
+    let errors = Outcome::bad("umbra local", file);
+    for expected in [
+        "plugin: ",
+        "timeout: 0 is no idle time",
+        "mode: unknown mode both",
+        "workers: 0 is no number",
+        "nofile: 1 ",
+        "server: cannot stand beside servers[]",
+        "servers[0].password: an example",
+        "servers[1].password: 2022-blake3-aes-256-gcm wants 32 bytes in base64, got 16; make one with: umbra key",
+        "servers[2].mode: datagrams",
+        "servers[2].server: missing",
+        "servers[2].method: aes-256-cfb is insecure",
+        "servers[2].password: missing",
+        "locals[0].protocol: http is not supported yet",
+        "locals[0].local_address: name is no IP address",
+    ] {
+        assert_eq!(
+            errors.iter().filter(|error| error.starts_with(expected)).count(),
+            1,
+            "{expected} in {errors:#?}"
+        );
+    }
+    assert_eq!(errors.len(), 14, "{errors:#?}");
+}
+
+#[test]
+fn what_is_doubtful_warns() {
+    let file =
+        r#"{"server": "127.0.0.1", "password": "short", "timeout": 10, "mode": "tcp_and_udp", "locals": []}"#;
+    let (_, warnings) = Outcome::good("umbra server", file);
+    for expected in [
+        "your timeout 10 seems too short",
+        "mode: datagrams are not carried yet",
+        "locals: left aside",
+        "server set to listen on 127.0.0.1:8388, are you sure?",
+        "password: shorter than 8",
+    ] {
+        assert!(warnings.iter().any(|warning| warning.starts_with(expected)), "{expected} in {warnings:#?}");
+    }
+    assert_eq!(warnings.len(), 5, "{warnings:#?}");
+    let (_, warnings) =
+        Outcome::good("umbra local -t 1000", r#"{"server": "0.0.0.0", "password": "long-enough"}"#);
+    assert_eq!(warnings[0], "your timeout 1000 seems too long");
+    assert!(warnings[1].starts_with("server: 0.0.0.0 is where a server listens"));
+}
+
+#[test]
+fn nothing_in_use_is_an_error() {
+    for file in [r#"{"servers": []}"#, r#"{"servers": [{"password": "long-enough", "disabled": true}]}"#] {
+        assert!(Outcome::bad("umbra server", file)[0].starts_with("servers: no entry is in use"));
+    }
+}
+
+#[test]
+fn the_content_tells_which_end_it_is_for() {
+    let guess = |file| {
+        let file = file::parse("x.json", file, &mut Report::default()).unwrap();
+        guess_role(&Sources { file, ..Sources::default() })
+    };
+    assert_eq!(guess(r#"{"server": "a", "password": "b"}"#), Role::Server);
+    assert_eq!(guess(r#"{"server": "a", "local_port": 1}"#), Role::Client);
+    assert_eq!(guess(r#"{"servers": [], "locals": []}"#), Role::Client);
+}

@@ -1,6 +1,5 @@
 //! `umbra up`: both ends in one process, with a fresh key, and the words to try them and to take them apart.
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -33,8 +32,7 @@ pub(crate) fn run(up: &Up) -> ExitCode {
 }
 
 fn start(up: &Up) -> Result<ExitCode, String> {
-    let host = Address::from_host(up.host.as_deref().unwrap_or("127.0.0.1"), 0)
-        .map_err(|error| format!("--host: {error}; give a name or an IP address without a port"))?;
+    let host = host_of(up)?;
     let secret =
         key::make(up.method).map_err(|error| format!("the system gives no random numbers: {error}"))?;
     let key = Key::from_password(up.method, &secret)
@@ -56,8 +54,8 @@ fn start(up: &Up) -> Result<ExitCode, String> {
     let client_address = first_address(&client)?;
     info!("starting server at {server_address}");
     info!("starting local at {client_address}");
-    let url = link(up, &secret, &host, server_address.port());
-    print(&[&guide(up, &secret, &url, client_address), &draw(up, &url)]);
+    let links = Links::new(up, &secret, &host, server_address);
+    print(&[&guide(up, &secret, &links, client_address), &draw(up, &links)]);
     farewell.wait();
     client.stop();
     server.stop();
@@ -88,21 +86,35 @@ fn first_address(relay: &Relay) -> Result<SocketAddr, String> {
     relay.addresses().first().copied().ok_or_else(|| "the relay has no address".into())
 }
 
-fn link(up: &Up, secret: &Zeroizing<String>, host: &Address, port: u16) -> ServerUrl {
-    let address = match host {
-        Address::Ip(ip) => Address::Ip(SocketAddr::new(ip.ip(), port)),
-        Address::Name(name, _) => Address::Name(name.clone(), port),
-    };
-    let method = up.method.name().into();
-    ServerUrl { method, password: secret.clone(), address, plugin: None, tag: Some("umbra".into()) }
+/// Where the server will be once it has moved.
+fn host_of(up: &Up) -> Result<Address, String> {
+    Address::from_host(up.host.as_deref().unwrap_or("SERVER"), PUBLIC_PORT)
+        .map_err(|error| format!("--host: {error}; give a name or an IP address without a port"))
 }
 
-fn guide(up: &Up, secret: &str, url: &ServerUrl, socks: SocketAddr) -> Zeroizing<String> {
-    let there = match &up.host {
-        Some(_) => ServerUrl { address: with_port(&url.address, PUBLIC_PORT), ..url.clone() },
-        None => ServerUrl { address: placeholder(), ..url.clone() },
-    };
+/// The server of this run, and the same server once it has moved to another machine.
+struct Links {
+    here: ServerUrl,
+    there: ServerUrl,
+}
+
+impl Links {
+    fn new(up: &Up, secret: &Zeroizing<String>, host: &Address, server: SocketAddr) -> Self {
+        let method: Box<str> = up.method.name().into();
+        let tag = Some("umbra".into());
+        let here = ServerUrl { method, password: secret.clone(), address: server.into(), plugin: None, tag };
+        Self { there: ServerUrl { address: host.clone(), ..here.clone() }, here }
+    }
+
+    /// The link that is worth carrying to another device.
+    fn to_carry(&self, up: &Up) -> &ServerUrl {
+        if up.host.is_some() { &self.there } else { &self.here }
+    }
+}
+
+fn guide(up: &Up, secret: &str, links: &Links, socks: SocketAddr) -> Zeroizing<String> {
     let method = up.method;
+    let hint = if up.host.is_some() { "" } else { ", with that machine's name or address for SERVER" };
     Zeroizing::new(format!(
         "
 Both ends run on this machine. Try them:
@@ -111,50 +123,40 @@ Both ends run on this machine. Try them:
 
 A page means that SOCKS5, the encrypted stream between the two ends and the way out all work.
 
-The server as a link for this and other clients:
+The server as a link, for other clients on this machine:
 
-    {url}
+    {here}
 
 To put the server half on another machine, run there:
 
     umbra server -s 0.0.0.0:{PUBLIC_PORT} -m {method} -k '{secret}'
 
-and here, with that machine's name or address in the link:
+and here{hint}:
 
     umbra local --server-url '{there}'
 
 Ctrl-C ends both. The key was made for this run; the next run makes another.
 ",
-        url = *url.to_text(),
-        there = *there.to_text(),
+        here = *links.here.to_text(),
+        there = *links.there.to_text(),
     ))
 }
 
-fn with_port(address: &Address, port: u16) -> Address {
-    match address {
-        Address::Ip(ip) => Address::Ip(SocketAddr::new(ip.ip(), port)),
-        Address::Name(name, _) => Address::Name(name.clone(), port),
-    }
-}
-
-fn placeholder() -> Address {
-    Address::from_host("SERVER", PUBLIC_PORT).expect("SERVER is a name of six letters")
-}
-
 /// The link as a QR code, light on dark as terminals are, where somebody can see it.
-fn draw(up: &Up, url: &ServerUrl) -> Zeroizing<String> {
+fn draw(up: &Up, links: &Links) -> Zeroizing<String> {
     let on_terminal = io::stdout().is_terminal();
     let mut drawn = Zeroizing::new(String::new());
     if !on_terminal && !up.draw_qr {
         return drawn;
     }
+    let url = links.to_carry(up);
     let Ok(code) = QrCode::new(url.to_text().as_bytes()) else { return drawn };
     // Dark and light change places: on a dark terminal the character's ink is the light part.
     let image = code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
+    let (on, off) = if on_terminal { ("\x1b[97;40m", "\x1b[0m") } else { ("", "") };
+    drawn.push_str(&format!("\nThe server at {} as a QR code:\n\n", url.address));
     for line in image.lines() {
-        let (on, off) = if on_terminal { ("\x1b[97;40m", "\x1b[0m") } else { ("", "") };
-        // Writing to a String does not fail.
-        let _infallible = writeln!(drawn, "{on}{line}{off}");
+        drawn.push_str(&format!("{on}{line}{off}\n"));
     }
     drawn
 }
@@ -187,30 +189,32 @@ mod tests {
         }
     }
 
-    fn link_of(up: &Up) -> (Zeroizing<String>, ServerUrl) {
+    fn links_of(up: &Up) -> (Zeroizing<String>, Links) {
         let secret = key::make(up.method).unwrap();
-        let host = Address::from_host(up.host.as_deref().unwrap_or("127.0.0.1"), 0).unwrap();
-        let url = link(up, &secret, &host, 4321);
-        (secret, url)
+        let links = Links::new(up, &secret, &host_of(up).unwrap(), "127.0.0.1:4321".parse().unwrap());
+        (secret, links)
     }
 
     #[test]
-    fn the_printed_link_reads_back_as_the_server() {
-        for (host, address) in
-            [(None, "127.0.0.1:4321"), (Some("::1"), "[::1]:4321"), (Some("a.example"), "a.example:4321")]
+    fn the_printed_links_read_back_as_the_server() {
+        for (host, there) in
+            [(None, "SERVER:8388"), (Some("::1"), "[::1]:8388"), (Some("a.example"), "a.example:8388")]
         {
-            let (secret, url) = link_of(&up(host));
-            let read: ServerUrl = url.to_text().parse().unwrap();
-            assert_eq!(read.address.to_string(), address);
-            assert_eq!(*read.password, *secret);
+            let (secret, links) = links_of(&up(host));
+            for (link, address) in [(&links.here, "127.0.0.1:4321"), (&links.there, there)] {
+                let read: ServerUrl = link.to_text().parse().unwrap();
+                assert_eq!(read.address.to_string(), address);
+                assert_eq!(*read.password, *secret);
+            }
         }
+        assert!(host_of(&up(Some("a.example:1"))).is_err());
     }
 
     #[test]
     fn the_guide_names_every_step() {
         let up = up(None);
-        let (secret, url) = link_of(&up);
-        let text = guide(&up, &secret, &url, "127.0.0.1:1080".parse().unwrap());
+        let (secret, links) = links_of(&up);
+        let text = guide(&up, &secret, &links, "127.0.0.1:1080".parse().unwrap());
         assert!(text.contains("curl --socks5-hostname 127.0.0.1:1080 https://example.com/"));
         assert!(
             text.contains(&format!(
@@ -220,15 +224,16 @@ mod tests {
         );
         assert!(text.contains("umbra local --server-url 'ss://2022-blake3-aes-256-gcm:"));
         assert!(text.contains("@SERVER:8388#umbra'"));
+        assert!(text.contains("@127.0.0.1:4321#umbra"));
     }
 
     #[test]
     fn the_drawing_is_square_and_of_half_blocks() {
         let up = up(None);
-        let (_, url) = link_of(&up);
-        let drawn = draw(&up, &url);
-        let widths: Vec<_> =
-            drawn.lines().map(|line| line.chars().filter(|c| " ▀▄█".contains(*c)).count()).collect();
+        let (_, links) = links_of(&up);
+        let drawn = draw(&up, &links);
+        let rows = drawn.lines().skip(3);
+        let widths: Vec<_> = rows.map(|row| row.chars().filter(|c| " ▀▄█".contains(*c)).count()).collect();
         assert!(widths.iter().all(|width| *width == widths[0]), "{widths:?}");
         assert!(widths[0].abs_diff(2 * widths.len()) <= 1);
     }

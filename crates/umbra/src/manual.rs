@@ -1,0 +1,183 @@
+//! The manual's page of keys and flags, written from the table and compared with the page in the tree.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::reference::{Foreign, IGNORED, Kind, Place, REFUSED, Reach, SETTINGS, Setting};
+
+#[test]
+fn the_page_of_keys_is_the_table() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
+    let page = page();
+    if std::env::var_os("UMBRA_WRITE_DOCS").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == page,
+        "docs/configuration.md is not what the table in reference.rs says; renew it with: \
+         UMBRA_WRITE_DOCS=1 cargo test -p umbra the_page_of_keys"
+    );
+}
+
+#[test]
+fn every_key_is_in_the_table_once() {
+    for place in [Place::Root, Place::Server, Place::Inbound] {
+        let here = || SETTINGS.iter().filter(|setting| setting.places.contains(&place));
+        let mut names: Vec<_> =
+            here().flat_map(|setting| setting.aliases.iter().chain([&setting.key])).collect();
+        names.sort();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count, "{place:?}");
+    }
+    let mut foreign: Vec<_> = IGNORED.iter().chain(REFUSED).map(|foreign| foreign.key).collect();
+    foreign.sort_unstable();
+    let count = foreign.len();
+    foreign.dedup();
+    assert_eq!(foreign.len(), count);
+    let known =
+        |key: &&str| SETTINGS.iter().any(|setting| setting.key == *key || setting.aliases.contains(key));
+    assert_eq!(foreign.iter().find(|key| known(key)), None);
+}
+
+fn page() -> String {
+    let mut page = String::from(HEAD);
+    page.push_str("| Key | Where | Value | Default | Meaning |\n| --- | --- | --- | --- | --- |\n");
+    for setting in SETTINGS {
+        let (key, default, help) = (names(setting), setting.default, setting.help);
+        let (places, kind) = (places(setting), kind(setting.kind));
+        writeln!(page, "| {key} | {places} | {kind} | {default} | {help} |").unwrap();
+    }
+    page.push_str(FLAGS);
+    page.push_str("| Flag | Sets | Of |\n| --- | --- | --- |\n");
+    for (setting, flag) in SETTINGS.iter().filter_map(|setting| Some((setting, setting.flag.as_ref()?))) {
+        let value = if flag.value.is_empty() { String::new() } else { format!(" {}", flag.value) };
+        let short = flag.short.map_or_else(String::new, |short| format!("`-{short}{value}`, "));
+        let reach = match flag.reach {
+            Reach::Both => "`umbra local`, `umbra server`",
+            Reach::Client => "`umbra local`",
+        };
+        writeln!(page, "| {short}`--{}{value}` | `{}` | {reach} |", flag.long, setting.key).unwrap();
+    }
+    page.push_str(PRECEDENCE);
+    page.push_str(REFUSED_HEAD);
+    write_foreign(&mut page, REFUSED);
+    page.push_str(IGNORED_HEAD);
+    write_foreign(&mut page, IGNORED);
+    page
+}
+
+fn write_foreign(page: &mut String, keys: &[Foreign]) {
+    page.push_str("| Key | What Umbra says |\n| --- | --- |\n");
+    for Foreign { key, why } in keys {
+        writeln!(page, "| `{key}` | {why} |").unwrap();
+    }
+}
+
+fn names(setting: &Setting) -> String {
+    let mut text = format!("`{}`", setting.key);
+    for alias in setting.aliases {
+        write!(text, ", `{alias}`").unwrap();
+    }
+    text
+}
+
+fn places(setting: &Setting) -> String {
+    let word = |place: &Place| match place {
+        Place::Root => "top",
+        Place::Server => "`servers[]`",
+        Place::Inbound => "`locals[]`",
+    };
+    setting.places.iter().map(word).collect::<Vec<_>>().join(", ")
+}
+
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Text | Kind::Secret => "text",
+        Kind::Port => "port",
+        Kind::Number => "number",
+        Kind::Switch => "`true` or `false`",
+    }
+}
+
+const HEAD: &str = r#"# Configuration
+
+<!-- Written from the table in crates/umbra/src/reference.rs; a test compares the two. Renew it with:
+     UMBRA_WRITE_DOCS=1 cargo test -p umbra the_page_of_keys -->
+
+`umbra local` and `umbra server` read a file with `-c FILE`. It is JSON in UTF-8, in which `//` and `/* */` comments and trailing
+commas may stand. `umbra check FILE` says everything that is wrong or doubtful in it and starts nothing.
+
+**The single form** describes one server, and may be the same file at both ends:
+
+```jsonc
+{
+    "server": "192.0.2.1",       // the client connects to it; the server listens on it
+    "server_port": 8388,
+    "method": "2022-blake3-aes-256-gcm",
+    "password": "…",             // umbra key 2022-blake3-aes-256-gcm
+    "local_address": "127.0.0.1",
+    "local_port": 1080,
+}
+```
+
+**The extended form** describes several. A client uses the first of `servers[]` that it can reach and listens on each of `locals[]`;
+a server listens on each of `servers[]`.
+
+```jsonc
+{
+    "servers": [
+        { "server": "192.0.2.1", "server_port": 8388, "method": "2022-blake3-aes-256-gcm", "password": "…" },
+        { "server": "a.example", "server_port": 8389, "password": "…", "disabled": true },
+    ],
+    "locals": [
+        { "local_address": "127.0.0.1", "local_port": 1080, "protocol": "socks" },
+    ],
+    "timeout": 300,
+}
+```
+
+The methods are `2022-blake3-aes-256-gcm`, `2022-blake3-aes-128-gcm`, `2022-blake3-chacha20-poly1305`, `chacha20-ietf-poly1305`, `aes-256-gcm` and
+`aes-128-gcm`. Numbers may stand in quotes; `null` is the same as nothing.
+
+## Keys
+
+"Top" is the file's outermost object.
+
+"#;
+
+const FLAGS: &str = "
+## Flags
+
+`-c FILE` names the file. `-v` (twice for more) and `-q` (twice for less) set how much is logged: `-v` DEBUG, `-vv` TRACE, `-q` WARNING, `-qq` ERROR.
+`--server-url URL` gives `umbra local` its server as an `ss://` link.
+
+";
+
+const PRECEDENCE: &str = "
+## What beats what
+
+1. A flag beats the file. Address and port are apart: `-s a.example` keeps the file's `server_port`, `-s a.example:8388` does not.
+2. `--server-url` takes the place of all servers of the file, and cannot stand beside `-s`, `-p`, `-k` or `-m`.
+3. In the file, a `timeout` in an entry beats the one at the top.
+4. With `servers[]`, the keys of a server cannot stand at the top as well; with `locals[]`, neither can those of an inbound.
+5. A flag about a server or an inbound changes the only entry in use; if there are several, it is an error.
+
+Every error is told at once, with its key and a remedy, and then nothing starts. Exit code 1: the configuration is bad, or the start failed; 2: the
+command line is not understood; 0 otherwise, also after Ctrl-C or SIGTERM.
+";
+
+const REFUSED_HEAD: &str = "
+## Keys of other implementations that are errors
+
+To leave these aside would be unsafe or wrong, so Umbra does not start with them, unless their value is `null`, `false`, `0` or empty.
+
+";
+
+const IGNORED_HEAD: &str = "
+## Keys of other implementations that are left aside
+
+Each is a warning. A key that nobody knows is a warning too, with the nearest key that is known.
+
+";
