@@ -1,0 +1,367 @@
+//! The real program, from its command line to its exit code.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+fn umbra(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_umbra")).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A configuration file that goes when the test ends.
+struct Config {
+    _folder: TempDir,
+    path: PathBuf,
+}
+
+impl Config {
+    fn new(contents: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("config.json");
+        fs::write(&path, contents).unwrap();
+        Self { _folder: folder, path }
+    }
+
+    fn path(&self) -> &str {
+        self.path.to_str().unwrap()
+    }
+}
+
+/// A started program, ended when the test ends.
+struct Running {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    seen: String,
+}
+
+impl Running {
+    fn start(args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_umbra"));
+        let piped = command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        Self { child, log, seen: String::new() }
+    }
+
+    /// Reads the log up to the line that has `mark`, and returns what follows the mark in it.
+    fn wait_for(&mut self, mark: &str) -> String {
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.log.read_line(&mut line).unwrap(), 0, "no «{mark}» in:\n{}", self.seen);
+            self.seen.push_str(&line);
+            if let Some((_, rest)) = line.split_once(mark) {
+                return rest.trim_end().to_owned();
+            }
+        }
+    }
+
+    fn end_with(&mut self, signal: Signal) -> Option<i32> {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _gone_already = self.child.kill();
+        let _reaped_already = self.child.wait();
+    }
+}
+
+/// Serves one connection: sends back what comes, until its end.
+fn echo_once() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut copy = stream.try_clone().unwrap();
+        std::io::copy(&mut copy, &mut stream).unwrap();
+    });
+    address
+}
+
+/// Connects to `target` through the SOCKS5 door at `door`.
+fn connect_through(door: &str, target: SocketAddr) -> TcpStream {
+    let SocketAddr::V4(target) = target else { panic!("an IPv4 target is wanted") };
+    let mut stream = TcpStream::connect(door).unwrap();
+    stream.write_all(&[5, 1, 0]).unwrap();
+    let mut request = vec![5, 1, 0, 1];
+    request.extend(target.ip().octets());
+    request.extend(target.port().to_be_bytes());
+    let mut choice = [0; 2];
+    stream.read_exact(&mut choice).unwrap();
+    assert_eq!(choice, [5, 0]);
+    stream.write_all(&request).unwrap();
+    let mut reply = [0; 10];
+    stream.read_exact(&mut reply).unwrap();
+    assert_eq!(reply[..2], [5, 0]);
+    stream
+}
+
+fn assert_echoes(door: &str) {
+    let mut stream = connect_through(door, echo_once());
+    stream.write_all(b"there and back").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, b"there and back");
+}
+
+#[test]
+fn version_and_help_go_to_the_standard_output() {
+    let version = umbra(&["--version"]);
+    assert_eq!(text(&version.stdout), format!("umbra {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(version.status.code(), Some(0));
+    let help = umbra(&["--help"]);
+    for word in ["local", "server", "up", "key", "check"] {
+        assert!(text(&help.stdout).contains(word));
+    }
+    let help = text(&umbra(&["local", "--help"]).stdout);
+    for flag in [
+        "-c",
+        "-s",
+        "-p",
+        "-k",
+        "-m",
+        "-b",
+        "-l",
+        "-t",
+        "-v",
+        "-q",
+        "--server-url",
+        "--fast-open",
+        "--no-delay",
+    ] {
+        assert!(help.contains(flag), "{flag}");
+    }
+}
+
+#[test]
+fn a_bad_command_line_is_told_on_the_standard_error_with_exit_code_2() {
+    for args in [
+        &[][..],
+        &["frob"],
+        &["local", "--bogus"],
+        &["local", "-p", "abc"],
+        &["local", "-p", "70000"],
+        &["local", "stray"],
+        &["local", "--server-url", "ss://x", "-s", "a"],
+        &["server", "-b", "127.0.0.1"],
+        &["key"],
+        &["key", "aes-256-cfb"],
+    ] {
+        let output = umbra(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+        assert!(!output.stderr.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn links_named_sslocal_and_ssserver_are_those_programs() {
+    let folder = TempDir::new().unwrap();
+    for (name, complaint) in [("sslocal", "server: missing"), ("ssserver", "password: missing")] {
+        let link = folder.path().join(name);
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_umbra"), &link).unwrap();
+        let output = Command::new(&link).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains(complaint), "{name}");
+        let version = Command::new(&link).arg("--version").output().unwrap();
+        assert_eq!(text(&version.stdout), format!("{name} (umbra) {}\n", env!("CARGO_PKG_VERSION")));
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_umbra")).arg0("sslocal").output().unwrap();
+    assert!(text(&output.stderr).contains("server: missing"), "the name counts, not the file");
+}
+
+#[test]
+fn a_fresh_key_is_taken_as_it_is() {
+    for method in ["2022-blake3-aes-256-gcm", "2022-blake3-aes-128-gcm", "aes-256-gcm"] {
+        let output = umbra(&["key", method]);
+        assert_eq!(output.status.code(), Some(0));
+        let key = text(&output.stdout);
+        let check = umbra(&["check", "--as", "server", "-m", method, "-k", key.trim_end()]);
+        assert_eq!(check.status.code(), Some(0), "{}", text(&check.stderr));
+    }
+}
+
+#[test]
+fn check_tells_everything_and_starts_nothing() {
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = busy.local_addr().unwrap().port();
+    let bad = Config::new(
+        r#"{"servers": [{"server": "a", "password": "mypassword"},
+                        {"server": "b", "method": "2022-blake3-aes-256-gcm", "password": "AAAAAAAAAAAAAAAAAAAAAA=="}],
+            "pasword": 1, "plugin": "obfs", "timeout": 0, "locals": [{}]}"#,
+    );
+    let output = umbra(&["check", bad.path()]);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    for line in [
+        "error: plugin: plugins are not supported yet",
+        "error: timeout: 0 is no idle time",
+        "error: servers[0].password: an example from the documentation",
+        "error: servers[1].password: 2022-blake3-aes-256-gcm wants 32 bytes in base64, got 16; make one with: umbra key 2022-blake3-aes-256-gcm\n",
+        "warning: pasword: unknown key, left aside; did you mean password?",
+    ] {
+        assert!(told.contains(line), "{line} in {told}");
+    }
+    assert!(text(&output.stdout).contains("bad for umbra local (errors: 4, warnings: 1)"));
+
+    let good = Config::new(&format!(
+        r#"{{"server": "a", "password": "long-enough", "local_port": {port}, }} // fine"#
+    ));
+    let output = umbra(&["check", "-c", good.path()]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("good for umbra local (errors: 0, warnings: 0)"));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_names_itself_and_the_place() {
+    let broken = Config::new("{\n  \"server\": \"a\",\n  \"port\" 1\n}");
+    let output = umbra(&["server", "-c", broken.path()]);
+    assert_eq!(output.status.code(), Some(1));
+    let expected = format!("error: {}:3:", broken.path());
+    assert!(text(&output.stderr).starts_with(&expected), "{}", text(&output.stderr));
+
+    let output = umbra(&["server", "-c", "/nonexistent/config.json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).starts_with("error: /nonexistent/config.json: cannot be read: no such file")
+    );
+
+    let output = umbra(&["server", "-c", "/"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).starts_with("error: /: cannot be read"));
+
+    let binary = Config::new("");
+    fs::write(&binary.path, [0xff, 0xfe, 0]).unwrap();
+    assert!(text(&umbra(&["server", "-c", binary.path()]).stderr).contains("not UTF-8"));
+}
+
+#[test]
+fn a_server_does_not_start_with_a_bad_key_or_method() {
+    for (args, complaint) in [
+        (
+            &["-m", "2022-blake3-aes-128-gcm", "-k", "secret"][..],
+            "error: -k: 2022-blake3-aes-128-gcm wants 16 bytes",
+        ),
+        (
+            &["-m", "aes-256-gcn", "-k", "long-enough"],
+            "error: -m: unknown method aes-256-gcn; did you mean aes-256-gcm?",
+        ),
+        (&["-m", "rc4-md5", "-k", "long-enough"], "error: -m: rc4-md5 is insecure"),
+        (&["-k", "mypassword"], "error: -k: an example"),
+        (&["-k", ""], "error: -k: empty"),
+        (&[], "error: password: missing; make one with: umbra key"),
+        (&["-t", "0", "-k", "long-enough"], "error: -t: 0 is no idle time"),
+    ] {
+        let output = umbra(&[&["server", "-p", "0"], args].concat());
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(text(&output.stderr).starts_with(complaint), "{args:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_busy_port_is_told_with_the_flag_that_chooses_another() {
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = busy.local_addr().unwrap().to_string();
+    let port = busy.local_addr().unwrap().port().to_string();
+    for (args, remedy) in [
+        (&["server", "-s", &address, "-k", "long-enough"][..], "choose another with -s or -p"),
+        (&["local", "-s", "192.0.2.1", "-b", &address, "-k", "long-enough"], "choose another with -b or -l"),
+        (&["up", "--socks-port", &port], "choose another with --socks-port"),
+        (&["up", "--server-port", &port], "choose another with --server-port"),
+    ] {
+        let output = umbra(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let expected =
+            format!("error: cannot listen on {address}: address in use; is another umbra running? {remedy}");
+        assert!(text(&output.stderr).contains(&expected), "{args:?}: {}", text(&output.stderr));
+        assert!(!text(&output.stderr).contains("starting"), "{args:?}");
+    }
+}
+
+#[test]
+fn both_ends_carry_a_session_and_end_cleanly() {
+    let mut server =
+        Running::start(&["server", "-s", "127.0.0.1:0", "-m", "aes-128-gcm", "-k", "long-enough"]);
+    let server_address = server.wait_for("INFO     starting server at ");
+    assert!(server.seen.contains("WARNING  warning: server set to listen on 127.0.0.1:0, are you sure?"));
+    let url = format!("ss://aes-128-gcm:long-enough@{server_address}#here");
+    let mut client = Running::start(&["local", "--server-url", &url, "-l0", "-qv"]);
+    let door = client.wait_for("INFO     starting local at ");
+    assert_echoes(&door);
+    assert_eq!(client.end_with(Signal::INT), Some(0));
+    assert_eq!(server.end_with(Signal::TERM), Some(0));
+}
+
+#[test]
+fn an_open_session_does_not_hold_up_the_end() {
+    let mut up = Running::start(&["up"]);
+    let door = up.wait_for("starting local at ");
+    let mut stream = connect_through(&door, echo_once());
+    stream.write_all(b"x").unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    assert_eq!(up.end_with(Signal::TERM), Some(0));
+}
+
+#[test]
+fn up_works_without_configuration_and_its_link_is_a_server() {
+    let mut up = Running::start(&["up"]);
+    let server = up.wait_for("starting server at ");
+    let door = up.wait_for("starting local at ");
+    assert_echoes(&door);
+
+    let mut guide = String::new();
+    let mut out = BufReader::new(up.child.stdout.take().unwrap());
+    while !guide.contains("Ctrl-C") {
+        assert_ne!(out.read_line(&mut guide).unwrap(), 0);
+    }
+    assert!(guide.contains(&format!("curl --socks5-hostname {door} https://example.com/")));
+    let link = guide.lines().map(str::trim).find(|line| line.starts_with("ss://")).unwrap();
+    assert!(link.contains(&server));
+    let mut second = Running::start(&["local", "--server-url", link, "-l", "0"]);
+    assert_echoes(&second.wait_for("starting local at "));
+    assert_eq!(second.end_with(Signal::TERM), Some(0));
+    assert_eq!(up.end_with(Signal::INT), Some(0));
+}
+
+#[test]
+fn no_secret_reaches_the_log() {
+    let secret = "hunter2hunter2";
+    let mut client = Running::start(&["local", "-s", "127.0.0.1:1", "-k", secret, "-l", "0", "-vvv"]);
+    let door = client.wait_for("starting local at ");
+    let mut stream = TcpStream::connect(door).unwrap();
+    stream.write_all(b"\x05\x01\x00\x05\x01\x00\x03\x0bexample.com\x00\x50").unwrap();
+    let mut answer = Vec::new();
+    let _reset_is_an_end_too = stream.read_to_end(&mut answer);
+    assert_eq!(client.end_with(Signal::TERM), Some(0));
+    client.log.read_to_string(&mut client.seen).unwrap();
+    assert!(!client.seen.contains(secret), "{}", client.seen);
+}
+
+#[test]
+fn quiet_says_nothing_and_a_closed_output_changes_nothing() {
+    let mut server = Running::start(&["server", "-s", "127.0.0.1:0", "-qq", "-k", "long-enough"]);
+    drop(server.child.stdout.take());
+    assert_eq!(umbra(&["check", "--as", "server", "-k", "long-enough"]).status.code(), Some(0));
+    kill_until_gone(&mut server);
+    server.log.read_to_string(&mut server.seen).unwrap();
+    assert_eq!(server.seen, "");
+}
+
+/// A signal that comes before the program listens for it ends it as well, only with no code.
+fn kill_until_gone(running: &mut Running) {
+    assert!(matches!(running.end_with(Signal::TERM), Some(0) | None));
+}
