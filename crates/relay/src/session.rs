@@ -29,7 +29,11 @@ struct Session<S> {
 pub async fn run<N: Net>(door: Arc<Door<N>>, client: N::Socket, source: SocketAddr) {
     // Boxed, so that what only the beginning needs is given back before the long part begins.
     match Box::pin(establish(&door, client, source)).await {
-        Ok(session) => carry(&door, session).await,
+        Ok(mut session) => {
+            // By reference: what a future owns twice, an idle session pays twice.
+            let ended = session.carry(&door).await;
+            session.end(&door, ended);
+        }
         Err(failure) => door.notices.failure(&failure),
     }
 }
@@ -96,21 +100,26 @@ async fn turn_away<N: Net>(
     Failure::handshake(cause)
 }
 
-async fn carry<N: Net>(door: &Door<N>, session: Session<N::Socket>) {
-    let Session { client, target, mut uplink, mut downlink } = session;
-    let clock = NetClock(&door.net);
-    let ended = pump(&client, &target, &mut uplink, &mut downlink, &clock, door.inbound.idle).await;
-    debug!(uplink = uplink.carried(), downlink = downlink.carried(), "session ended");
-    let failure = match ended {
-        Ended::Whole => return,
-        Ended::Idle => Failure { stage: Stage::Relay, side: Side::Inbound, cause: Cause::Deadline },
-        Ended::Uplink(error) => failure_of(error, Side::Inbound, Side::Outbound),
-        Ended::Downlink(error) => failure_of(error, Side::Outbound, Side::Inbound),
-    };
-    // Neither end may take what it has got for the whole.
-    client.reset();
-    target.reset();
-    door.notices.failure(&failure);
+impl<S: Socket> Session<S> {
+    async fn carry<N: Net>(&mut self, door: &Door<N>) -> Ended {
+        let Self { client, target, uplink, downlink } = self;
+        pump(client, target, uplink, downlink, &NetClock(&door.net), door.inbound.idle).await
+    }
+
+    fn end<N: Net>(self, door: &Door<N>, ended: Ended) {
+        let Self { client, target, uplink, downlink } = self;
+        debug!(uplink = uplink.carried(), downlink = downlink.carried(), "session ended");
+        let failure = match ended {
+            Ended::Whole => return,
+            Ended::Idle => Failure { stage: Stage::Relay, side: Side::Inbound, cause: Cause::Deadline },
+            Ended::Uplink(error) => failure_of(error, Side::Inbound, Side::Outbound),
+            Ended::Downlink(error) => failure_of(error, Side::Outbound, Side::Inbound),
+        };
+        // Neither end may take what it has got for the whole.
+        client.reset();
+        target.reset();
+        door.notices.failure(&failure);
+    }
 }
 
 fn failure_of(error: FlowError, source: Side, sink: Side) -> Failure {
