@@ -9,7 +9,7 @@ use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 use zeroize::Zeroizing;
 
 use crate::raw::{Raw, Settings, Value};
-use crate::reference::{Foreign, IGNORED, Kind, LISTS, Place, REFUSED, Setting, nearest_key};
+use crate::reference::{Foreign, IGNORED, Id, Kind, LISTS, Place, REFUSED, Setting, nearest_key};
 use crate::report::Report;
 
 /// Reads the file at `path`. What is wrong with it goes into `report`; there is no `Raw` if it cannot be read at all.
@@ -75,11 +75,22 @@ fn read_entries(key: &str, place: Place, array: &Array<'_>, report: &mut Report)
     for (index, element) in array.elements.iter().enumerate() {
         let path = format!("{key}[{index}]");
         match element.as_object() {
-            Some(object) => entries.push(read_object(&path, place, object, report)),
+            Some(object) => entries.push(read_entry(&path, place, object, report)),
             None => report.error(path, "wants an object: { … }"),
         }
     }
     entries
+}
+
+/// What is wrong in an entry that is not in use keeps nothing from starting.
+fn read_entry(path: &str, place: Place, object: &Object<'_>, report: &mut Report) -> Settings {
+    let mut found = Report::default();
+    let settings = read_object(path, place, object, &mut found);
+    if settings.switch(Id::Disabled) == Some(true) {
+        found.warnings.append(&mut found.errors);
+    }
+    report.append(found);
+    settings
 }
 
 fn read_object(path: &str, place: Place, object: &Object<'_>, report: &mut Report) -> Settings {
@@ -117,7 +128,7 @@ fn read_value(setting: &Setting, value: &Json<'_>) -> Result<Value, String> {
         Kind::Switch => "wants true or false",
     };
     match (setting.kind, value) {
-        (_, Json::StringLit(text)) => Value::from_text(setting.kind, text.value.trim()).map_err(Into::into),
+        (_, Json::StringLit(text)) => Value::from_text(setting.kind, &text.value).map_err(Into::into),
         (Kind::Port | Kind::Number, Json::NumberLit(number)) => {
             Value::from_text(setting.kind, number.value).map_err(Into::into)
         }
@@ -171,8 +182,11 @@ fn is_off(value: &Json<'_>) -> bool {
 }
 
 fn read_text(path: &Path) -> io::Result<Zeroizing<String>> {
-    let mut text = Zeroizing::new(String::new());
-    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    let file = File::open(path)?;
+    // Room for all of it from the start: a string that grows leaves copies of passwords behind.
+    let len = usize::try_from(file.metadata()?.len().min(FILE_BYTES_MAX)).unwrap_or(0);
+    let mut text = Zeroizing::new(String::with_capacity(len + 1));
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
     if u64::try_from(text.len()).is_ok_and(|len| len > FILE_BYTES_MAX) {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "longer than 16 MiB, so no configuration"));
     }
@@ -220,7 +234,6 @@ const JSON_WITH_COMMENTS: ParseOptions = ParseOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reference::Id;
 
     fn read_good(text: &str) -> (Raw, Vec<String>) {
         let mut report = Report::default();
@@ -305,6 +318,20 @@ mod tests {
             warnings[3],
             "servers[0].local_port: left aside: it has its meaning at the top of the file"
         );
+    }
+
+    #[test]
+    fn an_entry_that_is_not_in_use_is_only_doubtful() {
+        let (raw, warnings) =
+            read_good(r#"{"servers": [{"disabled": true, "plugin": "obfs", "port": "x"}]}"#);
+        assert_eq!(raw.servers.unwrap().len(), 1);
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+    }
+
+    #[test]
+    fn a_password_keeps_its_spaces() {
+        let (raw, _) = read_good(r#"{"password": " two words "}"#);
+        assert_eq!(raw.root.text(Id::Password), Some((" two words ", "password")));
     }
 
     #[test]

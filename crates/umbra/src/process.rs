@@ -70,5 +70,7 @@ mod tests {
         assert_eq!(raise_nofile(Some(64)), Ok(Some(64)));
         assert!(raise_nofile(Some(u64::MAX / 2)).is_err());
         assert_eq!(getrlimit(Resource::Nofile).current, Some(64));
+        // Other tests may share the process.
+        assert_eq!(raise_nofile(None), Ok(hard));
     }
 }

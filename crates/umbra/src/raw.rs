@@ -109,16 +109,16 @@ impl Settings {
 }
 
 impl Value {
-    /// Reads text as a value of `kind`, as the command line and quoted numbers need it.
+    /// Reads text as a value of `kind`: numbers and switches may stand in quotes.
     pub(crate) fn from_text(kind: Kind, text: &str) -> Result<Self, &'static str> {
         match kind {
             Kind::Text | Kind::Secret => Ok(Self::Text(Zeroizing::new(text.into()))),
-            Kind::Port => match text.parse::<u16>() {
+            Kind::Port => match text.trim().parse::<u16>() {
                 Ok(port) => Ok(Self::Number(port.into())),
                 Err(_) => Err("wants a port: a whole number from 0 to 65535"),
             },
-            Kind::Number => text.parse().map(Self::Number).map_err(|_| "wants a whole number"),
-            Kind::Switch => text.parse().map(Self::Switch).map_err(|_| "wants true or false"),
+            Kind::Number => text.trim().parse().map(Self::Number).map_err(|_| "wants a whole number"),
+            Kind::Switch => text.trim().parse().map(Self::Switch).map_err(|_| "wants true or false"),
         }
     }
 }

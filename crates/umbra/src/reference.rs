@@ -306,7 +306,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         kind: Kind::Switch,
         flag: None,
         default: "false",
-        help: "An entry that is kept and not used. It is still checked.",
+        help: "An entry that is kept and not used. What is wrong in it is only a warning.",
     },
     Setting {
         id: Id::Remarks,

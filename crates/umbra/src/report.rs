@@ -21,6 +21,12 @@ pub(crate) struct Note {
 }
 
 impl Report {
+    /// Adds everything that `other` holds.
+    pub(crate) fn append(&mut self, other: Self) {
+        self.errors.extend(other.errors);
+        self.warnings.extend(other.warnings);
+    }
+
     /// Adds an error.
     pub(crate) fn error(&mut self, place: impl Into<String>, text: impl Into<String>) {
         self.errors.push(Note { place: place.into(), text: text.into() });

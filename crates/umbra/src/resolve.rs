@@ -125,14 +125,12 @@ fn client_inbounds(sources: Sources, common: &Common, report: &mut Report) -> Ve
         }
         let (address, key) =
             (client_server_address(settings, report), read_key(settings, NO_CLIENT_SECRET, report));
-        if let (Some(address), Some(key), false) = (address, key, is_disabled(settings)) {
+        if let (Some(address), Some(key)) = (address, key) {
             paths.push(Server { address, key });
         }
     }
-    refuse_none_enabled(LISTS[0], &servers, report);
     let path = Path::Shadowsocks(Arc::from(paths));
     let locals = entries(CLIENT_IDS, LISTS[1], &file.root, file.inbounds, &flags, report);
-    refuse_none_enabled(LISTS[1], &locals, report);
     let doors = locals.iter().filter_map(|settings| client_door(settings, &path, common, report));
     doors.collect()
 }
@@ -156,7 +154,7 @@ fn client_door(settings: &Settings, path: &Path, common: &Common, report: &mut R
         report.warn("", text);
     }
     let inbound = Inbound { listen, protocol: Protocol::Socks5, path: path.clone(), idle, tcp: common.tcp };
-    (!is_disabled(settings)).then_some(Door { place, inbound })
+    Some(Door { place, inbound })
 }
 
 fn server_inbounds(sources: Sources, common: &Common, report: &mut Report) -> Vec<Door> {
@@ -165,7 +163,6 @@ fn server_inbounds(sources: Sources, common: &Common, report: &mut Report) -> Ve
         report.warn(LISTS[1], "left aside: it is for umbra local");
     }
     let servers = entries(SERVER_IDS, LISTS[0], &file.root, file.servers, &flags, report);
-    refuse_none_enabled(LISTS[0], &servers, report);
     servers.iter().filter_map(|settings| server_door(settings, common, report)).collect()
 }
 
@@ -181,11 +178,11 @@ fn server_door(settings: &Settings, common: &Common, report: &mut Report) -> Opt
     }
     let protocol = Protocol::Shadowsocks(Arc::new(key?));
     let inbound = Inbound { listen, protocol, path: Path::Direct, idle, tcp: common.tcp };
-    (!is_disabled(settings)).then_some(Door { place, inbound })
+    Some(Door { place, inbound })
 }
 
-/// The entries that the file and the flags describe together: those of the list, or one that the outermost object and
-/// the flags make up.
+/// The entries in use that the file and the flags describe together: those of the list, or one that the outermost
+/// object and the flags make up.
 fn entries(
     ids: &[Id],
     list_name: &str,
@@ -201,16 +198,19 @@ fn entries(
     for place in root.places() {
         report.error(place, format!("cannot stand beside {list_name}[]; move it into one of its entries"));
     }
-    let mut enabled: Vec<_> = list.iter_mut().filter(|entry| !is_disabled(entry)).collect();
-    if let [only] = enabled.as_mut_slice() {
-        **only = only.clone().beaten_by(&flags);
-    } else {
-        for place in flags.places() {
-            let count = enabled.len();
-            let text = format!(
-                "the file's {list_name}[] has {count} entries in use, and a flag cannot say which it means; change the file"
-            );
-            report.error(place, text);
+    list.retain(|entry| !entry.switch(Id::Disabled).unwrap_or(false));
+    match list.as_mut_slice() {
+        [] => report.error(list_name, "no entry is in use; add one, or take \"disabled\" from one"),
+        [only] => *only = only.clone().beaten_by(&flags),
+        several => {
+            let count = several.len();
+            for place in flags.places() {
+                let text = format!(
+                    "the file's {list_name}[] has {count} entries in use, and a flag cannot say which it means; change \
+                     the file"
+                );
+                report.error(place, text);
+            }
         }
     }
     list
@@ -294,16 +294,6 @@ fn find_shared_doors(doors: &[Door], report: &mut Report) {
             );
         }
     }
-}
-
-fn refuse_none_enabled(list_name: &str, entries: &[Settings], report: &mut Report) {
-    if entries.iter().all(is_disabled) {
-        report.error(list_name, "no entry is in use; add one, or take \"disabled\" from one");
-    }
-}
-
-fn is_disabled(settings: &Settings) -> bool {
-    settings.switch(Id::Disabled).unwrap_or(false)
 }
 
 fn read_idle(settings: &Settings, report: &mut Report) -> Option<Duration> {

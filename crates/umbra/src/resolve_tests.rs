@@ -134,7 +134,7 @@ fn a_client_has_its_servers_in_order_and_several_doors() {
     let file = r#"{
         "servers": [
             {"server": "a", "server_port": 1, "password": "long-enough", "method": "aes-128-gcm", "remarks": "x"},
-            {"address": "b", "port": 2, "password": "long-enough", "disabled": true},
+            {"address": "b", "port": 2, "method": "aes-256-cfb", "disabled": true},
             {"server": "c", "server_port": "3", "password": "long-enough"},
         ],
         "locals": [
