@@ -61,13 +61,21 @@ pub(crate) fn idle(pair: &Pair, count: usize, watch: Duration) -> Result<Idle> {
     Ok(Idle { resident_kib, cpu_secs, kept_kib })
 }
 
-/// Opens `count` sessions whose writers write all they can while nobody reads; user KiB per session in each process.
-pub(crate) fn slow(pair: &Pair, count: usize, blocked: Blocked) -> Result<Each> {
+/// What blocked sessions cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Slow {
+    /// Resident KiB of each process per session.
+    pub(crate) resident_kib: Each,
+    /// What a writer got rid of, most of which waits in the kernel.
+    pub(crate) written_kib: f64,
+}
+
+/// Opens `count` sessions whose writers write all they can while nobody reads.
+pub(crate) fn slow(pair: &Pair, count: usize, blocked: Blocked) -> Result<Slow> {
     let target = listen()?;
     exchange(&pair.open(&target)?)?;
     let start = pair.resident_kib()?;
     let mut sessions: Vec<Session> = Vec::with_capacity(count);
-    let mut last_write = Instant::now();
     for at in 0..count {
         let session = pair.open(&target).with_context(|| format!("slow session {at}"))?;
         let (writer, reader) = ends(&session, blocked);
@@ -77,22 +85,31 @@ pub(crate) fn slow(pair: &Pair, count: usize, blocked: Blocked) -> Result<Each> 
         writer.set_nonblocking(true)?;
         sessions.push(session);
     }
+    let written = fill(&sessions, blocked)?;
+    let held = pair.resident_kib()?.since(start);
+    let resident_kib = Each { client: held.client / count as f64, server: held.server / count as f64 };
+    Ok(Slow { resident_kib, written_kib: written as f64 / 1024.0 / count as f64 })
+}
+
+/// Writes into every session until none has taken a byte for a second; how many bytes they took.
+fn fill(sessions: &[Session], blocked: Blocked) -> Result<u64> {
     let chunk = vec![5; 256 * 1024];
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let mut last_write = Instant::now();
+    let mut total = 0;
     while last_write.elapsed() < Duration::from_secs(1) {
-        ensure!(Instant::now() < deadline, "the proxies took bytes for a minute while nobody read");
+        ensure!(Instant::now() < deadline, "the proxies took bytes for two minutes while nobody read");
         let mut written = 0;
-        for session in &sessions {
+        for session in sessions {
             written += write_some(ends(session, blocked).0, &chunk)?;
         }
         if written > 0 {
             last_write = Instant::now();
-        } else {
-            thread::sleep(Duration::from_millis(20));
+            total += written as u64;
         }
+        thread::sleep(Duration::from_millis(20));
     }
-    let held = pair.resident_kib()?.since(start);
-    Ok(Each { client: held.client / count as f64, server: held.server / count as f64 })
+    Ok(total)
 }
 
 fn ends(session: &Session, blocked: Blocked) -> (&TcpStream, &TcpStream) {

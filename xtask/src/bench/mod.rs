@@ -122,12 +122,17 @@ impl Args {
 
     fn plan(&self) -> Plan {
         let time = self.secs.map(Duration::from_secs_f64);
-        if self.full {
-            let watch = Duration::from_secs(5);
-            return Plan { time: time.unwrap_or(Duration::from_secs(2)), churned: 10_000, held: 4000, watch };
+        let secs = |full: u64, short_millis: u64| {
+            if self.full { Duration::from_secs(full) } else { Duration::from_millis(short_millis) }
+        };
+        let count = |full, short| if self.full { full } else { short };
+        Plan {
+            time: time.unwrap_or(secs(2, 400)),
+            churned: count(10_000, 2500),
+            held: count(4000, 1000),
+            blocked: count(4000, 200),
+            watch: secs(5, 1000),
         }
-        let watch = Duration::from_secs(1);
-        Plan { time: time.unwrap_or(Duration::from_millis(400)), churned: 3000, held: 1000, watch }
     }
 }
 

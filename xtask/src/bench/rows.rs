@@ -57,6 +57,8 @@ pub(crate) struct Plan {
     pub(crate) churned: usize,
     /// How many sessions are held.
     pub(crate) held: usize,
+    /// How many sessions are blocked: their kernel memory meets a limit of the machine at about a thousand.
+    pub(crate) blocked: usize,
     /// How long idle sessions are watched.
     pub(crate) watch: Duration,
 }
@@ -131,12 +133,11 @@ impl Row {
             Work::Sessions { close } => sessions(pair, close, plan),
             Work::Idle => held(pair, plan),
             Work::Slow { blocked } => {
-                let kib = slow(pair, plan.held, blocked)?;
-                Ok(per_process(
-                    kib,
-                    ["KiB per blocked way, client", "KiB per blocked way, server"],
-                    Goal::Most(64.0),
-                ))
+                let slow = slow(pair, plan.blocked, blocked)?;
+                let labels = ["KiB per blocked way, client", "KiB per blocked way, server"];
+                let mut figures = per_process(slow.resident_kib, labels, Goal::Most(64.0));
+                figures.push(figure("KiB written per way", slow.written_kib, Goal::Open));
+                Ok(figures)
             }
         }
     }
