@@ -61,7 +61,7 @@ fn advisories(mut command: Command) -> Tally {
     };
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     if !output.status.success() && said.contains("failed to fetch advisory database") {
-        let why = said.lines().rev().find(|line| line.starts_with("fatal:")).unwrap_or("no reason given");
+        let why = said.lines().rev().find(|line| line.starts_with("fatal:")).unwrap_or("git is missing");
         println!("check advisories: skipped, their database cannot be reached: {why}");
         return Tally { skipped: 1, ..Tally::default() };
     }

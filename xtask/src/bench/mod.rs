@@ -94,7 +94,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         std::fs::write(file, text).with_context(|| format!("write {}", file.display()))?;
     }
     if args.write {
-        let command = format!("cargo xtask {}", std::env::args().skip(1).collect::<Vec<_>>().join(" "));
+        let command = std::env::args().skip(1).map(without_folder).collect::<Vec<_>>().join(" ");
+        let command = format!("cargo xtask {command}");
         results.write_page(&workspace::root().join("docs/benchmarks.md"), &command, &peers)?;
     }
     if results.failures().is_empty() {
@@ -165,6 +166,12 @@ fn measure_once(
 ) -> Result<Vec<Figure>> {
     let pair = Pair::start(tools, peer, row.method, PROXY_CPU)?;
     row.measure(&pair, plan, limits).with_context(|| pair.logs())
+}
+
+/// An argument as it may be published: where things lie on this machine is nobody's concern.
+fn without_folder(arg: String) -> String {
+    let name = std::path::Path::new(&arg).file_name().map(|name| name.to_string_lossy().into_owned());
+    name.unwrap_or(arg)
 }
 
 /// Thousands of sessions are two sockets each here, and two in each proxy, which inherits the limit.
