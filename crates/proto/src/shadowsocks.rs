@@ -12,10 +12,13 @@ pub mod replay;
 pub mod stream;
 
 #[cfg(test)]
+#[path = "shadowsocks/tests/bench.rs"]
 mod bench;
 #[cfg(test)]
+#[path = "shadowsocks/tests/pair.rs"]
 mod pair_tests;
 #[cfg(test)]
+#[path = "shadowsocks/tests/vectors.rs"]
 mod vectors;
 
 use std::fmt;

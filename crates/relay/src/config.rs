@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::key::Key;
+use umbra_proto::shadowsocks::stream::HeadReads;
 
 /// A whole process: its inbounds and how many workers serve them.
 #[derive(Clone, Debug)]
@@ -38,7 +39,12 @@ pub enum Protocol {
     /// SOCKS5 without authentication.
     Socks5,
     /// Shadowsocks, in the role of the server.
-    Shadowsocks(Arc<Key>),
+    Shadowsocks {
+        /// The secret shared with clients.
+        key: Arc<Key>,
+        /// Whether requests may begin in several reads.
+        heads: HeadReads,
+    },
 }
 
 /// The way to a target.
@@ -57,6 +63,8 @@ pub struct Server {
     pub address: Address,
     /// The secret shared with it.
     pub key: Key,
+    /// Whether its answers may begin in several reads.
+    pub heads: HeadReads,
 }
 
 /// Socket options of an inbound's sessions, on both sides.

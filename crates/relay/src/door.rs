@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use umbra_proto::shadowsocks::head::{Authentic, ExpectTarget, HeadError};
 use umbra_proto::shadowsocks::key::Key;
 use umbra_proto::shadowsocks::replay::SaltStore;
+use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::shadowsocks::{Method, SALT_BYTES_MAX, Salt, UnixTime};
 
 use crate::config::{Inbound, Protocol};
@@ -38,13 +39,14 @@ pub(crate) enum Speech {
 #[derive(Debug)]
 pub(crate) struct ServerSide {
     pub(crate) key: Arc<Key>,
+    pub(crate) heads: HeadReads,
     /// One store for all workers: a replay may come to any of them.
     salts: Mutex<SaltStore>,
 }
 
 impl ServerSide {
-    fn new(key: &Arc<Key>) -> Self {
-        Self { key: Arc::clone(key), salts: Mutex::new(SaltStore::new(key.method())) }
+    fn new(key: &Arc<Key>, heads: HeadReads) -> Self {
+        Self { key: Arc::clone(key), heads, salts: Mutex::new(SaltStore::new(key.method())) }
     }
 
     /// Judges an authenticated head's time and salt.
@@ -64,7 +66,7 @@ impl<N: Net> Door<N> {
     pub fn new(inbound: Inbound, net: N) -> Self {
         let speech = match &inbound.protocol {
             Protocol::Socks5 => Speech::Socks5,
-            Protocol::Shadowsocks(key) => Speech::Shadowsocks(ServerSide::new(key)),
+            Protocol::Shadowsocks { key, heads } => Speech::Shadowsocks(ServerSide::new(key, *heads)),
         };
         Self { inbound, net, notices: Notices::default(), speech, endured: AtomicUsize::new(0) }
     }

@@ -2,13 +2,12 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
 use std::ops::Range;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::head::{ExpectHead, HeadError, Request};
-use umbra_proto::shadowsocks::stream::{HeadReads, Sealer};
+use umbra_proto::shadowsocks::stream::Sealer;
 use umbra_proto::socks5;
 
 use crate::batch::{Batch, Size};
@@ -17,6 +16,7 @@ use crate::drive::{DriveError, Inbox, drive, write_all};
 use crate::failure::{Cause, Failure};
 use crate::limits::{DISCARDED_BYTES_MAX, REFUSAL_SECS_MAX};
 use crate::net::{Net, Socket};
+use crate::path::TargetSide;
 use crate::pump::{Reader, Writer};
 
 /// What a client wants, understood and not yet answered.
@@ -52,7 +52,7 @@ pub(crate) async fn understand<'d, N: Net>(
             Ok(Wish::Socks5(pending))
         }
         Speech::Shadowsocks(server) => {
-            let (head, _) = drive(ExpectHead::new(&server.key, HeadReads::One), client, inbox).await?;
+            let (head, _) = drive(ExpectHead::new(&server.key, server.heads), client, inbox).await?;
             let expect = server.admit(head, door.net.unix_time()).map_err(Cause::Head)?;
             let (mut request, start) = drive(expect, client, inbox).await?;
             request.early = start + request.early.start..start + request.early.end;
@@ -75,12 +75,12 @@ impl Wish<'_> {
         self,
         door: &Door<N>,
         client: &N::Socket,
-        bound: Option<SocketAddr>,
+        target: &TargetSide<N::Socket>,
     ) -> Result<ClientSide, Cause> {
         match self {
             Self::Socks5(pending) => {
                 let mut answer = Vec::new();
-                pending.accept(bound, &mut answer);
+                pending.accept(target.bound(), &mut answer);
                 write_all(client, &answer).await.map_err(Cause::Io)?;
                 Ok(ClientSide { reader: Reader::Plain, writer: Writer::Plain, early: 0..0 })
             }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use umbra_proto::address::Address;
-use umbra_proto::shadowsocks::stream::{HeadReads, Opener, Sealer};
+use umbra_proto::shadowsocks::stream::{Opener, Sealer};
 
 use crate::config::{Path, Server};
 use crate::dial::{dial, is_refusal};
@@ -17,8 +17,16 @@ pub(crate) struct TargetSide<S> {
     pub(crate) socket: S,
     pub(crate) reader: Reader,
     pub(crate) writer: Writer,
+}
+
+impl<S: Socket> TargetSide<S> {
     /// The address that the target sees, where we know it.
-    pub(crate) bound: Option<SocketAddr>,
+    pub(crate) fn bound(&self) -> Option<SocketAddr> {
+        match self.writer {
+            Writer::Plain => self.socket.local_addr().ok(),
+            Writer::Sealed(_) => None,
+        }
+    }
 }
 
 /// Dials the door's path towards `target`.
@@ -29,8 +37,7 @@ pub(crate) async fn reach<N: Net>(
     match &door.inbound.path {
         Path::Direct => {
             let socket = dial(&door.net, target, door.inbound.tcp).await?;
-            let bound = socket.local_addr().ok();
-            Ok(TargetSide { socket, reader: Reader::Plain, writer: Writer::Plain, bound })
+            Ok(TargetSide { socket, reader: Reader::Plain, writer: Writer::Plain })
         }
         Path::Shadowsocks(servers) => through_first(door, servers, target).await,
     }
@@ -61,6 +68,6 @@ fn request<N: Net>(
 ) -> Result<TargetSide<N::Socket>, Failure> {
     let salt = door.salt(server.key.method()).map_err(|cause| Failure::outbound(Stage::Connect, cause))?;
     let writer = Writer::Sealed(Sealer::request(&server.key, salt, target));
-    let reader = Reader::Sealed(Opener::response(&server.key, salt, HeadReads::One));
-    Ok(TargetSide { socket, reader, writer, bound: None })
+    let reader = Reader::Sealed(Opener::response(&server.key, salt, server.heads));
+    Ok(TargetSide { socket, reader, writer })
 }

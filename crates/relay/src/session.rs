@@ -59,7 +59,7 @@ async fn establish<N: Net>(
             return Err(failure);
         }
     };
-    let side = match wish.accept(door, &client, target.bound).await {
+    let side = match wish.accept(door, &client, &target).await {
         Ok(side) => side,
         Err(cause) => return Err(Failure::handshake(cause)),
     };

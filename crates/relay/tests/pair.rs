@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use umbra_proto::shadowsocks::Method;
 use umbra_proto::shadowsocks::key::{Key, encode_password};
+use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_relay::Relay;
 use umbra_relay::config::{Config, Inbound, Path, Protocol, Server, Tcp};
 
@@ -21,10 +22,11 @@ struct Pair {
 
 impl Pair {
     fn start(method: Method) -> Self {
-        let server = start(Protocol::Shadowsocks(Arc::new(key(method, 1))), Path::Direct);
+        let server = start(shadowsocks(key(method, 1)), Path::Direct);
         let path = Path::Shadowsocks(Arc::new([Server {
             address: server.addresses()[0].into(),
             key: key(method, 1),
+            heads: HeadReads::One,
         }]));
         Self { client: start(Protocol::Socks5, path), server }
     }
@@ -46,6 +48,10 @@ impl Pair {
 
 fn key(method: Method, byte: u8) -> Key {
     Key::from_password(method, &encode_password(&vec![byte; method.key_len()])).unwrap()
+}
+
+fn shadowsocks(key: Key) -> Protocol {
+    Protocol::Shadowsocks { key: Arc::new(key), heads: HeadReads::One }
 }
 
 fn start(protocol: Protocol, path: Path) -> Relay {
@@ -240,15 +246,17 @@ fn a_refused_target_of_a_direct_path_is_told_as_refused() {
 
 #[test]
 fn a_shadowsocks_inbound_may_go_out_through_another_server() {
-    let far_server = start(Protocol::Shadowsocks(Arc::new(key(Method::Aes256Gcm, 2))), Path::Direct);
+    let far_server = start(shadowsocks(key(Method::Aes256Gcm, 2)), Path::Direct);
     let onward = Path::Shadowsocks(Arc::new([Server {
         address: far_server.addresses()[0].into(),
         key: key(Method::Aes256Gcm, 2),
+        heads: HeadReads::One,
     }]));
-    let middle = start(Protocol::Shadowsocks(Arc::new(key(Method::Blake3Aes256Gcm, 1))), onward);
+    let middle = start(shadowsocks(key(Method::Blake3Aes256Gcm, 1)), onward);
     let inward = Path::Shadowsocks(Arc::new([Server {
         address: middle.addresses()[0].into(),
         key: key(Method::Blake3Aes256Gcm, 1),
+        heads: HeadReads::One,
     }]));
     let pair = Pair { client: start(Protocol::Socks5, inward), server: middle };
     let sent = pattern(3_000_000);
@@ -289,11 +297,12 @@ fn nothing_is_lost_when_the_target_sends_much_and_closes_at_once() {
 
 #[test]
 fn a_wrong_key_reaches_no_target_and_other_clients_go_on() {
-    let server = start(Protocol::Shadowsocks(Arc::new(key(Method::Aes256Gcm, 1))), Path::Direct);
+    let server = start(shadowsocks(key(Method::Aes256Gcm, 1)), Path::Direct);
     let path_with = |byte| {
         Path::Shadowsocks(Arc::new([Server {
             address: server.addresses()[0].into(),
             key: key(Method::Aes256Gcm, byte),
+            heads: HeadReads::One,
         }]))
     };
     let stranger = start(Protocol::Socks5, path_with(9));

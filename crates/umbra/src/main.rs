@@ -8,6 +8,7 @@ mod flags;
 mod key;
 mod log;
 #[cfg(test)]
+#[path = "tests/manual.rs"]
 mod manual;
 mod process;
 mod raw;

@@ -25,6 +25,8 @@ pub(crate) enum Id {
     NoDelay,
     /// TCP Fast Open.
     FastOpen,
+    /// Heads in several reads.
+    SegmentedHeads,
     /// Worker threads.
     Workers,
     /// Descriptor limit.
@@ -277,6 +279,17 @@ pub(crate) const SETTINGS: &[Setting] = &[
         flag: flag(None, "fast-open", "", Reach::Both),
         default: "false",
         help: "Carry the first payload in the SYN where the system allows it (RFC 7413).",
+    },
+    Setting {
+        id: Id::SegmentedHeads,
+        key: "segmented_heads",
+        aliases: &[],
+        places: SHARED,
+        kind: Kind::Switch,
+        flag: None,
+        default: "false",
+        help: "Let a 2022 stream begin in several pieces, as behind transports that cut the first write. Without need it helps \
+               probers: the specification wants one piece.",
     },
     Setting {
         id: Id::Workers,

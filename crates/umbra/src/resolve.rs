@@ -12,6 +12,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use umbra_proto::address::Address;
+use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::url::ServerUrl;
 use umbra_relay::config::{Config, Inbound, Path, Protocol, Server, Tcp};
 use zeroize::Zeroizing;
@@ -126,7 +127,7 @@ fn client_inbounds(sources: Sources, common: &Common, report: &mut Report) -> Ve
         let (address, key) =
             (client_server_address(settings, report), read_key(settings, NO_CLIENT_SECRET, report));
         if let (Some(address), Some(key)) = (address, key) {
-            paths.push(Server { address, key });
+            paths.push(Server { address, key, heads: read_heads(settings) });
         }
     }
     let path = Path::Shadowsocks(Arc::from(paths));
@@ -176,7 +177,7 @@ fn server_door(settings: &Settings, common: &Common, report: &mut Report) -> Opt
     if listen.ip().is_loopback() {
         report.warn("", format!("server set to listen on {listen}, are you sure?"));
     }
-    let protocol = Protocol::Shadowsocks(Arc::new(key?));
+    let protocol = Protocol::Shadowsocks { key: Arc::new(key?), heads: read_heads(settings) };
     let inbound = Inbound { listen, protocol, path: Path::Direct, idle, tcp: common.tcp };
     Some(Door { place, inbound })
 }
@@ -293,6 +294,13 @@ fn find_shared_doors(doors: &[Door], report: &mut Report) {
                 format!("another entry listens on {listen} already; choose another port"),
             );
         }
+    }
+}
+
+fn read_heads(settings: &Settings) -> HeadReads {
+    match settings.switch(Id::SegmentedHeads) {
+        Some(true) => HeadReads::Many,
+        Some(false) | None => HeadReads::One,
     }
 }
 
@@ -421,7 +429,7 @@ fn warn_of_visible_secrets(sources: &Sources, report: &mut Report) {
     }
 }
 
-const SERVER_IDS: &[Id] = &[Id::Server, Id::ServerPort, Id::Password, Id::Method];
+const SERVER_IDS: &[Id] = &[Id::Server, Id::ServerPort, Id::Password, Id::Method, Id::SegmentedHeads];
 const CLIENT_IDS: &[Id] = &[Id::LocalAddress, Id::LocalPort, Id::Protocol];
 
 const SERVER_PORT_DEFAULT: u16 = 8388;
@@ -446,5 +454,5 @@ const NO_SERVER_SECRET: &str =
     "missing; make one with: umbra key 2022-blake3-aes-256-gcm, and give it with -k or in the file of -c";
 
 #[cfg(test)]
-#[path = "resolve_tests.rs"]
+#[path = "tests/resolve.rs"]
 mod tests;

@@ -12,6 +12,7 @@ use qrcode::render::unicode::Dense1x2;
 use tracing::{info, warn};
 use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::key::Key;
+use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::url::ServerUrl;
 use umbra_relay::Relay;
 use umbra_relay::config::{Config, Inbound, Path, Protocol, Server, Tcp};
@@ -63,11 +64,12 @@ fn start(up: &Up) -> Result<ExitCode, String> {
 }
 
 fn server_config(up: &Up, key: &Key) -> Config {
-    config(up.server_port, Protocol::Shadowsocks(Arc::new(key.clone())), Path::Direct)
+    let protocol = Protocol::Shadowsocks { key: Arc::new(key.clone()), heads: HeadReads::One };
+    config(up.server_port, protocol, Path::Direct)
 }
 
 fn client_config(up: &Up, key: Key, server: SocketAddr) -> Config {
-    let servers = [Server { address: server.into(), key }];
+    let servers = [Server { address: server.into(), key, heads: HeadReads::One }];
     config(up.socks_port, Protocol::Socks5, Path::Shadowsocks(Arc::new(servers)))
 }
 

@@ -90,5 +90,5 @@ static SESSION_SUBKEY: LazyLock<blake3::Hasher> =
     LazyLock::new(|| blake3::Hasher::new_derive_key("shadowsocks 2022 session subkey"));
 
 #[cfg(test)]
-#[path = "cipher_tests.rs"]
+#[path = "tests/cipher.rs"]
 mod tests;

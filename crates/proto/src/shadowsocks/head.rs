@@ -276,5 +276,5 @@ impl fmt::Display for HeadError {
 impl std::error::Error for HeadError {}
 
 #[cfg(test)]
-#[path = "head_tests.rs"]
+#[path = "tests/head.rs"]
 mod tests;

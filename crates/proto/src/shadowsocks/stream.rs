@@ -443,5 +443,5 @@ pub(super) const TYPE_REQUEST: u8 = 0;
 const TYPE_RESPONSE: u8 = 1;
 
 #[cfg(test)]
-#[path = "stream_tests.rs"]
+#[path = "tests/stream.rs"]
 mod tests;

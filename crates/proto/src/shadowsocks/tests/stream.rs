@@ -1,3 +1,5 @@
+//! Records and responses against the vectors, and every way of being wrong.
+
 use super::super::bench::{Received, forged, receive, sealed, serve};
 use super::super::vectors::{AEAD, AEAD_2022, HELLO, NOW, key, salt, target, unhex};
 use super::super::{Generation, Method};

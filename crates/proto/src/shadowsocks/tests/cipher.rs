@@ -1,3 +1,5 @@
+//! The cipher against published answers.
+
 use super::super::vectors::{AEAD, AEAD_2022, key, salt, unhex};
 use super::*;
 

@@ -1,3 +1,5 @@
+//! The start of a request, good and bad, cut anywhere.
+
 use super::super::bench::{Served, Server, forged, sealed, serve};
 use super::super::stream::Sealer;
 use super::super::vectors::{AEAD, AEAD_2022, HELLO, NOW, key, salt, target, unhex};
