@@ -1,0 +1,142 @@
+//! The ways from a client to a target that tests send sessions down, laid on a network.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use umbra_proto::address::Address;
+use umbra_proto::shadowsocks::Method;
+use umbra_proto::shadowsocks::key::{Key, KeyError};
+use umbra_relay::config::{Inbound, Path, Protocol, Server, Tcp};
+
+use crate::house::House;
+use crate::link::Link;
+use crate::net::{Listener, SimNet};
+use crate::peer::Peer;
+
+/// A way from clients to one target.
+#[derive(Debug)]
+pub struct Street {
+    /// The network.
+    pub net: SimNet,
+    /// Its doors.
+    pub house: House,
+    target: Listener,
+}
+
+/// What a street is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The methods of the Shadowsocks servers on the way, from the client's side; none is a door that goes straight on.
+    pub methods: Vec<Method>,
+    /// The connections from the client to the first door, from there to the next, and so on to the target.
+    pub links: Vec<Link>,
+    /// The idle time of every door.
+    pub idle: Duration,
+}
+
+impl Plan {
+    /// A client and a server of ours with `method`, over plain connections.
+    pub fn pair(method: Method) -> Self {
+        let links = vec![Link::plain(), Link::plain().with_whole_start(), Link::plain()];
+        Self { methods: vec![method], links, idle: Duration::from_secs(300) }
+    }
+
+    /// A door that goes straight on, over plain connections.
+    pub fn direct() -> Self {
+        Self { methods: Vec::new(), links: vec![Link::plain(); 2], idle: Duration::from_secs(300) }
+    }
+
+    /// The idle times of all doors, one after the other.
+    pub fn idle_of_all(&self) -> Duration {
+        self.idle * u32::try_from(self.links.len()).unwrap_or(u32::MAX)
+    }
+}
+
+impl Street {
+    /// Opens the doors of `plan` and the target behind the last.
+    ///
+    /// # Panics
+    /// If the plan has not one connection more than doors.
+    pub fn lay(net: &SimNet, plan: &Plan) -> Self {
+        assert_eq!(
+            plan.links.len(),
+            plan.methods.len() + 2,
+            "a connection before each door, and one to the target"
+        );
+        let house = House::new(net);
+        for (number, link) in plan.links[..=plan.methods.len()].iter().enumerate() {
+            let protocol = match number.checked_sub(1) {
+                None => Protocol::Socks5,
+                Some(server) => Protocol::Shadowsocks(Arc::new(key_of(plan.methods[server], server))),
+            };
+            let path = match plan.methods.get(number) {
+                None => Path::Direct,
+                Some(method) => {
+                    let address = Address::Ip(door(number + 1));
+                    Path::Shadowsocks(Arc::new([Server { address, key: key_of(*method, number) }]))
+                }
+            };
+            let tcp = Tcp { no_delay: true, fast_open: false };
+            house.open(Inbound { listen: door(number), protocol, path, idle: plan.idle, tcp }, link.clone());
+        }
+        let target = net.listen(TARGET, plan.links[plan.links.len() - 1].clone());
+        Self { net: net.clone(), house, target }
+    }
+
+    /// A client at the first door.
+    ///
+    /// # Panics
+    /// If the door is not open.
+    pub async fn enter(&self) -> Peer {
+        Peer::new(self.net.dial(door(0)).await.expect("the door is open as long as the network lives"))
+    }
+
+    /// The next connection that the target is given.
+    ///
+    /// # Panics
+    /// If the network is gone.
+    pub async fn arrive(&mut self) -> Peer {
+        let (socket, _) = self.target.accept().await.expect("the network lives as long as the street");
+        Peer::new(socket)
+    }
+
+    /// Where the target is.
+    pub fn target() -> Address {
+        Address::Ip(TARGET)
+    }
+
+    /// How often the target was dialled.
+    pub fn target_dials(&self) -> usize {
+        self.net.dials_to(TARGET)
+    }
+
+    /// Waits until nothing of any session is left.
+    ///
+    /// # Panics
+    /// If something outlives `within`, or a socket stays behind.
+    pub async fn empties(&self, within: Duration) -> Duration {
+        let took = self.house.empties(within).await;
+        assert_eq!(self.net.live_sockets(), 0, "sockets stay behind");
+        took
+    }
+}
+
+/// Where a street's doors listen: 0 is the client's, the others are Shadowsocks servers.
+pub fn door(number: usize) -> SocketAddr {
+    let number = u8::try_from(number).unwrap_or(u8::MAX);
+    SocketAddr::new(Ipv4Addr::new(192, 0, 2, number).into(), 8388)
+}
+
+/// The key of a street's server, counted from 0.
+pub fn key_of(method: Method, server: usize) -> Key {
+    key(method, u8::try_from(server).unwrap_or(u8::MAX)).expect("a key of the method's length is one")
+}
+
+/// A key that all of one byte makes.
+pub fn key(method: Method, byte: u8) -> Result<Key, KeyError> {
+    Key::from_bytes(method, &vec![byte; method.key_len()])
+}
+
+/// The target of every street.
+pub const TARGET: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)), 443);

@@ -1,0 +1,282 @@
+//! Whole sessions over networks from many seeds, held against a model: what arrives is a prefix of what was sent, it is all of
+//! it if the direction ends in order, and whatever goes wrong, everybody is told and nothing stays behind.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+use umbra_proto::address::Address;
+use umbra_proto::shadowsocks::{Generation, Method};
+use umbra_sim::link::{Fault, FaultKind, Link};
+use umbra_sim::net::Name;
+use umbra_sim::peer::{Ending, Heard, Peer, Speech, socks5_request};
+use umbra_sim::seed::each_seed;
+use umbra_sim::street::{Plan, Street, TARGET};
+use umbra_sim::{Chance, SimNet};
+
+/// What both ends do.
+struct Script {
+    /// Greeting and request, in pieces.
+    request: Speech,
+    uplink: Speech,
+    downlink: Speech,
+    order: Order,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// Nobody waits for anybody.
+    Together,
+    /// The client says everything before it has heard the answer to its request.
+    ClientEarly,
+    /// The client speaks when it has heard something.
+    TargetFirst,
+    /// The target speaks when it has heard everything.
+    ClientFirst,
+}
+
+/// What both ends heard.
+#[derive(Debug)]
+struct Outcome {
+    uplink: Heard,
+    downlink: Heard,
+}
+
+#[test]
+fn without_faults_everything_arrives_and_ends_pass_through() {
+    each_seed(200, |net, mut chance| async move {
+        let plan = plan(&mut chance);
+        let script = script(&mut chance, &net);
+        let mut street = Street::lay(&net, &plan);
+        let outcome = Box::pin(play(&mut street, &script, &plan)).await;
+        let expected = |speech: &Speech| Heard { bytes: words(speech), ending: Ending::End };
+        assert!(outcome.uplink == expected(&script.uplink), "uplink {:?}, {plan:?}", outcome.uplink);
+        assert!(outcome.downlink == expected(&script.downlink), "downlink {:?}, {plan:?}", outcome.downlink);
+        street.empties(Duration::from_secs(5)).await;
+    });
+}
+
+#[test]
+fn after_a_fault_nobody_takes_a_part_for_the_whole() {
+    each_seed(400, |net, mut chance| async move {
+        let mut plan = plan(&mut chance);
+        let mut script = script(&mut chance, &net);
+        spoil(&mut chance, &mut plan, &mut script);
+        let mut street = Street::lay(&net, &plan);
+        let outcome = Box::pin(play(&mut street, &script, &plan)).await;
+        judge("uplink", &outcome.uplink, &script.uplink);
+        judge("downlink", &outcome.downlink, &script.downlink);
+        street.empties(plan.idle_of_all() + Duration::from_secs(60)).await;
+    });
+}
+
+fn judge(direction: &str, heard: &Heard, said: &Speech) {
+    let words = words(said);
+    assert!(words.starts_with(&heard.bytes), "{direction}: {heard:?} are not what was said");
+    if heard.ending == Ending::End {
+        assert_eq!(said.ending, Ending::End, "{direction}: an end that nobody sent");
+        let (part, whole) = (heard.bytes.len(), words.len());
+        assert_eq!(part, whole, "{direction}: a part ends in order as if it were the whole");
+    }
+}
+
+fn words(speech: &Speech) -> Vec<u8> {
+    speech.pieces.iter().flat_map(|(_, piece)| piece.clone()).collect()
+}
+
+/// A way straight to the target, through a server, or through two.
+fn plan(chance: &mut Chance) -> Plan {
+    let servers = *chance.choose(&[0, 1, 1, 1, 2]);
+    let methods: Vec<_> = (0..servers).map(|_| *chance.choose(&Method::ALL)).collect();
+    let mut links = vec![Link::random(chance)];
+    for method in &methods {
+        let link = Link::random(chance);
+        links.push(match method.generation() {
+            Generation::Aead => link,
+            Generation::Aead2022 => link.with_whole_start(),
+        });
+    }
+    links.push(Link::random(chance));
+    Plan { methods, links, idle: Duration::from_secs(3600) }
+}
+
+fn script(chance: &mut Chance, net: &SimNet) -> Script {
+    let target = match chance.within(0..=1) {
+        0 => Address::Ip(TARGET),
+        _ => {
+            let delay = Duration::from_millis(chance.within(0..=2000));
+            net.name("target.example", Name { addresses: vec![TARGET.ip()], delay });
+            Address::from_host("target.example", TARGET.port()).unwrap()
+        }
+    };
+    let order = [Order::Together, Order::ClientEarly, Order::TargetFirst, Order::ClientFirst];
+    let request = socks5_request(&target);
+    Script {
+        request: cut(chance, &request),
+        uplink: speech(chance),
+        downlink: speech(chance),
+        order: *chance.choose(&order),
+    }
+}
+
+fn speech(chance: &mut Chance) -> Speech {
+    let len = match chance.within(0..=9) {
+        0 => 0,
+        _ => chance.uneven_length(1..=200_000),
+    };
+    let bytes = chance.bytes(len);
+    cut(chance, &bytes)
+}
+
+/// Pieces of any size, or none bigger than a byte for what is short, with pauses or none.
+fn cut(chance: &mut Chance, bytes: &[u8]) -> Speech {
+    let pieces_max = match chance.within(0..=2) {
+        0 => 1,
+        1 => 10,
+        _ => 300,
+    };
+    let pause_max = *chance.choose(&[0, 0, 3, 400]);
+    let piece_max = bytes.len().div_ceil(pieces_max).max(1);
+    let mut rest = bytes;
+    let mut pieces = Vec::new();
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(chance.length(1..=piece_max * 2).min(rest.len()));
+        pieces.push((Duration::from_millis(chance.within(0..=pause_max)), now.to_vec()));
+        rest = later;
+    }
+    Speech { pieces, ending: Ending::End }
+}
+
+/// One thing goes wrong: somebody goes away, or a connection breaks or falls silent.
+fn spoil(chance: &mut Chance, plan: &mut Plan, script: &mut Script) {
+    match chance.within(0..=5) {
+        0 => script.uplink.ending = Ending::Reset,
+        1 => script.downlink.ending = Ending::Reset,
+        kind => {
+            let kind = if kind == 2 { FaultKind::Silence } else { FaultKind::Reset };
+            let at_byte = chance.uneven_length(0..=200_000) as u64;
+            let number = chance.length(0..=plan.links.len() - 1);
+            let link = &mut plan.links[number];
+            let manners = *chance.choose(&[true, false]);
+            let manners = if manners { &mut link.uplink } else { &mut link.downlink };
+            manners.fault = Some(Fault { at_byte, kind });
+        }
+    }
+}
+
+/// Both ends, until neither will hear or say any more.
+async fn play(street: &mut Street, script: &Script, plan: &Plan) -> Outcome {
+    let (heard_up, heard_down) = (RefCell::default(), RefCell::default());
+    let patience = plan.idle_of_all() + Duration::from_secs(100);
+    let client = street.enter().await;
+    let arrival = async {
+        match timeout(patience, street.arrive()).await {
+            Ok(target) => serve(target, script, &heard_up).await,
+            Err(_) => (Ending::Reset, None),
+        }
+    };
+    let ((up, target), (down, client)) = tokio::join!(arrival, visit(client, script, &heard_down));
+    drop((target, client));
+    Outcome {
+        uplink: Heard { bytes: heard_up.into_inner(), ending: up },
+        downlink: Heard { bytes: heard_down.into_inner(), ending: down },
+    }
+}
+
+/// The client's side. It keeps its connection until the other end is done too, unless it tears it down.
+async fn visit(client: Peer, script: &Script, heard: &RefCell<Vec<u8>>) -> (Ending, Option<Peer>) {
+    let (accepted, spoken_to) = (Notify::new(), Notify::new());
+    let speak = async {
+        say_request(&client, &script.request).await?;
+        match script.order {
+            Order::ClientEarly => {}
+            Order::Together | Order::ClientFirst => accepted.notified().await,
+            Order::TargetFirst => spoken_to.notified().await,
+        }
+        client.deliver(&script.uplink).await
+    };
+    let listen = async {
+        match client.hear_socks5_reply().await {
+            Ok(0) => accepted.notify_one(),
+            Ok(_) | Err(_) => return Ending::Reset,
+        }
+        hear_onto(&client, heard, &spoken_to).await
+    };
+    let ending = both(speak, listen, script.uplink.ending).await;
+    match script.uplink.ending {
+        Ending::End => (ending, Some(client)),
+        Ending::Reset => {
+            client.reset();
+            (Ending::Reset, None)
+        }
+    }
+}
+
+async fn say_request(client: &Peer, request: &Speech) -> std::io::Result<()> {
+    for (pause, piece) in &request.pieces {
+        sleep(*pause).await;
+        client.say(piece).await?;
+    }
+    Ok(())
+}
+
+/// The target's side.
+async fn serve(target: Peer, script: &Script, heard: &RefCell<Vec<u8>>) -> (Ending, Option<Peer>) {
+    let (spoken_to, all_heard) = (Notify::new(), Notify::new());
+    let speak = async {
+        if script.order == Order::ClientFirst {
+            all_heard.notified().await;
+        }
+        target.deliver(&script.downlink).await
+    };
+    let listen = async {
+        let ending = hear_onto(&target, heard, &spoken_to).await;
+        all_heard.notify_one();
+        ending
+    };
+    let ending = both(speak, listen, script.downlink.ending).await;
+    match script.downlink.ending {
+        Ending::End => (ending, Some(target)),
+        Ending::Reset => {
+            target.reset();
+            (Ending::Reset, None)
+        }
+    }
+}
+
+/// Speaks and listens until both are done; one that will tear the connection down does so when it has spoken.
+async fn both(
+    speak: impl Future<Output = std::io::Result<()>>,
+    listen: impl Future<Output = Ending>,
+    ending: Ending,
+) -> Ending {
+    tokio::pin!(speak, listen);
+    tokio::select! {
+        biased;
+        heard = &mut listen => {
+            // A listener that was reset has nothing more to say; one that heard the end has.
+            if heard == Ending::End {
+                let _ = speak.await;
+            }
+            heard
+        }
+        spoken = &mut speak => match (spoken, ending) {
+            (Ok(()), Ending::Reset) => Ending::Reset,
+            (Ok(()), Ending::End) | (Err(_), _) => listen.await,
+        }
+    }
+}
+
+async fn hear_onto(peer: &Peer, heard: &RefCell<Vec<u8>>, spoken_to: &Notify) -> Ending {
+    loop {
+        let some = peer.hear_some(20_000).await;
+        spoken_to.notify_one();
+        match some {
+            Ok(some) if some.is_empty() => return Ending::End,
+            Ok(some) => heard.borrow_mut().extend_from_slice(&some),
+            Err(_) => return Ending::Reset,
+        }
+    }
+}
