@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -15,7 +16,11 @@ use crate::socket::SimSocket;
 
 /// One end of a connection in the hands of a test.
 #[derive(Debug)]
-pub struct Peer(SimSocket);
+pub struct Peer {
+    socket: SimSocket,
+    /// A socket tells of a reset only once, perhaps to whoever was speaking; listeners are to know of it too.
+    broken: AtomicBool,
+}
 
 /// Everything that a peer was told, and how it ended.
 #[derive(Clone, PartialEq, Eq)]
@@ -36,7 +41,7 @@ pub enum Ending {
 }
 
 /// What a peer says, piece by piece.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Speech {
     /// Pauses, each with what is said behind it.
     pub pieces: Vec<(Duration, Vec<u8>)>,
@@ -47,16 +52,20 @@ pub struct Speech {
 impl Peer {
     /// A peer at an end of a connection.
     pub fn new(socket: SimSocket) -> Self {
-        Self(socket)
+        Self { socket, broken: AtomicBool::new(false) }
     }
 
     /// Says all of `bytes`.
-    pub async fn say(&self, mut bytes: &[u8]) -> io::Result<()> {
+    pub async fn say(&self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes).await.inspect_err(|_| self.broken.store(true, Ordering::Relaxed))
+    }
+
+    async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            match self.0.try_write(&[IoSlice::new(bytes)]) {
+            match self.socket.try_write(&[IoSlice::new(bytes)]) {
                 Ok(count) => bytes = &bytes[count..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    poll_fn(|cx| self.0.poll_writable(cx)).await?;
+                    poll_fn(|cx| self.socket.poll_writable(cx)).await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -82,8 +91,11 @@ impl Peer {
     pub async fn hear_some(&self, max: usize) -> io::Result<Vec<u8>> {
         let mut room = vec![0; max];
         loop {
-            poll_fn(|cx| self.0.poll_readable(cx)).await?;
-            match self.0.try_read(&mut [IoSliceMut::new(&mut room)]) {
+            poll_fn(|cx| self.socket.poll_readable(cx)).await?;
+            match self.socket.try_read(&mut [IoSliceMut::new(&mut room)]) {
+                Ok(0) if self.broken.load(Ordering::Relaxed) => {
+                    return Err(io::ErrorKind::ConnectionReset.into());
+                }
                 Ok(count) => {
                     room.truncate(count);
                     return Ok(room);
@@ -121,17 +133,17 @@ impl Peer {
 
     /// Says nothing more.
     pub fn end(&self) -> io::Result<()> {
-        self.0.shutdown_write()
+        self.socket.shutdown_write()
     }
 
     /// Tears the connection down.
     pub fn reset(self) {
-        self.0.reset();
+        self.socket.reset();
     }
 
     /// Bytes that have arrived or are under way and were not heard.
     pub fn unread_bytes(&self) -> usize {
-        self.0.unread_bytes()
+        self.socket.unread_bytes()
     }
 
     /// Asks a SOCKS5 door for `target`, with `early` payload in the same breath. Gives the reply's code.
@@ -190,6 +202,13 @@ pub fn seal_onto(sealer: &mut Sealer, payload: &[u8], now: UnixTime, bytes: &mut
     bytes.extend_from_slice(payload);
     bytes.resize(bytes.len() + TAG_BYTES, 0);
     sealer.seal(&mut bytes[start..], now);
+}
+
+impl std::fmt::Debug for Speech {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let bytes: usize = self.pieces.iter().map(|(_, piece)| piece.len()).sum();
+        write!(f, "{bytes} bytes in {} pieces, then {:?}", self.pieces.len(), self.ending)
+    }
 }
 
 impl std::fmt::Debug for Heard {

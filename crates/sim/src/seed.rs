@@ -1,5 +1,6 @@
 //! Runs a scenario for each of many seeds, and says which one failed.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ pub fn each_seed<F: Future<Output = ()>>(count: u64, scenario: impl Fn(SimNet, C
 /// # Panics
 /// As [`each_seed`] does.
 pub fn one_seed<F: Future<Output = ()>>(seed: u64, scenario: impl Fn(SimNet, Chance) -> F) {
+    note(String::new());
     let told = Told(seed);
     let runtime = Builder::new_current_thread()
         .enable_time()
@@ -49,9 +51,15 @@ pub fn one_seed<F: Future<Output = ()>>(seed: u64, scenario: impl Fn(SimNet, Cha
 /// Says on the way out of a panic which seed it was.
 struct Told(u64);
 
+/// Says `text` as well, if the scenario that calls this comes to fail.
+pub fn note(text: String) {
+    NOTE.set(text);
+}
+
 impl Drop for Told {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            eprintln!("{}", NOTE.take());
             eprintln!("failed with seed {0}; UMBRA_SEED={0} runs it alone", self.0);
         }
     }
@@ -59,3 +67,7 @@ impl Drop for Told {
 
 /// Longer than every deadline of the relay and every idle time of a test together.
 pub const HANG: Duration = Duration::from_secs(7 * 24 * 3600);
+
+thread_local! {
+    static NOTE: RefCell<String> = RefCell::default();
+}

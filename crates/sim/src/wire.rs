@@ -230,6 +230,7 @@ impl Wire {
         let pipe = self.inward(end);
         if pipe.outlet != Outlet::Ended {
             pipe.outlet = Outlet::Gone;
+            pipe.writer.wake();
         }
     }
 

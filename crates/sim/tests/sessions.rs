@@ -12,11 +12,12 @@ use umbra_proto::shadowsocks::{Generation, Method};
 use umbra_sim::link::{Fault, FaultKind, Link};
 use umbra_sim::net::Name;
 use umbra_sim::peer::{Ending, Heard, Peer, Speech, socks5_request};
-use umbra_sim::seed::each_seed;
+use umbra_sim::seed::{each_seed, note};
 use umbra_sim::street::{Plan, Street, TARGET};
 use umbra_sim::{Chance, SimNet};
 
 /// What both ends do.
+#[derive(Debug)]
 struct Script {
     /// Greeting and request, in pieces.
     request: Speech,
@@ -50,10 +51,11 @@ fn without_faults_everything_arrives_and_ends_pass_through() {
         let plan = plan(&mut chance);
         let script = script(&mut chance, &net);
         let mut street = Street::lay(&net, &plan);
-        let outcome = Box::pin(play(&mut street, &script, &plan)).await;
+        note(format!("{plan:#?} {script:?}"));
+        let outcome = Box::pin(play(&mut street, &script)).await;
         let expected = |speech: &Speech| Heard { bytes: words(speech), ending: Ending::End };
-        assert!(outcome.uplink == expected(&script.uplink), "uplink {:?}, {plan:?}", outcome.uplink);
-        assert!(outcome.downlink == expected(&script.downlink), "downlink {:?}, {plan:?}", outcome.downlink);
+        assert!(outcome.uplink == expected(&script.uplink), "uplink {:?}", outcome.uplink);
+        assert!(outcome.downlink == expected(&script.downlink), "downlink {:?}", outcome.downlink);
         street.empties(Duration::from_secs(5)).await;
     });
 }
@@ -65,7 +67,8 @@ fn after_a_fault_nobody_takes_a_part_for_the_whole() {
         let mut script = script(&mut chance, &net);
         spoil(&mut chance, &mut plan, &mut script);
         let mut street = Street::lay(&net, &plan);
-        let outcome = Box::pin(play(&mut street, &script, &plan)).await;
+        note(format!("{plan:#?} {script:?}"));
+        let outcome = Box::pin(play(&mut street, &script)).await;
         judge("uplink", &outcome.uplink, &script.uplink);
         judge("downlink", &outcome.downlink, &script.downlink);
         street.empties(plan.idle_of_all() + Duration::from_secs(60)).await;
@@ -167,12 +170,11 @@ fn spoil(chance: &mut Chance, plan: &mut Plan, script: &mut Script) {
 }
 
 /// Both ends, until neither will hear or say any more.
-async fn play(street: &mut Street, script: &Script, plan: &Plan) -> Outcome {
+async fn play(street: &mut Street, script: &Script) -> Outcome {
     let (heard_up, heard_down) = (RefCell::default(), RefCell::default());
-    let patience = plan.idle_of_all() + Duration::from_secs(100);
     let client = street.enter().await;
     let arrival = async {
-        match timeout(patience, street.arrive()).await {
+        match timeout(PATIENCE, street.arrive()).await {
             Ok(target) => serve(target, script, &heard_up).await,
             Err(_) => (Ending::Reset, None),
         }
@@ -204,7 +206,9 @@ async fn visit(client: Peer, script: &Script, heard: &RefCell<Vec<u8>>) -> (Endi
         }
         hear_onto(&client, heard, &spoken_to).await
     };
-    let ending = both(speak, listen, script.uplink.ending).await;
+    let talk = both(speak, listen, script.uplink.ending);
+    // Behind a silent network nobody is ever told.
+    let ending = timeout(PATIENCE, talk).await.unwrap_or(Ending::Reset);
     match script.uplink.ending {
         Ending::End => (ending, Some(client)),
         Ending::Reset => {
@@ -236,7 +240,8 @@ async fn serve(target: Peer, script: &Script, heard: &RefCell<Vec<u8>>) -> (Endi
         all_heard.notify_one();
         ending
     };
-    let ending = both(speak, listen, script.downlink.ending).await;
+    let talk = both(speak, listen, script.downlink.ending);
+    let ending = timeout(PATIENCE, talk).await.unwrap_or(Ending::Reset);
     match script.downlink.ending {
         Ending::End => (ending, Some(target)),
         Ending::Reset => {
@@ -280,3 +285,6 @@ async fn hear_onto(peer: &Peer, heard: &RefCell<Vec<u8>>, spoken_to: &Notify) ->
         }
     }
 }
+
+/// Longer than all doors together wait for a byte.
+const PATIENCE: Duration = Duration::from_secs(24 * 3600);
