@@ -61,7 +61,12 @@ async fn establish<N: Net>(
     };
     let side = match wish.accept(door, &client, &target).await {
         Ok(side) => side,
-        Err(cause) => return Err(Failure::handshake(cause)),
+        Err(cause) => {
+            // To the target an orderly end would be a client that had nothing to say.
+            client.reset();
+            target.socket.reset();
+            return Err(Failure::handshake(cause));
+        }
     };
     let mut uplink = Flow::new(side.reader, target.writer, inbox.into_batch(), side.early);
     let downlink = Flow::new(target.reader, side.writer, None, 0..0);
