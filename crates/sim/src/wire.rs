@@ -85,6 +85,8 @@ struct Waiting {
     timer: Option<Pin<Box<Sleep>>>,
     /// After a false readiness the next one, true or not, takes until then.
     stalled_until: Option<Instant>,
+    /// Has been told of a readiness that nothing stood behind.
+    lied_to: bool,
 }
 
 impl End {
@@ -108,7 +110,10 @@ impl Wire {
         }
         let pipe = self.inward(end);
         let arrival = pipe.segments.front().map(|segment| segment.due).or(pipe.end_due);
-        pipe.reader.poll(cx, arrival)
+        if arrival.is_none() && self.lies_to_reader(end) {
+            return Poll::Ready(());
+        }
+        self.inward(end).reader.poll(cx, arrival)
     }
 
     pub(crate) fn poll_writable(&mut self, end: End, cx: &mut Context<'_>) -> Poll<()> {
@@ -268,6 +273,14 @@ impl Wire {
         self.outward(end).writer.wake();
     }
 
+    /// Whether a reader is told of readiness although nothing has come: at most once before something does.
+    fn lies_to_reader(&mut self, end: End) -> bool {
+        let one_in = self.manners_of(end.other()).false_readiness_one_in;
+        let lies = self.chance.one_in(one_in);
+        let reader = &mut self.inward(end).reader;
+        lies && !std::mem::replace(&mut reader.lied_to, true)
+    }
+
     fn stall(&mut self, one_in: u64) -> Option<Instant> {
         let stalls = self.chance.one_in(one_in);
         stalls.then(|| Instant::now() + Duration::from_millis(self.chance.within(0..=3)))
@@ -411,6 +424,7 @@ impl Waiting {
     }
 
     fn wake(&mut self) {
+        self.lied_to = false;
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
