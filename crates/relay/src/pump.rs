@@ -161,7 +161,13 @@ impl Flow {
             if self.stage == Stage::Ended {
                 return Poll::Ready(Ok(()));
             }
-            ready!(source.poll_readable(cx)).map_err(FlowError::Read)?;
+            let readable = source.poll_readable(cx);
+            // Readiness is a hint. What was thought to be first payload may be nothing, and the target may be the one to speak.
+            if readable.is_pending() && self.owes_request() {
+                self.begin_without_payload(clock);
+                continue;
+            }
+            ready!(readable).map_err(FlowError::Read)?;
             if turns == BATCHES_PER_TURN {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;

@@ -1,8 +1,8 @@
 //! What the simulation has found, each in its smallest form.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
-
 use std::time::Duration;
 
+use tokio::time::timeout;
+use umbra_proto::shadowsocks::Method;
 use umbra_sim::link::{Fault, FaultKind};
 use umbra_sim::peer::{Ending, Heard, socks5_request};
 use umbra_sim::seed::one_seed;
@@ -20,6 +20,24 @@ fn a_client_lost_while_it_is_answered_does_not_end_its_target_in_order() {
         let target = street.arrive().await;
         assert_eq!(target.hear_out().await, Heard { bytes: Vec::new(), ending: Ending::Reset });
         drop((client, target));
+        street.empties(Duration::from_secs(1)).await;
+    });
+}
+
+#[test]
+fn a_false_readiness_does_not_keep_the_request_from_a_server_that_speaks_first() {
+    one_seed(9, |net, _| async move {
+        let mut plan = Plan::pair(Method::Blake3Aes256Gcm);
+        // Every wait for the client ends at once, and every read finds nothing, until it has something to say.
+        plan.links[0].uplink.false_readiness_one_in = 2;
+        let mut street = Street::lay(&net, &plan);
+        for _ in 0..20 {
+            let client = street.enter().await;
+            assert_eq!(client.ask_socks5(&Street::target(), b"").await.unwrap(), 0);
+            let target = timeout(Duration::from_secs(1), street.arrive()).await.unwrap();
+            target.say(b"220 ready\r\n").await.unwrap();
+            assert_eq!(client.hear(11).await.unwrap(), b"220 ready\r\n");
+        }
         street.empties(Duration::from_secs(1)).await;
     });
 }
