@@ -1,0 +1,300 @@
+//! What strangers get from a Shadowsocks door: nothing, for the same time, whatever they say.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use umbra_proto::shadowsocks::key::Key;
+use umbra_proto::shadowsocks::{Generation, Method, Salt, UnixTime};
+use umbra_relay::limits::{ENDURED_PEERS_MAX, HANDSHAKE_SECS_MAX};
+use umbra_relay::net::Net;
+use umbra_sim::peer::{Ending, Heard, Peer, shadowsocks_request};
+use umbra_sim::seed::one_seed;
+use umbra_sim::street::{Plan, Street, door, key, key_of};
+use umbra_sim::{Chance, SimNet};
+
+/// What a stranger says: pieces with a moment between them, and perhaps an end behind them.
+#[derive(Clone)]
+struct Probe {
+    name: String,
+    pieces: Vec<Vec<u8>>,
+    ends: bool,
+}
+
+/// What a stranger heard, and when it was over.
+#[derive(Debug)]
+struct Answer {
+    heard: Heard,
+    after: Duration,
+}
+
+impl Probe {
+    fn whole(name: impl Into<String>, bytes: Vec<u8>) -> Self {
+        Self { name: name.into(), pieces: vec![bytes], ends: false }
+    }
+
+    async fn ask(&self, net: &SimNet) -> Answer {
+        let began = Instant::now();
+        let peer = Peer::new(net.dial(door(1)).await.unwrap());
+        let speak = async {
+            for piece in &self.pieces {
+                // A door that has heard enough closes its window, and then itself.
+                let _ = peer.say(piece).await;
+                sleep(Duration::from_millis(20)).await;
+            }
+            if self.ends {
+                peer.end().unwrap();
+            }
+        };
+        let listen = async { Answer { heard: peer.hear_out().await, after: began.elapsed() } };
+        tokio::join!(listen, speak).0
+    }
+}
+
+/// Asks with all probes at once, and holds the door to its silence.
+async fn all_are_met_with_silence(net: &SimNet, probes: Vec<Probe>) {
+    let mut asking = JoinSet::new();
+    for probe in probes {
+        let net = net.clone();
+        asking.spawn(async move { (probe.ask(&net).await, probe.name) });
+    }
+    while let Some(asked) = asking.join_next().await {
+        let (answer, name) = asked.unwrap();
+        let nothing = Heard { bytes: Vec::new(), ending: Ending::Reset };
+        assert_eq!(answer.heard, nothing, "{name}");
+        assert_is_at(answer.after, HANDSHAKE_SECS_MAX, &name);
+    }
+}
+
+/// The clock moves by whole milliseconds, and each socket may round once.
+fn assert_is_at(after: Duration, moment: Duration, name: &str) {
+    assert!((moment..=moment + Duration::from_millis(2)).contains(&after), "{name}: after {after:?}");
+}
+
+fn salt(method: Method, chance: &mut Chance) -> Salt {
+    let mut random = [0; 32];
+    chance.fill(&mut random);
+    Salt::new(method, random)
+}
+
+/// A good request of `key` with a fresh salt, its clock `skew` seconds ahead.
+fn request(net: &SimNet, key: &Key, chance: &mut Chance, skew: i64) -> Vec<u8> {
+    let now = UnixTime(net.unix_time().0.checked_add_signed(skew).unwrap());
+    shadowsocks_request(key, salt(key.method(), chance), &Street::target(), now, b"GET / HTTP/1.0\r\n\r\n")
+}
+
+/// Sends a good request and waits until its payload has come to the target.
+async fn is_served(street: &mut Street, request: &[u8]) -> (Peer, Peer) {
+    let client = Peer::new(street.net.dial(door(1)).await.unwrap());
+    client.say(request).await.unwrap();
+    let target = timeout(Duration::from_secs(1), street.arrive()).await.unwrap();
+    assert_eq!(target.hear(18).await.unwrap(), b"GET / HTTP/1.0\r\n\r\n");
+    (client, target)
+}
+
+fn with_every_method<F: Future<Output = ()>>(scenario: impl Fn(Street, Key, Chance) -> F) {
+    for (seed, method) in (0..).zip(Method::ALL) {
+        one_seed(seed, |net, chance| {
+            scenario(Street::lay(&net, &Plan::pair(method)), key_of(method, 0), chance)
+        });
+    }
+}
+
+#[test]
+fn random_bytes_of_any_length_get_nothing_for_the_same_time() {
+    with_every_method(|street, _, mut chance| async move {
+        let lengths = (0..=400).chain([1_000, 17_000, 66_000, 70_000, 200_000]);
+        let probes = lengths.map(|len| Probe::whole(format!("{len} bytes"), chance.bytes(len))).collect();
+        all_are_met_with_silence(&street.net, probes).await;
+        assert_eq!(street.target_dials(), 0);
+        street.empties(Duration::from_secs(1)).await;
+    });
+}
+
+#[test]
+fn a_bit_flipped_anywhere_in_a_request_gets_nothing_for_the_same_time() {
+    with_every_method(|street, key, mut chance| async move {
+        let len = request(&street.net, &key, &mut chance, 0).len();
+        let probes = (0..len).map(|at| {
+            let mut bytes = request(&street.net, &key, &mut chance, 0);
+            bytes[at] ^= 1 << chance.within(0..=7);
+            Probe::whole(format!("flipped at {at}"), bytes)
+        });
+        all_are_met_with_silence(&street.net, probes.collect()).await;
+        assert_eq!(street.target_dials(), 0);
+        street.empties(Duration::from_secs(1)).await;
+    });
+}
+
+#[test]
+fn wrong_keys_wrong_clocks_and_split_heads_get_nothing_for_the_same_time() {
+    with_every_method(|street, good, mut chance| async move {
+        let net = street.net.clone();
+        let wrong = key(good.method(), 99).unwrap();
+        let mut probes = vec![Probe::whole("a wrong key", request(&net, &wrong, &mut chance, 0))];
+        if good.method().generation() == Generation::Aead2022 {
+            for skew in [-31, 31, -3600, i64::from(i32::MAX)] {
+                probes.push(Probe::whole(format!("{skew} s off"), request(&net, &good, &mut chance, skew)));
+            }
+            for cut in 1..good.method().salt_len() + 27 {
+                let bytes = request(&net, &good, &mut chance, 0);
+                let pieces = vec![bytes[..cut].to_vec(), bytes[cut..].to_vec()];
+                probes.push(Probe { name: format!("cut at {cut}"), pieces, ends: false });
+            }
+        }
+        all_are_met_with_silence(&net, probes).await;
+        assert_eq!(street.target_dials(), 0);
+        street.empties(Duration::from_secs(1)).await;
+    });
+}
+
+#[test]
+fn heads_that_may_arrive_in_pieces_are_understood_in_pieces() {
+    with_every_method(|mut street, key, mut chance| async move {
+        let first = match key.method().generation() {
+            Generation::Aead => 1,
+            Generation::Aead2022 => key.method().salt_len() + 27,
+        };
+        let bytes = request(&street.net, &key, &mut chance, 0);
+        let client = Peer::new(street.net.dial(door(1)).await.unwrap());
+        client.say(&bytes[..first]).await.unwrap();
+        for byte in &bytes[first..] {
+            sleep(Duration::from_millis(1)).await;
+            client.say(&[*byte]).await.unwrap();
+        }
+        let target = timeout(Duration::from_secs(1), street.arrive()).await.unwrap();
+        assert_eq!(target.hear(18).await.unwrap(), b"GET / HTTP/1.0\r\n\r\n");
+    });
+}
+
+#[test]
+fn a_peer_that_ends_first_gets_an_end_at_once_wherever_it_was() {
+    with_every_method(|street, key, mut chance| async move {
+        let good = request(&street.net, &key, &mut chance, 0);
+        for len in 0..good.len() {
+            let bad = chance.bytes(len);
+            for bytes in [good[..len].to_vec(), bad] {
+                let probe = Probe { name: String::new(), pieces: vec![bytes], ends: true };
+                let answer = probe.ask(&street.net).await;
+                let nothing = Heard { bytes: Vec::new(), ending: Ending::End };
+                assert_eq!(answer.heard, nothing, "{len} bytes and an end");
+                assert!(answer.after < Duration::from_millis(30), "{len} bytes: {:?}", answer.after);
+            }
+        }
+        // Parts of a good request are known by their salt once its first sealed bytes were whole; none of them dialled.
+        assert_eq!(street.target_dials(), 0);
+        street.empties(Duration::from_secs(1)).await;
+    });
+}
+
+#[test]
+fn a_stranger_cannot_have_a_salt_remembered() {
+    with_every_method(|mut street, key, mut chance| async move {
+        let good = request(&street.net, &key, &mut chance, 0);
+        let mut copies = Vec::new();
+        for at in key.method().salt_len()..key.method().salt_len() + 18 {
+            let mut bytes = good.clone();
+            bytes[at] ^= 0x10;
+            copies.push(Probe::whole(format!("a copy touched at {at}"), bytes));
+        }
+        let strangers = tokio::spawn({
+            let net = street.net.clone();
+            async move { all_are_met_with_silence(&net, copies).await }
+        });
+        sleep(Duration::from_secs(1)).await;
+        let ends = is_served(&mut street, &good).await;
+        strangers.await.unwrap();
+        drop(ends);
+        street.empties(Duration::from_secs(1)).await;
+    });
+}
+
+#[test]
+fn what_was_once_good_is_not_good_again_as_long_as_its_clock_would_be() {
+    with_every_method(|mut street, key, mut chance| async move {
+        // The fastest clock that is let in stays good for a minute.
+        let good = request(&street.net, &key, &mut chance, 30);
+        let ends = is_served(&mut street, &good).await;
+        let mut asking = JoinSet::new();
+        for secs in [0, 1, 29, 30, 31, 59, 60, 61, 62, 90, 119, 120, 121, 122, 200] {
+            let (net, replay) = (street.net.clone(), Probe::whole(format!("{secs} s later"), good.clone()));
+            asking.spawn(async move {
+                sleep(Duration::from_secs(secs)).await;
+                all_are_met_with_silence(&net, vec![replay]).await;
+            });
+        }
+        while let Some(asked) = asking.join_next().await {
+            asked.unwrap();
+        }
+        assert_eq!(street.target_dials(), 1);
+        drop(ends);
+        street.empties(Duration::from_secs(1)).await;
+    });
+}
+
+#[test]
+fn either_direction_of_a_captured_session_sent_again_gets_nothing() {
+    with_every_method(|mut street, _, _| async move {
+        street.net.record();
+        let client = street.enter().await;
+        assert_eq!(client.ask_socks5(&Street::target(), b"question").await.unwrap(), 0);
+        let target = street.arrive().await;
+        assert_eq!(target.hear(8).await.unwrap(), b"question");
+        target.say(b"answer").await.unwrap();
+        assert_eq!(client.hear(6).await.unwrap(), b"answer");
+        let captured = street.net.records().remove(1);
+        let probes = vec![
+            Probe::whole("the request again", captured.uplink.concat()),
+            Probe::whole("the answer as a request", captured.downlink.concat()),
+        ];
+        all_are_met_with_silence(&street.net, probes).await;
+        assert_eq!(street.target_dials(), 1);
+        drop((client, target));
+        street.empties(Duration::from_secs(1)).await;
+    });
+}
+
+#[test]
+fn a_good_client_is_served_beside_a_flood_of_strangers() {
+    with_every_method(|mut street, key, mut chance| async move {
+        let mut strangers = JoinSet::new();
+        for number in 0..500 {
+            let (net, bytes) = (street.net.clone(), chance.bytes(50 + number % 300));
+            strangers.spawn(async move { Probe::whole("flood", bytes).ask(&net).await });
+        }
+        sleep(Duration::from_millis(100)).await;
+        let good = request(&street.net, &key, &mut chance, 0);
+        let (client, target) = is_served(&mut street, &good).await;
+        target.say(b"answer").await.unwrap();
+        assert!(!client.hear_some(1000).await.unwrap().is_empty());
+        assert_eq!(street.house.sessions(), 501);
+        drop((client, target));
+        assert_eq!(strangers.join_all().await.len(), 500);
+        street.empties(Duration::from_secs(1)).await;
+    });
+}
+
+#[test]
+fn strangers_beyond_the_bound_are_reset_at_once_and_the_bound_opens_again() {
+    one_seed(1, |net, mut chance| async move {
+        let method = Method::Blake3Aes256Gcm;
+        let mut street = Street::lay(&net, &Plan::pair(method));
+        let mut endured = JoinSet::new();
+        for _ in 0..ENDURED_PEERS_MAX {
+            let (net, bytes) = (net.clone(), chance.bytes(100));
+            endured.spawn(async move { Probe::whole("endured", bytes).ask(&net).await });
+        }
+        sleep(Duration::from_secs(1)).await;
+        let one_more = Probe::whole("one more", chance.bytes(100));
+        let answer = one_more.ask(&net).await;
+        assert_eq!(answer.heard, Heard { bytes: Vec::new(), ending: Ending::Reset });
+        assert!(answer.after < Duration::from_millis(30), "{:?}", answer.after);
+        drop(is_served(&mut street, &request(&net, &key_of(method, 0), &mut chance, 0)).await);
+        for answer in endured.join_all().await {
+            assert_is_at(answer.after, HANDSHAKE_SECS_MAX, "endured");
+        }
+        all_are_met_with_silence(&net, vec![one_more]).await;
+        street.empties(Duration::from_secs(1)).await;
+    });
+}
