@@ -20,8 +20,8 @@ pub struct Link {
 pub struct Manners {
     /// Bytes that are accepted before the reader has taken any.
     pub capacity_bytes: usize,
-    /// The most that one write is accepted or one read is given of, a random part each time.
-    pub part_bytes_max: usize,
+    /// The most that one write is accepted or one read is given of, a random part each time; none is all there is.
+    pub part_bytes_max: Option<usize>,
     /// Whether the first write, as far as it fits, arrives as one read, as SIP022 asks of a transport.
     pub whole_start: bool,
     /// The longest that a write is under way.
@@ -86,7 +86,7 @@ impl Manners {
     pub fn plain() -> Self {
         Self {
             capacity_bytes: 64 * 1024,
-            part_bytes_max: usize::MAX,
+            part_bytes_max: None,
             whole_start: false,
             delay_max: Duration::ZERO,
             false_readiness_one_in: 0,
@@ -98,9 +98,9 @@ impl Manners {
     pub fn random(chance: &mut Chance) -> Self {
         let capacity_bytes = chance.uneven_length(ANSWER_BYTES..=512 * 1024);
         let part_bytes_max = match chance.within(0..=2) {
-            0 => usize::MAX,
-            1 => capacity_bytes.div_ceil(8),
-            _ => chance.uneven_length(1..=100_000).max(capacity_bytes / 200),
+            0 => None,
+            1 => Some(capacity_bytes.div_ceil(8)),
+            _ => Some(chance.uneven_length(1..=100_000).max(capacity_bytes / 200)),
         };
         Self {
             capacity_bytes,

@@ -137,8 +137,7 @@ impl Wire {
             self.inward(end).reader.stalled_until = Some(until);
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let part_max = self.inward(end).manners.part_bytes_max.min(room);
-        let part = self.chance.length(1..=part_max);
+        let part = self.part(end.other(), room);
         let pipe = self.inward(end);
         if pipe.deliver(part, room, bytes) {
             pipe.writer.wake();
@@ -180,8 +179,7 @@ impl Wire {
         if self.fail_if_due(end) {
             return self.write(end, total, pieces);
         }
-        let part_max = self.manners_of(end).part_bytes_max.min(total);
-        let part = self.chance.length(1..=part_max);
+        let part = self.part(end, total);
         let delay = self.delay(end);
         let pipe = self.outward(end);
         let count = pipe.admitted(part, total);
@@ -214,9 +212,9 @@ impl Wire {
     /// This end goes, and the other one is told by a reset.
     pub(crate) fn abort(&mut self, end: End) {
         self.inward(end).outlet = Outlet::Gone;
-        // What is still under way may or may not overtake the reset.
+        // What has arrived can be read; what is under way may be overtaken by the reset.
         if self.chance.one_in(2) {
-            self.outward(end).clear();
+            self.outward(end).lose_what_is_under_way();
         }
         *self.health(end) = Health::Told;
         self.learn_of_reset(end.other());
@@ -284,6 +282,14 @@ impl Wire {
     fn stall(&mut self, one_in: u64) -> Option<Instant> {
         let stalls = self.chance.one_in(one_in);
         stalls.then(|| Instant::now() + Duration::from_millis(self.chance.within(0..=3)))
+    }
+
+    /// How much of `total` bytes the pipe that `end` writes to would move at once.
+    fn part(&mut self, end: End, total: usize) -> usize {
+        match self.manners_of(end).part_bytes_max {
+            None => total,
+            Some(max) => self.chance.length(1..=max.min(total)),
+        }
     }
 
     fn delay(&mut self, end: End) -> Duration {
@@ -394,6 +400,12 @@ impl Pipe {
             }
         }
         !bytes.is_empty()
+    }
+
+    fn lose_what_is_under_way(&mut self) {
+        let now = Instant::now();
+        self.segments.retain(|segment| segment.due <= now);
+        self.queued_bytes = self.segments.iter().map(|segment| segment.bytes.len() - segment.taken).sum();
     }
 
     fn clear(&mut self) {

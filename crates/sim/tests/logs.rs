@@ -1,0 +1,146 @@
+//! What sessions of every kind write to the log, and what they never do.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use umbra_proto::shadowsocks::key::encode_password;
+use umbra_proto::shadowsocks::{Method, Salt};
+use umbra_relay::net::Net;
+use umbra_sim::link::{Fault, FaultKind};
+use umbra_sim::net::{Absence, DIALLER, Name};
+use umbra_sim::peer::{Peer, shadowsocks_request};
+use umbra_sim::seed::one_seed;
+use umbra_sim::street::{Plan, Street, TARGET, door, key, key_of};
+
+/// Every event, as level and text with all fields.
+#[derive(Clone, Default)]
+struct Catcher(Arc<Mutex<Vec<(Level, String)>>>);
+
+struct Text(String);
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0 += &format!(" {}={value:?}", field.name());
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Catcher {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        self.0.lock().unwrap().push((*event.metadata().level(), text.0));
+    }
+}
+
+/// Sessions that go well and sessions that fail at every stage.
+async fn mixed_sessions(street: &mut Street, method: Method) {
+    let net = street.net.clone();
+    let name = Name { addresses: vec![TARGET.ip()], delay: Duration::ZERO };
+    net.name(NAME, name);
+    net.name(
+        "silent.example",
+        Name { addresses: vec!["203.0.113.1".parse().unwrap()], delay: Duration::ZERO },
+    );
+    net.absent("203.0.113.1:443".parse().unwrap(), Absence::Silent);
+    for (target, good) in [
+        (format!("{NAME}:443"), true),
+        (TARGET.to_string(), true),
+        ("unknown.example:443".into(), false),
+        ("silent.example:443".into(), false),
+        ("203.0.113.77:443".into(), false),
+    ] {
+        let client = street.enter().await;
+        assert_eq!(client.ask_socks5(&target.parse().unwrap(), PAYLOAD).await.unwrap(), 0);
+        if good {
+            let far = street.arrive().await;
+            far.hear(PAYLOAD.len()).await.unwrap();
+            far.say(PAYLOAD).await.unwrap();
+            client.hear(PAYLOAD.len()).await.unwrap();
+            far.reset();
+        }
+        client.hear_out().await;
+    }
+    // Strangers, a replay, a client of another protocol, and one that is silent.
+    let stranger = key(method, 99).unwrap();
+    let salt = Salt::new(method, [7; 32]);
+    for key in [&stranger, &key_of(method, 0), &key_of(method, 0)] {
+        let request = shadowsocks_request(key, salt, &Street::target(), net.unix_time(), PAYLOAD);
+        let peer = Peer::new(net.dial(door(1)).await.unwrap());
+        peer.say(&request).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(street.arrive().await.hear_out().await.bytes, PAYLOAD);
+    for words in
+        [&b"GET / HTTP/1.0\r\n\r\n"[..], b"\x05\x01\x00\x05\x03\x00\x01\x00\x00\x00\x00\x00\x00", b""]
+    {
+        let client = street.enter().await;
+        client.say(words).await.unwrap();
+        client.hear_out().await;
+    }
+}
+
+#[test]
+fn above_debug_nobody_is_named_but_who_did_not_know_the_key_and_no_level_has_secrets() {
+    for (seed, method) in (0..).zip(Method::ALL) {
+        let catcher = Catcher::default();
+        let subscriber = tracing_subscriber::registry().with(catcher.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            one_seed(seed, |net, _| async move {
+                let mut plan = Plan::pair(method);
+                let mut street = Street::lay(&net, &plan);
+                Box::pin(mixed_sessions(&mut street, method)).await;
+                street.empties(plan.idle_of_all()).await;
+                // And one whose sealed stream is damaged by a network that ends it.
+                plan.links[1].uplink.fault = Some(Fault { at_byte: 200, kind: FaultKind::ForgedEnd });
+                let street = Street::lay(&net, &plan);
+                let client = street.enter().await;
+                client.ask_socks5(&Street::target(), &[1; 500]).await.unwrap();
+                client.hear_out().await;
+            });
+        });
+        let lines = std::mem::take(&mut *catcher.0.lock().unwrap());
+        judge(method, &lines);
+    }
+}
+
+fn judge(method: Method, lines: &[(Level, String)]) {
+    let has = |part: &str| lines.iter().any(|(_, line)| line.contains(part));
+    assert!(
+        has("connecting") && has("session failed") && has("session ended"),
+        "the catcher catches: {lines:?}"
+    );
+    let ban = "can not parse header when handling connection from ";
+    let bans = lines.iter().filter(|(level, line)| *level == Level::ERROR && line.contains(ban)).count();
+    assert_eq!(bans, 2, "the wrong key and the replay, at ERROR");
+    let places = ["example", "203.0.113.", "198.51.100.", ":443"];
+    for (level, line) in lines.iter().filter(|(level, _)| *level <= Level::INFO) {
+        if let Some(source) = line.trim_end().strip_prefix(&format!(" message={ban}")) {
+            let (ip, port) = source.rsplit_once(':').unwrap();
+            assert_eq!((*level, ip), (Level::ERROR, DIALLER.to_string().as_str()), "the address comes last");
+            assert!(port.parse::<u16>().is_ok(), "{line}");
+            continue;
+        }
+        assert_ne!(*level, Level::ERROR, "{line}");
+        assert!(!places.iter().any(|place| line.contains(place)), "{level}: {line}");
+    }
+    let secret = vec![0; method.key_len()];
+    let secrets = [
+        encode_password(&secret).to_string(),
+        format!("{secret:?}"),
+        "payload".into(),
+        format!("{PAYLOAD:?}"),
+        format!("{:?}", &PAYLOAD[..4]).trim_matches(['[', ']']).into(),
+    ];
+    for (level, line) in lines {
+        assert!(!secrets.iter().any(|secret| line.contains(secret.as_str())), "{level}: {line}");
+    }
+}
+
+const NAME: &str = "target.example";
+const PAYLOAD: &[u8] = b"payload that is nobody's business";
