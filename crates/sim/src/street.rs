@@ -7,6 +7,7 @@ use std::time::Duration;
 use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::Method;
 use umbra_proto::shadowsocks::key::{Key, KeyError};
+use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_relay::config::{Inbound, Path, Protocol, Server, Tcp};
 
 use crate::house::House;
@@ -31,6 +32,8 @@ pub struct Plan {
     pub methods: Vec<Method>,
     /// The connections from the client to the first door, from there to the next, and so on to the target.
     pub links: Vec<Link>,
+    /// Whether sealed streams may begin in several reads.
+    pub heads: HeadReads,
     /// The idle time of every door.
     pub idle: Duration,
 }
@@ -39,12 +42,13 @@ impl Plan {
     /// A client and a server of ours with `method`, over plain connections.
     pub fn pair(method: Method) -> Self {
         let links = vec![Link::plain(), Link::plain().with_whole_start(), Link::plain()];
-        Self { methods: vec![method], links, idle: Duration::from_secs(300) }
+        Self { methods: vec![method], links, heads: HeadReads::One, idle: Duration::from_secs(300) }
     }
 
     /// A door that goes straight on, over plain connections.
     pub fn direct() -> Self {
-        Self { methods: Vec::new(), links: vec![Link::plain(); 2], idle: Duration::from_secs(300) }
+        let links = vec![Link::plain(); 2];
+        Self { methods: Vec::new(), links, heads: HeadReads::One, idle: Duration::from_secs(300) }
     }
 
     /// The idle times of all doors, one after the other.
@@ -68,13 +72,20 @@ impl Street {
         for (number, link) in plan.links[..=plan.methods.len()].iter().enumerate() {
             let protocol = match number.checked_sub(1) {
                 None => Protocol::Socks5,
-                Some(server) => Protocol::Shadowsocks(Arc::new(key_of(plan.methods[server], server))),
+                Some(server) => Protocol::Shadowsocks {
+                    key: Arc::new(key_of(plan.methods[server], server)),
+                    heads: plan.heads,
+                },
             };
             let path = match plan.methods.get(number) {
                 None => Path::Direct,
                 Some(method) => {
                     let address = Address::Ip(door(number + 1));
-                    Path::Shadowsocks(Arc::new([Server { address, key: key_of(*method, number) }]))
+                    Path::Shadowsocks(Arc::new([Server {
+                        address,
+                        key: key_of(*method, number),
+                        heads: plan.heads,
+                    }]))
                 }
             };
             let tcp = Tcp { no_delay: true, fast_open: false };

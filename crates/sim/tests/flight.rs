@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use umbra_proto::address::Address;
+use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::shadowsocks::{Generation, Method};
 use umbra_relay::config::{Inbound, Path, Protocol, Server, Tcp};
 use umbra_relay::limits::{ATTEMPT_DELAY, FIRST_FLIGHT};
@@ -50,7 +51,11 @@ fn a_silent_address_of_a_server_is_overtaken_and_a_refusing_server_is_followed_a
         let silent: IpAddr = Ipv4Addr::new(192, 0, 2, 99).into();
         net.absent(SocketAddr::new(silent, door(1).port()), Absence::Silent);
         net.name("server.example", Name { addresses: vec![silent, door(1).ip()], delay: Duration::ZERO });
-        let server = |text: &str| Server { address: text.parse().unwrap(), key: key_of(method, 0) };
+        let server = |text: &str| Server {
+            address: text.parse().unwrap(),
+            key: key_of(method, 0),
+            heads: HeadReads::One,
+        };
         let inbound = Inbound {
             listen: door(50),
             protocol: Protocol::Socks5,

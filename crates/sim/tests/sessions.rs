@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use umbra_proto::address::Address;
+use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::shadowsocks::{Generation, Method};
 use umbra_sim::link::{Fault, FaultKind, Link};
 use umbra_sim::net::Name;
@@ -93,16 +94,17 @@ fn words(speech: &Speech) -> Vec<u8> {
 fn plan(chance: &mut Chance) -> Plan {
     let servers = *chance.choose(&[0, 1, 1, 1, 2]);
     let methods: Vec<_> = (0..servers).map(|_| *chance.choose(&Method::ALL)).collect();
+    let heads = *chance.choose(&[HeadReads::One, HeadReads::Many]);
     let mut links = vec![Link::random(chance)];
     for method in &methods {
         let link = Link::random(chance);
-        links.push(match method.generation() {
-            Generation::Aead => link,
-            Generation::Aead2022 => link.with_whole_start(),
+        links.push(match (method.generation(), heads) {
+            (Generation::Aead, _) | (Generation::Aead2022, HeadReads::Many) => link,
+            (Generation::Aead2022, HeadReads::One) => link.with_whole_start(),
         });
     }
     links.push(Link::random(chance));
-    Plan { methods, links, idle: Duration::from_secs(3600) }
+    Plan { methods, links, heads, idle: Duration::from_secs(3600) }
 }
 
 fn script(chance: &mut Chance, net: &SimNet) -> Script {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use umbra_proto::shadowsocks::key::Key;
+use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::shadowsocks::{Generation, Method, Salt, UnixTime};
 use umbra_relay::limits::{ENDURED_PEERS_MAX, HANDSHAKE_SECS_MAX};
 use umbra_relay::net::Net;
@@ -151,21 +152,44 @@ fn wrong_keys_wrong_clocks_and_split_heads_get_nothing_for_the_same_time() {
 
 #[test]
 fn heads_that_may_arrive_in_pieces_are_understood_in_pieces() {
-    with_every_method(|mut street, key, mut chance| async move {
-        let first = match key.method().generation() {
-            Generation::Aead => 1,
-            Generation::Aead2022 => key.method().salt_len() + 27,
-        };
-        let bytes = request(&street.net, &key, &mut chance, 0);
-        let client = Peer::new(street.net.dial(door(1)).await.unwrap());
-        client.say(&bytes[..first]).await.unwrap();
-        for byte in &bytes[first..] {
-            sleep(Duration::from_millis(1)).await;
-            client.say(&[*byte]).await.unwrap();
-        }
-        let target = timeout(Duration::from_secs(1), street.arrive()).await.unwrap();
-        assert_eq!(target.hear(18).await.unwrap(), b"GET / HTTP/1.0\r\n\r\n");
-    });
+    for (method, heads) in Method::ALL.into_iter().flat_map(|method| [(method, ONE), (method, MANY)]) {
+        one_seed(1, |net, mut chance| async move {
+            let mut street = Street::lay(&net, &Plan { heads, ..Plan::pair(method) });
+            let first = match (method.generation(), heads) {
+                (Generation::Aead, _) | (Generation::Aead2022, MANY) => 1,
+                (Generation::Aead2022, ONE) => method.salt_len() + 27,
+            };
+            let bytes = request(&net, &key_of(method, 0), &mut chance, 0);
+            let client = Peer::new(net.dial(door(1)).await.unwrap());
+            client.say(&bytes[..first]).await.unwrap();
+            for byte in &bytes[first..] {
+                sleep(Duration::from_millis(1)).await;
+                client.say(&[*byte]).await.unwrap();
+            }
+            let target = timeout(Duration::from_secs(1), street.arrive()).await.unwrap();
+            assert_eq!(target.hear(18).await.unwrap(), b"GET / HTTP/1.0\r\n\r\n");
+        });
+    }
+}
+
+#[test]
+fn a_door_that_admits_heads_in_pieces_is_as_silent() {
+    for method in Method::ALL {
+        one_seed(1, |net, mut chance| async move {
+            let street = Street::lay(&net, &Plan { heads: MANY, ..Plan::pair(method) });
+            let lengths = (0..=120).chain([1_000, 70_000]);
+            let mut probes: Vec<_> =
+                lengths.map(|len| Probe::whole(format!("{len} bytes"), chance.bytes(len))).collect();
+            let wrong = request(&net, &key(method, 99).unwrap(), &mut chance, 0);
+            for cut in 1..wrong.len() {
+                let pieces = vec![wrong[..cut].to_vec(), wrong[cut..].to_vec()];
+                probes.push(Probe { name: format!("a wrong key, cut at {cut}"), pieces, ends: false });
+            }
+            all_are_met_with_silence(&net, probes).await;
+            assert_eq!(street.target_dials(), 0);
+            street.empties(Duration::from_secs(1)).await;
+        });
+    }
 }
 
 #[test]
@@ -298,3 +322,6 @@ fn strangers_beyond_the_bound_are_reset_at_once_and_the_bound_opens_again() {
         street.empties(Duration::from_secs(1)).await;
     });
 }
+
+const ONE: HeadReads = HeadReads::One;
+const MANY: HeadReads = HeadReads::Many;
