@@ -39,6 +39,7 @@ use tokio::sync::watch;
 
 use config::{Config, Protocol};
 pub use door::Door;
+use limits::{RESERVED_DESCRIPTORS, SESSION_DESCRIPTORS};
 use net::os::{self, OsNet};
 use worker::{Accepting, Worker};
 
@@ -79,9 +80,13 @@ impl Relay {
             .into_iter()
             .unzip();
         let seats: Arc<[_]> = seats.into();
+        // To each its share: a session of one door may be waiting for another door of this process.
+        let sessions_max = os::descriptors_max().saturating_sub(RESERVED_DESCRIPTORS)
+            / SESSION_DESCRIPTORS
+            / doors.len().max(1);
         let mut accepting: Vec<_> = doors
             .into_iter()
-            .map(|(door, listener)| Accepting { door, listener, seats: Arc::clone(&seats) })
+            .map(|(door, listener)| Accepting { door, listener, seats: Arc::clone(&seats), sessions_max })
             .collect();
         let (stop, stopped) = watch::channel(());
         let mut relay = Self { addresses, stop, workers: Vec::new() };

@@ -81,8 +81,17 @@ pub const UNSENT_BYTES_MAX: u32 = 256 * 1024;
 /// Connections waiting to be accepted (the reference's 1024 is the least).
 pub const BACKLOG: u32 = 4096;
 
-/// Pause of a door that got no descriptor or memory for the next connection.
+/// Pause of a door that has no descriptor or memory for the next connection.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Descriptors kept out of the sessions' share: standard streams, doors, the workers' own, name lookups, second attempts.
+pub const RESERVED_DESCRIPTORS: usize = 32;
+
+/// Descriptors of one session: its client's and its target's.
+pub const SESSION_DESCRIPTORS: usize = 2;
+
+/// A door that is short of descriptors or memory says so once in this time, however often it happens.
+pub const SHORTAGE_LINE_PERIOD: Duration = Duration::from_secs(60);
 
 /// A worker looks for memory to give back this long after sessions have ended.
 pub const TRIM_DELAY: Duration = Duration::from_secs(2);

@@ -3,6 +3,7 @@
 //! The first worker accepts and places each connection with the worker that has the fewest sessions; a session then stays
 //! there.
 
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -11,12 +12,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
 use crate::batch::trim_pool;
 use crate::door::Door;
-use crate::limits::{ACCEPT_PAUSE, RESOLVER_THREADS_MAX, TRIM_DELAY, TRIM_SESSIONS_MIN};
+use crate::limits::{
+    ACCEPT_PAUSE, RESOLVER_THREADS_MAX, SHORTAGE_LINE_PERIOD, TRIM_DELAY, TRIM_SESSIONS_MIN,
+};
 use crate::net::os::{self, OsNet, OsSocket, Watched};
 use crate::session;
 
@@ -88,6 +91,7 @@ pub(crate) struct Accepting {
     pub(crate) door: Arc<Door<OsNet>>,
     pub(crate) listener: TcpListener,
     pub(crate) seats: Arc<[Seat]>,
+    pub(crate) sessions_max: usize,
 }
 
 impl Accepting {
@@ -96,18 +100,19 @@ impl Accepting {
             Ok(listener) => listener,
             Err(error) => return warn!(%error, "a door cannot be watched"),
         };
-        let mut exhausted = false;
+        let mut shortage = Shortage::default();
         loop {
+            // Each session holds the door. One more must find a descriptor for its target too: else a crowd that comes at once
+            // takes all of them, and none of it is served.
+            if Arc::strong_count(&self.door) > self.sessions_max.max(1) {
+                shortage.tell(&"every descriptor is taken");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
             match listener.accept().await {
-                Ok((connection, source)) => {
-                    exhausted = false;
-                    place(&self.seats, &self.door, connection, source);
-                }
+                Ok((connection, source)) => place(&self.seats, &self.door, connection, source),
                 Err(error) if os::is_exhaustion(&error) => {
-                    if !exhausted {
-                        warn!(%error, "cannot accept for now; raise nofile if this stays");
-                    }
-                    exhausted = true;
+                    shortage.tell(&error);
                     sleep(ACCEPT_PAUSE).await;
                 }
                 // Linux reports a connection's own trouble here; the next one may be well. The pause keeps an error that
@@ -117,6 +122,19 @@ impl Accepting {
                     sleep(ACCEPT_PAUSE / 20).await;
                 }
             }
+        }
+    }
+}
+
+/// When a shortage was last told of: one that comes and goes with every session would fill the log.
+#[derive(Default)]
+struct Shortage(Option<Instant>);
+
+impl Shortage {
+    fn tell(&mut self, why: &dyn fmt::Display) {
+        if self.0.is_none_or(|told| told.elapsed() >= SHORTAGE_LINE_PERIOD) {
+            self.0 = Some(Instant::now());
+            warn!(%why, "cannot accept for now; raise nofile if this stays");
         }
     }
 }

@@ -206,6 +206,12 @@ fn accept(listener: &TcpListener) -> io::Result<(OwnedFd, SocketAddr)> {
     Ok((connection, source.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)))))
 }
 
+/// Descriptors that this process may hold open.
+pub(crate) fn descriptors_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+}
+
 /// Whether accepting failed for want of descriptors or memory, which passes, rather than for this one connection.
 pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS))

@@ -1,0 +1,5 @@
+//! The real program under attack: bad peers, cut lines, empty pockets, and the real kernel in between.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod descriptors;
+mod stage;
