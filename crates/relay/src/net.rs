@@ -30,8 +30,8 @@ pub trait Socket: Send + Sync + Unpin + 'static {
     /// Tells the peer that nothing more will come; the other direction goes on.
     fn shutdown_write(&self) -> io::Result<()>;
 
-    /// Ends both directions so that the peer sees a reset, not an orderly end.
-    fn reset(self);
+    /// Lets the peer see a reset, not an orderly end, when this is dropped or at once. Nothing else is done with it after this.
+    fn reset(&self);
 
     /// Tells the kernel that much will be written here: keep little of it unsent.
     fn expect_bulk(&self);

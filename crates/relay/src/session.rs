@@ -51,7 +51,10 @@ async fn establish<N: Net>(
         Err(_) => return Err(turn_away(door, client, source, Cause::Deadline, deadline, inbox).await),
     };
     debug!(target = %wish.target(), %source, "connecting");
-    let target = match reach(door, wish.target()).await {
+    let unanswered = Unfinished(&client);
+    let reached = reach(door, wish.target()).await;
+    unanswered.finish();
+    let target = match reached {
         Ok(target) => target,
         Err(failure) => {
             drop(inbox);
@@ -108,22 +111,39 @@ async fn turn_away<N: Net>(
 impl<S: Socket> Session<S> {
     async fn carry<N: Net>(&mut self, door: &Door<N>) -> Ended {
         let Self { client, target, uplink, downlink } = self;
-        pump(client, target, uplink, downlink, &NetClock(&door.net), door.inbound.idle).await
+        let ends = [Unfinished(client), Unfinished(target)];
+        let ended = pump(client, target, uplink, downlink, &NetClock(&door.net), door.inbound.idle).await;
+        if let Ended::Whole = ended {
+            ends.into_iter().for_each(Unfinished::finish);
+        }
+        ended
     }
 
     fn end<N: Net>(self, door: &Door<N>, ended: Ended) {
-        let Self { client, target, uplink, downlink } = self;
-        debug!(uplink = uplink.carried(), downlink = downlink.carried(), "session ended");
+        debug!(uplink = self.uplink.carried(), downlink = self.downlink.carried(), "session ended");
         let failure = match ended {
             Ended::Whole => return,
             Ended::Idle => Failure { stage: Stage::Relay, side: Side::Inbound, cause: Cause::Deadline },
             Ended::Uplink(error) => failure_of(error, Side::Inbound, Side::Outbound),
             Ended::Downlink(error) => failure_of(error, Side::Outbound, Side::Inbound),
         };
-        // Neither end may take what it has got for the whole.
-        client.reset();
-        target.reset();
         door.notices.failure(&failure);
+    }
+}
+
+/// An end that may not take what it has got for the whole: it is reset unless this is finished, also where the process ends in
+/// the middle of a session.
+struct Unfinished<'a, S: Socket>(&'a S);
+
+impl<S: Socket> Unfinished<'_, S> {
+    fn finish(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl<S: Socket> Drop for Unfinished<'_, S> {
+    fn drop(&mut self) {
+        self.0.reset();
     }
 }
 

@@ -101,7 +101,7 @@ impl Socket for SimSocket {
         self.wire().end(self.end)
     }
 
-    fn reset(self) {
+    fn reset(&self) {
         self.wire().abort(self.end);
     }
 

@@ -64,7 +64,7 @@ impl Socket for OsSocket {
         SockRef::from(&self.0).shutdown(std::net::Shutdown::Write)
     }
 
-    fn reset(self) {
+    fn reset(&self) {
         // Linger of zero turns the close into a reset; if it fails the peer gets an orderly end, which is all that is left.
         let _ = SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
     }

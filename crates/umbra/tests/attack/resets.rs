@@ -112,6 +112,22 @@ fn a_download_through_a_server_that_is_killed_ends_with_a_reset() {
     }
 }
 
+/// Where we are told to end we can say it: neither a target nor a client may take a part for the whole.
+#[test]
+fn a_transfer_through_an_end_that_is_told_to_end_ends_with_a_reset() {
+    for (side, up) in [("server", false), ("server", true), ("local", false), ("local", true)] {
+        let mut pair = Pair::start(METHODS[0]);
+        let (near, far) = session(&pair);
+        let (source, mut sink) = if up { (near, far) } else { (far, near) };
+        (&source).write_all(b"part").unwrap();
+        sink.read_exact(&mut [0; 4]).unwrap();
+        let ending = if side == "server" { &mut pair.server } else { &mut pair.local };
+        assert_eq!(ending.end().0, Some(0));
+        assert_eq!(read_to_end(&mut sink), (vec![], End::Reset), "{side} ends, the source is up: {up}");
+        drop(source);
+    }
+}
+
 #[test]
 fn resets_of_some_disturb_no_other_session() {
     let pair = Pair::start(METHODS[0]);
