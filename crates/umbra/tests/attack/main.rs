@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod descriptors;
+mod probing;
 mod resets;
+mod socks;
 mod stage;
 mod tampering;
