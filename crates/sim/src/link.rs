@@ -64,6 +64,15 @@ impl Link {
         Self { opening, uplink: Manners::random(chance), downlink: Manners::random(chance) }
     }
 
+    /// The same, but no place in it is narrow: bytes come by the thousand, and large buffers fill.
+    pub fn widened(mut self, chance: &mut Chance) -> Self {
+        for manners in [&mut self.uplink, &mut self.downlink] {
+            manners.capacity_bytes = chance.length(20_000..=700_000);
+            manners.part_bytes_max = manners.part_bytes_max.map(|_| chance.length(2_000..=400_000));
+        }
+        self
+    }
+
     /// The same, but the first write of either direction arrives in one piece.
     pub fn with_whole_start(mut self) -> Self {
         for manners in [&mut self.uplink, &mut self.downlink] {

@@ -48,9 +48,9 @@ struct Outcome {
 
 #[test]
 fn without_faults_everything_arrives_and_ends_pass_through() {
-    each_seed(200, |net, mut chance| async move {
+    each_seed(800, |net, mut chance| async move {
         let plan = plan(&mut chance);
-        let script = script(&mut chance, &net);
+        let script = script(&mut chance, &net, &plan);
         let mut street = Street::lay(&net, &plan);
         note(format!("{plan:#?} {script:?}"));
         let outcome = Box::pin(play(&mut street, &script)).await;
@@ -63,9 +63,9 @@ fn without_faults_everything_arrives_and_ends_pass_through() {
 
 #[test]
 fn after_a_fault_nobody_takes_a_part_for_the_whole() {
-    each_seed(400, |net, mut chance| async move {
+    each_seed(1_600, |net, mut chance| async move {
         let mut plan = plan(&mut chance);
-        let mut script = script(&mut chance, &net);
+        let mut script = script(&mut chance, &net, &plan);
         spoil(&mut chance, &mut plan, &mut script);
         let mut street = Street::lay(&net, &plan);
         note(format!("{plan:#?} {script:?}"));
@@ -95,19 +95,24 @@ fn plan(chance: &mut Chance) -> Plan {
     let servers = *chance.choose(&[0, 1, 1, 1, 2]);
     let methods: Vec<_> = (0..servers).map(|_| *chance.choose(&Method::ALL)).collect();
     let heads = *chance.choose(&[HeadReads::One, HeadReads::Many]);
-    let mut links = vec![Link::random(chance)];
-    for method in &methods {
+    let wide = chance.one_in(3);
+    let link = |chance: &mut Chance| {
         let link = Link::random(chance);
+        if wide { link.widened(chance) } else { link }
+    };
+    let mut links = vec![link(chance)];
+    for method in &methods {
+        let link = link(chance);
         links.push(match (method.generation(), heads) {
             (Generation::Aead, _) | (Generation::Aead2022, HeadReads::Many) => link,
             (Generation::Aead2022, HeadReads::One) => link.with_whole_start(),
         });
     }
-    links.push(Link::random(chance));
+    links.push(link(chance));
     Plan { methods, links, heads, idle: Duration::from_secs(3600) }
 }
 
-fn script(chance: &mut Chance, net: &SimNet) -> Script {
+fn script(chance: &mut Chance, net: &SimNet, plan: &Plan) -> Script {
     let target = match chance.within(0..=1) {
         0 => Address::Ip(TARGET),
         _ => {
@@ -120,16 +125,22 @@ fn script(chance: &mut Chance, net: &SimNet) -> Script {
     let request = socks5_request(&target);
     Script {
         request: cut(chance, &request),
-        uplink: speech(chance),
-        downlink: speech(chance),
+        uplink: speech(chance, plan),
+        downlink: speech(chance, plan),
         order: *chance.choose(&order),
     }
 }
 
-fn speech(chance: &mut Chance) -> Speech {
+fn speech(chance: &mut Chance, plan: &Plan) -> Speech {
+    let manners = plan.links.iter().flat_map(|link| [&link.uplink, &link.downlink]);
+    let steps =
+        manners.map(|manners| manners.part_bytes_max.unwrap_or(usize::MAX).min(manners.capacity_bytes));
+    // Much through a narrow place takes long and shows nothing that less does not.
+    let most = (steps.min().unwrap_or(1) * 500).min(1_500_000);
     let len = match chance.within(0..=9) {
         0 => 0,
-        _ => chance.uneven_length(1..=200_000),
+        1 | 2 => most,
+        _ => chance.uneven_length(1..=most),
     };
     let bytes = chance.bytes(len);
     cut(chance, &bytes)
