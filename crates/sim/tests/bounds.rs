@@ -103,7 +103,30 @@ fn a_target_that_cannot_be_reached_is_told_truly_and_in_time() {
 }
 
 #[test]
-fn an_unreachable_server_is_told_as_well_and_the_next_one_is_tried() {
+fn behind_a_server_an_unreachable_target_is_a_reset_and_not_an_empty_answer() {
+    for method in Method::ALL {
+        one_seed(1, |net, _| async move {
+            net.absent("203.0.113.1:80".parse().unwrap(), Absence::Silent);
+            let street = Street::lay(&net, &Plan::pair(method));
+            let cases = [
+                ("203.0.113.1:80", CONNECT_SECS_MAX),
+                ("203.0.113.3:80", Duration::ZERO),
+                ("unknown.example:80", Duration::ZERO),
+            ];
+            for (target, moment) in cases {
+                let (client, began) = (street.enter().await, Instant::now());
+                assert_eq!(client.ask_socks5(&target.parse().unwrap(), b"early").await.unwrap(), 0);
+                assert_eq!(client.hear_out().await, Heard { bytes: Vec::new(), ending: Ending::Reset });
+                assert_is_at(began.elapsed(), moment);
+                drop(client);
+                street.empties(Duration::from_secs(1)).await;
+            }
+        });
+    }
+}
+
+#[test]
+fn an_unreachable_server_is_told_as_well() {
     one_seed(1, |net, _| async move {
         let street = Street::lay(&net, &Plan::pair(Method::Aes256Gcm));
         net.absent(door(1), Absence::Silent);
