@@ -1,6 +1,6 @@
 //! The door: `umbra local`, `server`, `up`, `key` and `check`.
 //!
-//! [`flags`] and [`file`] say what was said, [`resolve`] what will be done, `umbra_relay` does it.
+//! [`flags`] and [`mod@file`] say what was said, [`resolve`] what will be done, `umbra_relay` does it.
 #![forbid(unsafe_code)]
 
 mod file;
