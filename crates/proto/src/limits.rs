@@ -9,7 +9,7 @@ pub const ADDRESS_BYTES_MAX: usize = 1 + 1 + DOMAIN_NAME_BYTES_MAX + 2;
 /// SIP004: the two high bits of a record's length are reserved.
 pub const AEAD_PAYLOAD_BYTES_MAX: usize = 0x3fff;
 
-/// SIP022, 3.1.1: a record's length uses all 16 bits.
+/// SIP022, 3.1.2: a record's length uses all 16 bits.
 pub const AEAD_2022_PAYLOAD_BYTES_MAX: usize = 0xffff;
 
 /// SIP022, 3.1.3: more padding than this in a request gives nothing.

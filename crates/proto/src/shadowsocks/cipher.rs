@@ -16,7 +16,7 @@ use super::{Generation, Method, Salt};
 pub(crate) const TAG_BYTES: usize = 16;
 
 /// The AEAD of one direction of a stream: each use takes the next nonce, which counts from 0, little-endian, 12 bytes
-/// (SIP004; SIP022, 3.1.2).
+/// (SIP004; SIP022, 3.1.1).
 pub(crate) struct Cipher {
     key: LessSafeKey,
     uses: u64,
@@ -63,7 +63,7 @@ impl Cipher {
     }
 }
 
-/// Fills `subkey` with the key of the stream that begins with `salt` (SIP007; SIP022, 3.1.1).
+/// Fills `subkey` with the key of the stream that begins with `salt` (SIP007; SIP022, 2.2).
 fn derive(key: &Key, salt: &Salt, subkey: &mut [u8]) {
     match key.method().generation() {
         Generation::Aead => Hkdf::<Sha1>::new(Some(salt.as_bytes()), key.secret())
