@@ -2,8 +2,11 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod descriptors;
+mod endings;
+mod pressure;
 mod probing;
 mod resets;
+mod secrets;
 mod socks;
 mod stage;
 mod tampering;
