@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::limits::{
-    LARGE_BATCH_BYTES, LARGE_BATCHES_MAX, MEDIUM_BATCH_BYTES, POOLED_LARGE_MAX, POOLED_MEDIUM_MAX,
-    POOLED_SMALL_MAX, SMALL_BATCH_BYTES,
+    LARGE_BATCH_BYTES, LARGE_BATCHES_MAX, MEDIUM_BATCH_BYTES, MEDIUM_READ_BYTES, POOLED_LARGE_MAX,
+    POOLED_MEDIUM_MAX, POOLED_SMALL_MAX, SMALL_BATCH_BYTES,
 };
 
 /// How large a buffer is.
@@ -26,6 +26,14 @@ impl Size {
             Self::Small => SMALL_BATCH_BYTES,
             Self::Medium => MEDIUM_BATCH_BYTES,
             Self::Large => LARGE_BATCH_BYTES,
+        }
+    }
+
+    /// How much of it a read may fill.
+    fn reach(self) -> usize {
+        match self {
+            Self::Small | Self::Large => self.bytes(),
+            Self::Medium => MEDIUM_READ_BYTES,
         }
     }
 
@@ -59,6 +67,8 @@ pub(crate) struct Slab {
     size: Size,
     /// The whole buffer.
     pub(crate) bytes: Box<[u8]>,
+    /// How much of it a read may fill, unless one record needs more.
+    pub(crate) reach: usize,
     /// Where bytes lie that have arrived and are not yet opened or forwarded.
     pub(crate) arrived: Range<usize>,
     /// Pieces ready to be written, in order.
@@ -75,7 +85,7 @@ impl Batch {
 
     /// A buffer of exactly `len` bytes that is not pooled, for what fits no size.
     pub(crate) fn unpooled(len: usize) -> Self {
-        Self { slab: Some(Slab::new(Size::Small, len)) }
+        Self { slab: Some(Slab::new(Size::Small, len, len)) }
     }
 
     /// Moves what has arrived to the front, or to a larger buffer, so that at least `room` bytes fit from the first of them
@@ -102,9 +112,9 @@ impl Batch {
 }
 
 impl Slab {
-    fn new(size: Size, len: usize) -> Box<Self> {
+    fn new(size: Size, len: usize, reach: usize) -> Box<Self> {
         let bytes = vec![0; len].into_boxed_slice();
-        Box::new(Self { size, bytes, arrived: 0..0, ready: Vec::new(), next: 0 })
+        Box::new(Self { size, bytes, reach, arrived: 0..0, ready: Vec::new(), next: 0 })
     }
 
     /// The size it was taken as.
@@ -199,7 +209,7 @@ impl Pool {
         if size == Size::Large {
             self.large_in_use += 1;
         }
-        self.free[size as usize].pop().unwrap_or_else(|| Slab::new(size, size.bytes()))
+        self.free[size as usize].pop().unwrap_or_else(|| Slab::new(size, size.bytes(), size.reach()))
     }
 
     fn put(&mut self, mut slab: Box<Slab>) {

@@ -37,8 +37,16 @@ pub const ENDURED_PEERS_MAX: usize = 4096;
 /// A small buffer: one full record of SIP004 with everything that may come before it.
 pub const SMALL_BATCH_BYTES: usize = 16 * 1024 + BATCH_MARGIN_BYTES;
 
-/// A medium buffer: four records of SIP004 or one of SIP022, and no more than a blocked direction may hold.
+/// A medium buffer: room for the longest record of SIP022, which has to arrive whole.
 pub const MEDIUM_BATCH_BYTES: usize = 64 * 1024 + BATCH_MARGIN_BYTES;
+
+/// How much of a medium buffer a read may fill unless one record needs more, so that a blocked direction holds less than 64 KiB
+/// with all that belongs to it.
+pub const MEDIUM_READ_BYTES: usize = 48 * 1024 + BATCH_MARGIN_BYTES;
+
+/// Bytes that a direction has carried before it may hold a large buffer: more than the kernel takes for a reader that reads
+/// nothing, so that such a reader never comes to hold one.
+pub const LARGE_AFTER_BYTES: u64 = 8 * 1024 * 1024;
 
 /// A large buffer: where larger ones stop paying (measured: the knee is at 256 KiB).
 pub const LARGE_BATCH_BYTES: usize = 256 * 1024 + BATCH_MARGIN_BYTES;
@@ -51,8 +59,7 @@ pub const BATCH_MARGIN_BYTES: usize = 2560;
 /// short to be worth its tags.
 pub const RESEAL_BYTES: usize = 2048;
 
-/// Large buffers in use at a time on one worker, 16 MiB; flows beyond make do with medium ones, so that thousands of blocked
-/// peers cost 64 KiB each.
+/// Large buffers in use at a time on one worker, 16 MiB; flows beyond make do with medium ones.
 pub const LARGE_BATCHES_MAX: usize = 64;
 
 /// Free buffers that a worker keeps of each size: enough for what is in flight between two polls.

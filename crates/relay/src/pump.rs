@@ -18,8 +18,8 @@ use umbra_proto::wire::Input;
 
 use crate::batch::{Batch, Size};
 use crate::limits::{
-    BATCH_MARGIN_BYTES, BATCHES_PER_TURN, GATHERED_PAYLOAD_BYTES_MAX, IO_PIECES_MAX, RESEAL_BYTES,
-    SHORT_READS_MAX,
+    BATCH_MARGIN_BYTES, BATCHES_PER_TURN, GATHERED_PAYLOAD_BYTES_MAX, IO_PIECES_MAX, LARGE_AFTER_BYTES,
+    RESEAL_BYTES, SHORT_READS_MAX,
 };
 use crate::net::Socket;
 
@@ -236,15 +236,18 @@ impl Flow {
         if !batch.make_room(needed.max(size.bytes())) && !batch.make_room(needed) {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
-        read_behind(source, batch, spare)
+        let end = batch.reach.max(needed) - spare;
+        read_behind(source, batch, end)
     }
 
     /// Larger buffers while reads fill them, smaller ones when they have come short for a while. Says whether the flow has
-    /// just become a bulk one.
+    /// just outgrown the smallest.
     fn adapt(&mut self, read: &Read) -> bool {
         let before = self.size;
         if read.count == read.room {
-            self.size = before.larger();
+            if before == Size::Small || self.carried >= LARGE_AFTER_BYTES {
+                self.size = before.larger();
+            }
             self.short_reads = 0;
         } else if read.count >= before.smaller().bytes() {
             self.short_reads = 0;
@@ -255,7 +258,7 @@ impl Flow {
                 self.short_reads = 0;
             }
         }
-        before < Size::Large && self.size == Size::Large
+        before == Size::Small && self.size > Size::Small
     }
 
     /// Turns what has arrived, behind what a handshake has opened `early`, into pieces that are ready to leave.
@@ -315,10 +318,9 @@ fn shut_down<T: Socket>(sink: &T) -> Result<(), FlowError> {
     }
 }
 
-/// Reads behind what has arrived.
-fn read_behind<S: Socket>(source: &S, batch: &mut Batch, spare: usize) -> io::Result<Read> {
+/// Reads behind what has arrived, up to the buffer's `end`th byte.
+fn read_behind<S: Socket>(source: &S, batch: &mut Batch, end: usize) -> io::Result<Read> {
     let slab = &mut **batch;
-    let end = slab.bytes.len() - spare;
     let piece = &mut slab.bytes[slab.arrived.end..end];
     let room = piece.len();
     let count = source.try_read(&mut [IoSliceMut::new(piece)])?;
@@ -334,7 +336,7 @@ fn read_and_seal<S: Socket>(
     clock: &impl Clock,
 ) -> io::Result<Read> {
     let slab = &mut **batch;
-    let layout = Layout::of(sealer, slab.bytes.len());
+    let layout = Layout::of(sealer, slab.reach);
     let count = {
         let mut pieces: [IoSliceMut<'_>; IO_PIECES_MAX] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
         let mut rest = &mut slab.bytes[..];

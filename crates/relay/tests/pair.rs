@@ -288,10 +288,10 @@ fn nothing_is_lost_when_the_target_sends_much_and_closes_at_once() {
     let expected = sent.clone();
     let (address, far) = target(move |mut stream| stream.write_all(&sent).unwrap());
     let mut near = pair.connect(address);
-    far.join().unwrap();
     let mut got = Vec::new();
     near.read_to_end(&mut got).unwrap();
     assert!(got == expected);
+    far.join().unwrap();
     pair.stop();
 }
 
