@@ -493,12 +493,16 @@ pub(crate) async fn pump<S: Socket, T: Socket>(
     poll_fn(|cx| {
         let before = uplink.carried + downlink.carried;
         let up = uplink.poll(cx, client, target, clock, downlink.has_ended());
+        // A socket tells of a reset only once. The other direction would find an orderly end behind it, and pass that on.
+        if let Poll::Ready(Err(error)) = up {
+            return Poll::Ready(Ended::Uplink(error));
+        }
         let down = downlink.poll(cx, target, client, clock, uplink.has_ended());
-        match (up, down) {
-            (Poll::Ready(Err(error)), _) => return Poll::Ready(Ended::Uplink(error)),
-            (_, Poll::Ready(Err(error))) => return Poll::Ready(Ended::Downlink(error)),
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Ended::Whole),
-            (Poll::Ready(Ok(())) | Poll::Pending, Poll::Ready(Ok(())) | Poll::Pending) => {}
+        if let Poll::Ready(Err(error)) = down {
+            return Poll::Ready(Ended::Downlink(error));
+        }
+        if up.is_ready() && down.is_ready() {
+            return Poll::Ready(Ended::Whole);
         }
         if uplink.carried + downlink.carried != before {
             deadline = Instant::now() + idle;

@@ -41,3 +41,25 @@ fn a_false_readiness_does_not_keep_the_request_from_a_server_that_speaks_first()
         street.empties(Duration::from_secs(1)).await;
     });
 }
+
+#[test]
+fn a_reset_that_one_direction_is_told_of_is_no_orderly_end_to_the_other() {
+    for plan in [Plan::direct(), Plan::pair(Method::Aes256Gcm), Plan::pair(Method::Blake3Aes256Gcm)] {
+        let plan = &plan;
+        one_seed(12, |net, _| async move {
+            let mut street = Street::lay(&net, plan);
+            let client = street.enter().await;
+            assert_eq!(client.ask_socks5(&Street::target(), b"question").await.unwrap(), 0);
+            let target = street.arrive().await;
+            assert_eq!(target.hear(8).await.unwrap(), b"question");
+            target.say(b"half an ans").await.unwrap();
+            assert_eq!(client.hear(11).await.unwrap(), b"half an ans");
+            // The door finds both at once: words to pass on, and nobody to pass them to.
+            target.reset();
+            client.say(b"another question").await.unwrap();
+            assert_eq!(client.hear_out().await, Heard { bytes: Vec::new(), ending: Ending::Reset });
+            drop(client);
+            street.empties(Duration::from_secs(1)).await;
+        });
+    }
+}
