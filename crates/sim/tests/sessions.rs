@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::shadowsocks::{Generation, Method};
+use umbra_relay::limits::LARGE_AFTER_BYTES;
 use umbra_sim::link::{Fault, FaultKind, Link};
 use umbra_sim::net::Name;
 use umbra_sim::peer::{Ending, Heard, Peer, Speech, socks5_request};
@@ -73,6 +74,28 @@ fn after_a_fault_nobody_takes_a_part_for_the_whole() {
         judge("uplink", &outcome.uplink, &script.uplink);
         judge("downlink", &outcome.downlink, &script.downlink);
         street.empties(plan.idle_of_all() + Duration::from_secs(60)).await;
+    });
+}
+
+#[test]
+fn bulk_that_comes_to_fill_the_largest_buffers_arrives_whole() {
+    each_seed(24, |net, mut chance| async move {
+        let mut plan = plan(&mut chance);
+        for link in &mut plan.links {
+            *link = link.clone().widened(&mut chance);
+        }
+        let mut script = script(&mut chance, &net, &plan);
+        let bulk = usize::try_from(LARGE_AFTER_BYTES).unwrap() + chance.length(1..=3_000_000);
+        let bytes = chance.bytes(bulk);
+        script.uplink = cut(&mut chance, &bytes);
+        script.downlink = cut(&mut chance, &bytes);
+        let mut street = Street::lay(&net, &plan);
+        note(format!("{plan:#?} {script:?}"));
+        let outcome = Box::pin(play(&mut street, &script)).await;
+        for heard in [outcome.uplink, outcome.downlink] {
+            assert!(heard.ending == Ending::End && heard.bytes == bytes, "{heard:?}");
+        }
+        street.empties(Duration::from_secs(5)).await;
     });
 }
 
