@@ -21,9 +21,10 @@ pub const CLOCK_SKEW_SECS_MAX: u64 = 30;
 /// SIP022, 3.1.4: salts are remembered at least this long. Twice the permitted skew: a timestamp from the future stays good that long.
 pub const SALT_MEMORY_SECS: u64 = 60;
 
-/// Salts of one generation in the store of a SIP004 key, which has no clock to forget by: two generations at most, 8 MiB.
+/// Salts of one generation in the store of a SIP004 key, which has no clock to forget by: two generations at most, 8 MiB. A session
+/// takes two, its own and that of the answer.
 pub const AEAD_SALTS_MAX: usize = 100_000;
 
 /// Salts of one memory period of a SIP022 key. Only holders of the key can add one; past it sessions are refused, since
-/// forgetting would let a replay in.
+/// forgetting would let a replay in. Two periods at most, 140 MiB.
 pub const AEAD_2022_SALTS_MAX: usize = 1_000_000;

@@ -7,7 +7,7 @@ use umbra_proto::shadowsocks::head::{Authentic, ExpectTarget, HeadError};
 use umbra_proto::shadowsocks::key::Key;
 use umbra_proto::shadowsocks::replay::SaltStore;
 use umbra_proto::shadowsocks::stream::HeadReads;
-use umbra_proto::shadowsocks::{Method, SALT_BYTES_MAX, Salt, UnixTime};
+use umbra_proto::shadowsocks::{Generation, Method, SALT_BYTES_MAX, Salt, UnixTime};
 
 use crate::config::{Inbound, Protocol};
 use crate::failure::Cause;
@@ -23,6 +23,7 @@ pub struct Door<N> {
     pub(crate) net: N,
     pub(crate) notices: Notices,
     pub(crate) speech: Speech,
+    pub(crate) sessions_max: usize,
     endured: AtomicUsize,
 }
 
@@ -54,8 +55,12 @@ impl ServerSide {
         head.admit(&mut self.salts.lock().unwrap_or_else(PoisonError::into_inner), now)
     }
 
-    /// Remembers a salt of ours, so that our own answer sent back to us is a replay (SIP004 has nothing else against it).
+    /// Remembers a salt of ours where nothing else shows that our own answer is sent back to us: SIP022 has a type byte for that.
     pub(crate) fn remember(&self, salt: Salt, now: UnixTime) {
+        match self.key.method().generation() {
+            Generation::Aead => {}
+            Generation::Aead2022 => return,
+        }
         // A fresh random salt that was already there, or no room for it, changes nothing for this session.
         let _ = self.salts.lock().unwrap_or_else(PoisonError::into_inner).insert(salt, now);
     }
@@ -68,7 +73,13 @@ impl<N: Net> Door<N> {
             Protocol::Socks5 => Speech::Socks5,
             Protocol::Shadowsocks { key, heads } => Speech::Shadowsocks(ServerSide::new(key, *heads)),
         };
-        Self { inbound, net, notices: Notices::default(), speech, endured: AtomicUsize::new(0) }
+        let notices = Notices::default();
+        Self { inbound, net, notices, speech, sessions_max: usize::MAX, endured: AtomicUsize::new(0) }
+    }
+
+    /// The same door for at most `sessions_max` sessions at a time, at least one.
+    pub(crate) fn with_sessions_max(self, sessions_max: usize) -> Self {
+        Self { sessions_max: sessions_max.max(1), ..self }
     }
 
     /// A fresh salt for what we send.
@@ -82,7 +93,8 @@ impl<N: Net> Door<N> {
     pub(crate) fn endure(&self) -> Option<Endured<'_>> {
         let taken = self.endured.fetch_add(1, Ordering::Relaxed);
         let place = Endured(&self.endured);
-        (taken < ENDURED_PEERS_MAX).then_some(place)
+        // Strangers may wait in half of the places at the most; the others are for those who know the key.
+        (taken < ENDURED_PEERS_MAX.min(self.sessions_max / 2)).then_some(place)
     }
 }
 

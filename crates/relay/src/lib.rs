@@ -32,6 +32,7 @@ mod worker;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
@@ -40,8 +41,8 @@ use tokio::sync::watch;
 use config::{Config, Protocol};
 pub use door::Door;
 use limits::{RESERVED_DESCRIPTORS, SESSION_DESCRIPTORS};
-use net::os::{self, OsNet};
-use worker::{Accepting, Worker};
+use net::os::{self, OsNet, Watched};
+use worker::{Accepting, Seat, Worker};
 
 /// A running relay: its doors are open and its workers serve.
 #[derive(Debug)]
@@ -63,31 +64,8 @@ pub struct StartError {
 impl Relay {
     /// Opens every door, then starts the workers.
     pub fn start(config: &Config) -> Result<Self, StartError> {
-        let mut addresses = Vec::new();
-        let mut doors = Vec::new();
-        for inbound in &config.inbounds {
-            let speak_first = matches!(inbound.protocol, Protocol::Socks5);
-            let opened = os::listen(inbound.listen, inbound.tcp, speak_first)
-                .and_then(|listener| Ok((listener.local_addr()?, listener)))
-                .map_err(|source| StartError { what: format!("listen on {}", inbound.listen), source })?;
-            addresses.push(opened.0);
-            doors.push((Arc::new(Door::new(inbound.clone(), OsNet)), opened.1));
-        }
-        let (workers, seats): (Vec<_>, Vec<_>) = (0..config.workers.get())
-            .map(|_| Worker::new())
-            .collect::<io::Result<Vec<_>>>()
-            .map_err(|source| StartError { what: "make a worker".into(), source })?
-            .into_iter()
-            .unzip();
-        let seats: Arc<[_]> = seats.into();
-        // To each its share: a session of one door may be waiting for another door of this process.
-        let sessions_max = os::descriptors_max().saturating_sub(RESERVED_DESCRIPTORS)
-            / SESSION_DESCRIPTORS
-            / doors.len().max(1);
-        let mut accepting: Vec<_> = doors
-            .into_iter()
-            .map(|(door, listener)| Accepting { door, listener, seats: Arc::clone(&seats), sessions_max })
-            .collect();
+        let (workers, seats) = hire(config.workers)?;
+        let (addresses, mut accepting) = open_doors(config, &workers, &seats)?;
         let (stop, stopped) = watch::channel(());
         let mut relay = Self { addresses, stop, workers: Vec::new() };
         for (index, worker) in workers.into_iter().enumerate() {
@@ -120,6 +98,37 @@ impl Relay {
             }
         }
     }
+}
+
+fn hire(count: NonZeroUsize) -> Result<(Vec<Worker>, Arc<[Seat]>), StartError> {
+    let hired = (0..count.get()).map(|_| Worker::new()).collect::<io::Result<Vec<_>>>();
+    let (workers, seats): (Vec<_>, Vec<_>) =
+        hired.map_err(|source| StartError { what: "make a worker".into(), source })?.into_iter().unzip();
+    Ok((workers, seats.into()))
+}
+
+/// Opens every door for the first worker to watch.
+fn open_doors(
+    config: &Config,
+    workers: &[Worker],
+    seats: &Arc<[Seat]>,
+) -> Result<(Vec<SocketAddr>, Vec<Accepting>), StartError> {
+    // To each its share: a session of one door may be waiting for another door of this process.
+    let sessions_max = os::descriptors_max().saturating_sub(RESERVED_DESCRIPTORS)
+        / SESSION_DESCRIPTORS
+        / config.inbounds.len().max(1);
+    let _context = workers.first().map(|worker| worker.runtime.enter());
+    let mut opened = (Vec::new(), Vec::new());
+    for inbound in &config.inbounds {
+        let speak_first = matches!(inbound.protocol, Protocol::Socks5);
+        let (address, listener) = os::listen(inbound.listen, inbound.tcp, speak_first)
+            .and_then(|listener| Ok((listener.local_addr()?, Watched::new(listener)?)))
+            .map_err(|source| StartError { what: format!("listen on {}", inbound.listen), source })?;
+        let door = Arc::new(Door::new(inbound.clone(), OsNet).with_sessions_max(sessions_max));
+        opened.0.push(address);
+        opened.1.push(Accepting { door, listener, seats: Arc::clone(seats) });
+    }
+    Ok(opened)
 }
 
 impl Drop for Relay {

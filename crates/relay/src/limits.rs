@@ -12,6 +12,9 @@ pub const RESOLVE_SECS_MAX: Duration = Duration::from_secs(10);
 /// One address that does not answer: three SYNs have been lost by then.
 pub const CONNECT_SECS_MAX: Duration = Duration::from_secs(10);
 
+/// All servers of a path together, lookups included.
+pub const REACH_SECS_MAX: Duration = Duration::from_secs(30);
+
 /// All addresses of one name together.
 pub const DIAL_SECS_MAX: Duration = Duration::from_secs(20);
 
@@ -31,8 +34,12 @@ pub const REFUSAL_SECS_MAX: Duration = Duration::from_secs(2);
 /// Bytes read and thrown away from a peer whose head has failed; then its window closes.
 pub const DISCARDED_BYTES_MAX: usize = 64 * 1024;
 
-/// Failed peers of one door that are kept waiting at a time; one more is reset at once.
+/// Failed peers of one door that are kept waiting at a time, where descriptors for twice as many sessions are to be had; one more is
+/// reset at once.
 pub const ENDURED_PEERS_MAX: usize = 4096;
+
+/// How long the kernel keeps a connection of a door whose clients speak first to itself; then it is accepted all the same.
+pub const ACCEPT_LATE_SECS: Duration = Duration::from_secs(3);
 
 /// A small buffer: one full record of SIP004 with everything that may come before it.
 pub const SMALL_BATCH_BYTES: usize = 16 * 1024 + BATCH_MARGIN_BYTES;
@@ -103,8 +110,9 @@ pub const SHORTAGE_LINE_PERIOD: Duration = Duration::from_secs(60);
 /// A worker looks for memory to give back this long after sessions have ended.
 pub const TRIM_DELAY: Duration = Duration::from_secs(2);
 
-/// Threads per worker that wait for the system's resolver.
-pub const RESOLVER_THREADS_MAX: usize = 16;
+/// Threads per worker that wait for the system's resolver. A lookup that we have given up goes on in its thread for as long as
+/// the system likes, so there are more than a few.
+pub const RESOLVER_THREADS_MAX: usize = 128;
 
 /// Lines about failed heads from one source per minute: enough for tools that ban at the third.
 pub const BAN_LINES_PER_MINUTE: u32 = 10;
@@ -112,7 +120,7 @@ pub const BAN_LINES_PER_MINUTE: u32 = 10;
 /// Sources that such lines are counted for at a time.
 pub const BAN_SOURCES_MAX: usize = 4096;
 
-/// Lines about failed sessions per second and worker.
+/// Lines about failed sessions per second and door.
 pub const FAILURE_LINES_PER_SECOND: u32 = 20;
 
 /// Sessions that must have gone before their memory is worth a walk through the heap.

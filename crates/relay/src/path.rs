@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use tokio::time::timeout;
 use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::stream::{Opener, Sealer};
 
@@ -9,6 +10,7 @@ use crate::config::{Path, Server};
 use crate::dial::{dial, is_refusal};
 use crate::door::Door;
 use crate::failure::{Cause, Failure, Stage};
+use crate::limits::REACH_SECS_MAX;
 use crate::net::{Net, Socket};
 use crate::pump::{Reader, Writer};
 
@@ -39,7 +41,12 @@ pub(crate) async fn reach<N: Net>(
             let socket = dial(&door.net, target, door.inbound.tcp).await?;
             Ok(TargetSide { socket, reader: Reader::Plain, writer: Writer::Plain })
         }
-        Path::Shadowsocks(servers) => through_first(door, servers, target).await,
+        Path::Shadowsocks(servers) => {
+            match timeout(REACH_SECS_MAX, through_first(door, servers, target)).await {
+                Ok(reached) => reached,
+                Err(_) => Err(Failure::outbound(Stage::Connect, Cause::Deadline)),
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -89,27 +89,22 @@ impl Worker {
 /// A listening door with the seats of all workers.
 pub(crate) struct Accepting {
     pub(crate) door: Arc<Door<OsNet>>,
-    pub(crate) listener: TcpListener,
+    pub(crate) listener: Watched,
     pub(crate) seats: Arc<[Seat]>,
-    pub(crate) sessions_max: usize,
 }
 
 impl Accepting {
     async fn run(self) {
-        let listener = match Watched::new(self.listener) {
-            Ok(listener) => listener,
-            Err(error) => return warn!(%error, "a door cannot be watched"),
-        };
         let mut shortage = Shortage::default();
         loop {
             // Each session holds the door. One more must find a descriptor for its target too: else a crowd that comes at once
             // takes all of them, and none of it is served.
-            if Arc::strong_count(&self.door) > self.sessions_max.max(1) {
+            if Arc::strong_count(&self.door) > self.door.sessions_max {
                 shortage.tell(&"every descriptor is taken");
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
-            match listener.accept().await {
+            match self.listener.accept().await {
                 Ok((connection, source)) => place(&self.seats, &self.door, connection, source),
                 Err(error) if os::is_exhaustion(&error) => {
                     shortage.tell(&error);

@@ -351,7 +351,10 @@ pub(crate) const IGNORED: &[Foreign] = &[
     foreign("ipv6_first", "both address families are tried as RFC 8305 says"),
     foreign("prefer_ipv6", "both address families are tried as RFC 8305 says"),
     foreign("keep_alive", "not supported yet; the idle time ends dead sessions"),
-    foreign("reuse_port", "umbra shares its ports among its workers as it needs"),
+    foreign(
+        "reuse_port",
+        "no other process can share umbra's ports; its own workers share what one of them accepts",
+    ),
     foreign("mptcp", "multipath TCP is not supported yet; plain TCP is used"),
     foreign("udp_timeout", "datagrams are not carried yet"),
     foreign("udp_max_associations", "datagrams are not carried yet"),

@@ -17,7 +17,7 @@ use umbra_proto::shadowsocks::UnixTime;
 
 use super::{Net, Socket};
 use crate::config::Tcp;
-use crate::limits::{BACKLOG, HANDSHAKE_SECS_MAX, RANDOM_POOL_BYTES, UNSENT_BYTES_MAX};
+use crate::limits::{ACCEPT_LATE_SECS, BACKLOG, RANDOM_POOL_BYTES, UNSENT_BYTES_MAX};
 
 /// The kernel's network.
 #[derive(Clone, Copy, Debug)]
@@ -230,14 +230,14 @@ fn accept_fast(socket: &socket2::Socket) {
 
 #[cfg(target_os = "linux")]
 fn accept_late(socket: &socket2::Socket) {
-    let secs = libc::c_int::try_from(HANDSHAKE_SECS_MAX.as_secs()).unwrap_or(libc::c_int::MAX);
+    let secs = libc::c_int::try_from(ACCEPT_LATE_SECS.as_secs()).unwrap_or(libc::c_int::MAX);
     set_tcp_option(socket, libc::TCP_DEFER_ACCEPT, secs);
 }
 
 #[cfg(not(target_os = "linux"))]
 fn accept_late(_: &socket2::Socket) {
     // Elsewhere a connection is accepted when it is made.
-    let _ = HANDSHAKE_SECS_MAX;
+    let _ = ACCEPT_LATE_SECS;
 }
 
 #[cfg(not(target_os = "linux"))]
