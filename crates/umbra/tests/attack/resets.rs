@@ -5,7 +5,8 @@ use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 
 use crate::stage::{
-    End, METHODS, Pair, accept, eventually, greeting, listener, pattern, read_to_end, reset, target,
+    End, METHODS, Pair, accept, eventually, greeting, listener, pattern, read_to_end, reset, silent_listener,
+    target,
 };
 
 #[test]
@@ -126,6 +127,18 @@ fn a_transfer_through_an_end_that_is_told_to_end_ends_with_a_reset() {
         assert_eq!(read_to_end(&mut sink), (vec![], End::Reset), "{side} ends, the source is up: {up}");
         drop(source);
     }
+}
+
+/// Nor is a target that was never reached one that had nothing to say.
+#[test]
+fn a_dial_that_the_servers_end_breaks_off_ends_with_a_reset() {
+    let mut pair = Pair::with(METHODS[0], &[], &["-vv"]);
+    let (silent, _waiting) = silent_listener();
+    let mut near = pair.open(silent.local_addr().unwrap());
+    near.write_all(b"question").unwrap();
+    pair.server.wait_for_line("connecting");
+    assert_eq!(pair.server.end().0, Some(0));
+    assert_eq!(read_to_end(&mut near), (vec![], End::Reset));
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! Bad manners at the SOCKS5 door.
 
 use std::io::Write as _;
-use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::net::{Shutdown, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::stage::{
     Chance, End, METHODS, Pair, Umbra, accept, connect, echo, eventually, greeting, listener, pattern,
-    read_to_end, reset,
+    read_to_end, reset, silent_listener,
 };
 
 /// Sends `bytes` and ends; gives all that comes back.
@@ -182,25 +182,11 @@ fn a_server_that_cannot_be_reached_is_told_as_such() {
     ]);
     assert_eq!(told(no_name.address, &said), (refusal(4), End::Orderly));
 
-    // A listener whose queue is full answers no SYN.
-    let (full, _waiting) = listener_that_answers_no_one();
+    let (full, _waiting) = silent_listener();
     let silent = Umbra::local(METHODS[0], full.local_addr().unwrap(), &[]);
     let started = Instant::now();
     assert_eq!(told(silent.address, &said), (refusal(4), End::Orderly));
     assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
-}
-
-fn listener_that_answers_no_one() -> (TcpListener, Vec<std::net::TcpStream>) {
-    use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-    bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-    listen(&socket, 0).unwrap();
-    let listener = TcpListener::from(socket);
-    let address = listener.local_addr().unwrap();
-    let waiting =
-        (0..8).map_while(|_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok());
-    let waiting = waiting.collect();
-    (listener, waiting)
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::set_socket_linger;
+use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 pub(crate) const METHODS: [&str; 2] = ["aes-256-gcm", "2022-blake3-aes-256-gcm"];
@@ -261,6 +262,18 @@ pub(crate) fn target(script: impl Fn(TcpStream) + Send + Sync + 'static) -> Sock
 /// A target that is served by the test itself.
 pub(crate) fn listener() -> TcpListener {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()
+}
+
+/// A listener whose queue is full, so that it answers no one, with what fills it.
+pub(crate) fn silent_listener() -> (TcpListener, Vec<TcpStream>) {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    listen(&socket, 0).unwrap();
+    let listener = TcpListener::from(socket);
+    let address = listener.local_addr().unwrap();
+    let fill = || TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok();
+    let waiting = (0..8).map_while(|_| fill()).collect();
+    (listener, waiting)
 }
 
 pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
