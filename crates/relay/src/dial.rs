@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::Poll;
@@ -104,19 +103,11 @@ async fn race<T, F: Future<Output = Result<T, Cause>>>(
     .await
 }
 
-/// Whether another server may be tried after this failure: nothing has been promised or sent yet.
-pub(crate) fn is_refusal(cause: &Cause) -> bool {
-    match cause {
-        Cause::Io(error) => error.kind() != io::ErrorKind::OutOfMemory,
-        Cause::Deadline | Cause::NoAddress => true,
-        Cause::Truncated | Cause::TooLong | Cause::Socks(_) | Cause::Head(_) | Cause::Open(_) => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::cell::RefCell;
+    use std::io;
     use std::time::Duration;
 
     fn address(text: &str) -> SocketAddr {

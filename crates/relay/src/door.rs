@@ -93,7 +93,7 @@ impl<N: Net> Door<N> {
     pub(crate) fn endure(&self) -> Option<Endured<'_>> {
         let taken = self.endured.fetch_add(1, Ordering::Relaxed);
         let place = Endured(&self.endured);
-        // Strangers may wait in half of the places at the most; the others are for those who know the key.
+        // Peers whose head has failed wait in half of the places at the most.
         (taken < ENDURED_PEERS_MAX.min(self.sessions_max / 2)).then_some(place)
     }
 }

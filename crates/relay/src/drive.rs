@@ -36,6 +36,7 @@ impl Inbox {
     /// Waits for bytes with nothing in hand, then reads once.
     async fn read<S: Socket>(&mut self, socket: &S) -> io::Result<usize> {
         loop {
+            self.drop_spent();
             poll_fn(|cx| socket.poll_readable(cx)).await?;
             let batch = self.0.get_or_insert_with(|| Batch::take(Size::Small));
             let slab = &mut **batch;
@@ -45,13 +46,16 @@ impl Inbox {
                     slab.arrived.end += count;
                     return Ok(count);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if batch.is_spent() {
-                        self.0 = None;
-                    }
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Gives the buffer back if everything that arrived has been taken. Places in it that a machine has named are then gone.
+    pub(crate) fn drop_spent(&mut self) {
+        if self.0.as_ref().is_some_and(|batch| batch.is_spent()) {
+            self.0 = None;
         }
     }
 

@@ -70,6 +70,14 @@ impl Wish<'_> {
         }
     }
 
+    /// Whether payload that came with the wish lies opened in the inbox.
+    pub(crate) fn has_early(&self) -> bool {
+        match self {
+            Self::Socks5(_) => false,
+            Self::Shadowsocks { request, .. } => !request.early.is_empty(),
+        }
+    }
+
     /// Tells the client that the way stands, if its protocol has words for that.
     pub(crate) async fn accept<N: Net>(
         self,

@@ -40,7 +40,7 @@ use tokio::sync::watch;
 
 use config::{Config, Protocol};
 pub use door::Door;
-use limits::{RESERVED_DESCRIPTORS, SESSION_DESCRIPTORS};
+use limits::{RESERVED_DESCRIPTORS, SESSION_DESCRIPTORS, WORKER_DESCRIPTORS};
 use net::os::{self, OsNet, Watched};
 use worker::{Accepting, Seat, Worker};
 
@@ -114,9 +114,9 @@ fn open_doors(
     seats: &Arc<[Seat]>,
 ) -> Result<(Vec<SocketAddr>, Vec<Accepting>), StartError> {
     // To each its share: a session of one door may be waiting for another door of this process.
-    let sessions_max = os::descriptors_max().saturating_sub(RESERVED_DESCRIPTORS)
-        / SESSION_DESCRIPTORS
-        / config.inbounds.len().max(1);
+    let reserved = RESERVED_DESCRIPTORS + workers.len() * WORKER_DESCRIPTORS;
+    let sessions_max =
+        os::descriptors_max().saturating_sub(reserved) / SESSION_DESCRIPTORS / config.inbounds.len().max(1);
     let _context = workers.first().map(|worker| worker.runtime.enter());
     let mut opened = (Vec::new(), Vec::new());
     for inbound in &config.inbounds {

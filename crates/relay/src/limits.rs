@@ -21,7 +21,7 @@ pub const DIAL_SECS_MAX: Duration = Duration::from_secs(20);
 /// RFC 8305, section 5: the delay before the next address is tried beside the one under way.
 pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// Addresses of one name that are tried; more would not finish within the dial's deadline.
+/// Addresses of one name that are tried: within a few seconds each has had its turn, and no answer makes us dial without end.
 pub const ADDRESSES_MAX: usize = 16;
 
 /// How long a request's head waits, once or at most twice, for first payload to ride with it: a client on the same machine or
@@ -98,8 +98,11 @@ pub const BACKLOG: u32 = 4096;
 /// Pause of a door that has no descriptor or memory for the next connection.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Descriptors kept out of the sessions' share: standard streams, doors, the workers' own, name lookups, second attempts.
+/// Descriptors kept out of the sessions' share: standard streams, doors, name lookups, second attempts.
 pub const RESERVED_DESCRIPTORS: usize = 32;
+
+/// Descriptors that a worker needs for itself: its runtime's epoll, wake-up and signal pipe.
+pub const WORKER_DESCRIPTORS: usize = 4;
 
 /// Descriptors of one session: its client's and its target's.
 pub const SESSION_DESCRIPTORS: usize = 2;

@@ -29,33 +29,36 @@ struct Window {
 impl Notices {
     /// Tells that a session failed: stage, side and cause, and nobody's address.
     pub(crate) fn failure(&self, failure: &Failure) {
-        let mut window = lock(&self.failures);
-        let window = window.get_or_insert_with(Window::new);
-        if let Some(withheld) = window.admit(Duration::from_secs(1), FAILURE_LINES_PER_SECOND) {
-            let Failure { stage, side, cause } = failure;
-            if withheld > 0 {
-                info!(%stage, %side, %cause, withheld, "session failed");
-            } else {
-                info!(%stage, %side, %cause, "session failed");
-            }
+        let admitted = lock(&self.failures)
+            .get_or_insert_with(Window::new)
+            .admit(Duration::from_secs(1), FAILURE_LINES_PER_SECOND);
+        // Written after the lock is free: a log that stalls stalls one session only.
+        let Failure { stage, side, cause } = failure;
+        match admitted {
+            None => {}
+            Some(0) => info!(%stage, %side, %cause, "session failed"),
+            Some(withheld) => info!(%stage, %side, %cause, withheld, "session failed"),
         }
     }
 
     /// Names a source that did not know the key, in the words that autoban and fail2ban look for: the address is the last
     /// thing on the line.
     pub(crate) fn bad_head(&self, source: SocketAddr) {
+        let source = SocketAddr::new(source.ip().to_canonical(), source.port());
+        if self.admits_line_about(source.ip()) {
+            error!("can not parse header when handling connection from {source}");
+        }
+    }
+
+    fn admits_line_about(&self, source: IpAddr) -> bool {
         let mut sources = lock(&self.sources);
         if sources.len() >= BAN_SOURCES_MAX {
             sources.retain(|_, window| window.since.elapsed() < MINUTE);
         }
         if sources.len() >= BAN_SOURCES_MAX {
-            return;
+            return false;
         }
-        let window = sources.entry(source.ip().to_canonical()).or_insert_with(Window::new);
-        if window.admit(MINUTE, BAN_LINES_PER_MINUTE).is_some() {
-            let source = SocketAddr::new(source.ip().to_canonical(), source.port());
-            error!("can not parse header when handling connection from {source}");
-        }
+        sources.entry(source).or_insert_with(Window::new).admit(MINUTE, BAN_LINES_PER_MINUTE).is_some()
     }
 }
 

@@ -6,8 +6,8 @@ use tokio::time::timeout;
 use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::stream::{Opener, Sealer};
 
-use crate::config::{Path, Server};
-use crate::dial::{dial, is_refusal};
+use crate::config::{Path, Server, Tcp};
+use crate::dial::dial;
 use crate::door::Door;
 use crate::failure::{Cause, Failure, Stage};
 use crate::limits::REACH_SECS_MAX;
@@ -38,7 +38,9 @@ pub(crate) async fn reach<N: Net>(
 ) -> Result<TargetSide<N::Socket>, Failure> {
     match &door.inbound.path {
         Path::Direct => {
-            let socket = dial(&door.net, target, door.inbound.tcp).await?;
+            // Fast open would say "connected" before anything has been sent, and nothing is sent to a target that speaks first.
+            let tcp = Tcp { fast_open: false, ..door.inbound.tcp };
+            let socket = dial(&door.net, target, tcp).await?;
             Ok(TargetSide { socket, reader: Reader::Plain, writer: Writer::Plain })
         }
         Path::Shadowsocks(servers) => {
@@ -56,12 +58,14 @@ async fn through_first<N: Net>(
     servers: &[Server],
     target: &Address,
 ) -> Result<TargetSide<N::Socket>, Failure> {
+    // A request is always written first, so fast open is safe on the way to a server; but a dead one would count as reached, and
+    // the next would never be tried.
+    let tcp = Tcp { fast_open: door.inbound.tcp.fast_open && servers.len() == 1, ..door.inbound.tcp };
     let mut failure = Failure::outbound(Stage::Connect, Cause::NoAddress);
     for server in servers {
-        match dial(&door.net, &server.address, door.inbound.tcp).await {
+        match dial(&door.net, &server.address, tcp).await {
             Ok(socket) => return request(door, server, socket, target),
-            Err(refused) if is_refusal(&refused.cause) => failure = refused,
-            Err(other) => return Err(other),
+            Err(refused) => failure = refused,
         }
     }
     Err(failure)
@@ -77,4 +81,78 @@ fn request<N: Net>(
     let writer = Writer::Sealed(Sealer::request(&server.key, salt, target));
     let reader = Reader::Sealed(Opener::response(&server.key, salt, server.heads));
     Ok(TargetSide { socket, reader, writer })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use umbra_proto::shadowsocks::key::Key;
+    use umbra_proto::shadowsocks::{Method, UnixTime};
+
+    use crate::config::{Inbound, Protocol};
+    use crate::net::os::{OsNet, OsSocket};
+
+    /// A network on which every connection is refused, and which remembers how each was asked for.
+    #[derive(Default)]
+    struct Refusing(Mutex<Vec<Tcp>>);
+
+    impl Net for Refusing {
+        type Socket = OsSocket;
+
+        async fn connect(&self, _: SocketAddr, tcp: Tcp) -> io::Result<OsSocket> {
+            self.0.lock().unwrap().push(tcp);
+            Err(io::ErrorKind::ConnectionRefused.into())
+        }
+
+        async fn resolve(&self, _: &str, _: u16) -> io::Result<Vec<SocketAddr>> {
+            Ok(Vec::new())
+        }
+
+        fn unix_time(&self) -> UnixTime {
+            OsNet.unix_time()
+        }
+
+        fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
+            OsNet.fill_random(bytes)
+        }
+    }
+
+    /// Whether each dial of a path asks for fast open where the operator does.
+    async fn fast_opens(path: Path) -> Vec<bool> {
+        let inbound = Inbound {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            protocol: Protocol::Socks5,
+            path,
+            idle: Duration::from_secs(1),
+            tcp: Tcp { no_delay: true, fast_open: true },
+        };
+        let door = Door::new(inbound, Refusing::default());
+        let outcome = reach(&door, &"127.0.0.1:1".parse().unwrap()).await;
+        assert!(outcome.is_err_and(|failure| matches!(failure.cause, Cause::Io(_))));
+        door.net.0.lock().unwrap().iter().map(|tcp| tcp.fast_open).collect()
+    }
+
+    fn servers(count: u16) -> Path {
+        let server = |number| Server {
+            address: Address::from_host("127.0.0.1", number).unwrap(),
+            key: Key::from_password(Method::Aes256Gcm, "long enough").unwrap(),
+            heads: umbra_proto::shadowsocks::stream::HeadReads::One,
+        };
+        Path::Shadowsocks(Arc::from((1..=count).map(server).collect::<Vec<_>>()))
+    }
+
+    #[tokio::test]
+    async fn fast_open_is_for_a_lone_server_that_is_always_spoken_to_first() {
+        assert_eq!(fast_opens(Path::Direct).await, [false]);
+        assert_eq!(fast_opens(servers(1)).await, [true]);
+        assert_eq!(
+            fast_opens(servers(3)).await,
+            [false; 3],
+            "each is tried, and each has to say that it is there"
+        );
+    }
 }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
+use umbra_proto::shadowsocks::head::HeadError;
+use umbra_proto::shadowsocks::replay::SaltRefusal;
 
 use crate::door::{Door, NetClock};
 use crate::drive::Inbox;
@@ -51,6 +53,9 @@ async fn establish<N: Net>(
         Err(_) => return Err(turn_away(door, client, source, Cause::Deadline, deadline, inbox).await),
     };
     debug!(target = %wish.target(), %source, "connecting");
+    if !wish.has_early() {
+        inbox.drop_spent();
+    }
     let unanswered = Unfinished(&client);
     let reached = reach(door, wish.target()).await;
     unanswered.finish();
@@ -73,7 +78,9 @@ async fn establish<N: Net>(
     };
     let mut uplink = Flow::new(side.reader, target.writer, inbox.into_batch(), side.early);
     let downlink = Flow::new(target.reader, side.writer, None, 0..0);
+    let begun = [Unfinished(&client), Unfinished(&target.socket)];
     first_flight(door, &client, &mut uplink).await;
+    begun.into_iter().for_each(Unfinished::finish);
     Ok(Session { client, target: target.socket, uplink, downlink })
 }
 
@@ -101,8 +108,12 @@ async fn turn_away<N: Net>(
     inbox: Inbox,
 ) -> Failure {
     drop(inbox);
-    if let Cause::Head(_) = cause {
-        door.notices.bad_head(source);
+    match cause {
+        // Our own want of room is nobody's to be banned for.
+        Cause::Head(HeadError::Salt(SaltRefusal::Full)) => {}
+        Cause::Head(_) => door.notices.bad_head(source),
+        Cause::Io(_) | Cause::Deadline | Cause::Truncated | Cause::TooLong | Cause::NoAddress => {}
+        Cause::Socks(_) | Cause::Open(_) => {}
     }
     dismiss(door, client, &cause, deadline).await;
     Failure::handshake(cause)

@@ -136,7 +136,8 @@ impl Shortage {
 
 /// Gives a connection to the worker with the fewest sessions. The first seat is that of the calling worker.
 fn place(seats: &[Seat], door: &Arc<Door<OsNet>>, connection: OwnedFd, source: SocketAddr) {
-    let fewest = seats.iter().enumerate().min_by_key(|(_, seat)| seat.crowd.live.load(Ordering::Relaxed));
+    let manned = seats.iter().enumerate().filter(|(_, seat)| !seat.arrivals.is_closed());
+    let fewest = manned.min_by_key(|(_, seat)| seat.crowd.live.load(Ordering::Relaxed));
     let Some((index, seat)) = fewest else { return };
     let presence = Presence::enter(&seat.crowd);
     let arrival = Arrival { door: Arc::clone(door), connection, source, presence };

@@ -55,8 +55,13 @@ fn shadowsocks(key: Key) -> Protocol {
 }
 
 fn start(protocol: Protocol, path: Path) -> Relay {
-    let tcp = Tcp { no_delay: true, fast_open: false };
-    let listen = "127.0.0.1:0".parse().unwrap();
+    start_at("127.0.0.1:0", protocol, path)
+}
+
+/// With fast open asked for: it must change nothing but the number of packets.
+fn start_at(listen: &str, protocol: Protocol, path: Path) -> Relay {
+    let tcp = Tcp { no_delay: true, fast_open: true };
+    let listen = listen.parse().unwrap();
     let inbound = Inbound { listen, protocol, path, idle: Duration::from_secs(60), tcp };
     Relay::start(&Config { inbounds: vec![inbound], workers: NonZeroUsize::new(2).unwrap() }).unwrap()
 }
@@ -210,6 +215,29 @@ fn a_server_that_speaks_first_is_heard_without_a_wait() {
         assert_eq!(&far.join().unwrap(), b"quit");
         pair.stop();
     }
+}
+
+#[test]
+fn a_session_runs_over_ipv6_at_every_end() {
+    let listener = TcpListener::bind("[::1]:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = start_at("[::1]:0", shadowsocks(key(Method::Blake3Aes256Gcm, 1)), Path::Direct);
+    let path = Path::Shadowsocks(Arc::new([Server {
+        address: server.addresses()[0].into(),
+        key: key(Method::Blake3Aes256Gcm, 1),
+        heads: HeadReads::One,
+    }]));
+    let pair = Pair { client: start_at("[::1]:0", Protocol::Socks5, path), server };
+    let mut near = pair.connect(address);
+    near.write_all(b"six").unwrap();
+    let (mut far, source) = listener.accept().unwrap();
+    assert!(source.is_ipv6());
+    far.write_all(b"and four").unwrap();
+    let (mut up, mut down) = ([0; 3], [0; 8]);
+    far.read_exact(&mut up).unwrap();
+    near.read_exact(&mut down).unwrap();
+    assert_eq!((&up, &down), (b"six", b"and four"));
+    pair.stop();
 }
 
 #[test]

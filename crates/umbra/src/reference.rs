@@ -278,7 +278,9 @@ pub(crate) const SETTINGS: &[Setting] = &[
         kind: Kind::Switch,
         flag: flag(None, "fast-open", "", Reach::Both),
         default: "false",
-        help: "Carry the first payload in the SYN where the system allows it (RFC 7413).",
+        help: "Let clients carry their first payload in the SYN, and carry it so to a server, where the system allows it (RFC \
+               7413). A client then says that a way stands before its server has answered; with several servers it does not ask \
+               for it, and on the way to a target it is never used.",
     },
     Setting {
         id: Id::SegmentedHeads,

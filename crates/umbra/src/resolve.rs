@@ -124,8 +124,10 @@ fn client_inbounds(sources: Sources, common: &Common, report: &mut Report) -> Ve
                 "left aside: on a client, the timeout of locals[] or at the top of the file counts",
             );
         }
-        let (address, key) =
-            (client_server_address(settings, report), read_key(settings, NO_CLIENT_SECRET, report));
+        let (address, key) = (
+            client_server_address(settings, report),
+            read_key(settings, Role::Client, NO_CLIENT_SECRET, report),
+        );
         if let (Some(address), Some(key)) = (address, key) {
             paths.push(Server { address, key, heads: read_heads(settings) });
         }
@@ -171,7 +173,7 @@ fn server_door(settings: &Settings, common: &Common, report: &mut Report) -> Opt
     check_mode(settings, report);
     let place = place_of(settings, Id::Server, "server");
     let ip = listen_ip(settings.text(Id::Server), Ipv4Addr::UNSPECIFIED, report);
-    let key = read_key(settings, NO_SERVER_SECRET, report);
+    let key = read_key(settings, Role::Server, NO_SERVER_SECRET, report);
     let idle = common.idle_of(settings, report);
     let listen = SocketAddr::new(ip?, read_port(settings, Id::ServerPort, SERVER_PORT_DEFAULT));
     if listen.ip().is_loopback() {

@@ -3,13 +3,15 @@
 use umbra_proto::shadowsocks::key::{Key, KeyError};
 use umbra_proto::shadowsocks::{Generation, Method};
 
+use crate::flags::Role;
 use crate::raw::Settings;
 use crate::reference::{Id, nearest};
 use crate::report::Report;
 
 /// The key that `settings` describe; what keeps it from being one goes into `report`. `missing` says what to do when
-/// there is no password at all.
-pub(crate) fn read_key(settings: &Settings, missing: &str, report: &mut Report) -> Option<Key> {
+/// there is no password at all. A server, which whoever likes may knock at, does not start with a weak one; a client has to take
+/// what its server has.
+pub(crate) fn read_key(settings: &Settings, role: Role, missing: &str, report: &mut Report) -> Option<Key> {
     let method = match settings.text(Id::Method) {
         None => Some(Method::Chacha20IetfPoly1305),
         Some((name, place)) => match name.parse() {
@@ -32,25 +34,39 @@ pub(crate) fn read_key(settings: &Settings, missing: &str, report: &mut Report) 
         report.error(place, text);
         return None;
     }
-    read_password(method?, password, place, report)
-}
-
-fn read_password(method: Method, password: &str, place: &str, report: &mut Report) -> Option<Key> {
-    match Key::from_password(method, password) {
-        Ok(key) => {
-            if method.generation() == Generation::Aead && password.chars().count() < PASSWORD_CHARS_MIN {
-                let text = format!(
-                    "shorter than {PASSWORD_CHARS_MIN} characters, so it can be guessed; make one with: umbra key {method}"
-                );
-                report.warn(place, text);
-            }
-            Some(key)
-        }
+    let method = method?;
+    let key = match Key::from_password(method, password) {
+        Ok(key) => key,
         Err(error) => {
             report.error(place, explain_key(method, password, error));
+            return None;
+        }
+    };
+    match (explain_weakness(&key, password), role) {
+        (None, _) => Some(key),
+        (Some(text), Role::Client) => {
+            report.warn(place, text);
+            Some(key)
+        }
+        (Some(text), Role::Server) => {
+            report.error(place, text);
             None
         }
     }
+}
+
+fn explain_weakness(key: &Key, password: &str) -> Option<String> {
+    let method = key.method();
+    let weakness = match method.generation() {
+        Generation::Aead if password.chars().count() < PASSWORD_CHARS_MIN => {
+            format!("shorter than {PASSWORD_CHARS_MIN} characters, so it can be guessed")
+        }
+        Generation::Aead2022 if key.is_placeholder() => {
+            "the same byte throughout, so it can be guessed".into()
+        }
+        Generation::Aead | Generation::Aead2022 => return None,
+    };
+    Some(format!("{weakness}; make one with: umbra key {method}"))
 }
 
 fn explain_key(method: Method, password: &str, error: KeyError) -> String {
@@ -99,7 +115,7 @@ fn explain_method(name: &str) -> String {
 const PASSWORD_CHARS_MIN: usize = 8;
 
 /// Secrets of manuals, guides and published links; scanners try them first.
-const EXAMPLES: [&str; 22] = [
+const EXAMPLES: [&str; 24] = [
     "mypassword",
     "my-password",
     "my_password",
@@ -118,6 +134,8 @@ const EXAMPLES: [&str; 22] = [
     "foobar2",
     "test",
     "changeme",
+    "a long password",
+    "the key",
     "hello-kitty",
     "hello-world",
     "YctPZ6U7xPPcU+gp3u+0tx/tRizJN9K8y+uKlW2qjlI=",
@@ -138,12 +156,16 @@ mod tests {
     use zeroize::Zeroizing;
 
     fn judge(method: &str, password: &str) -> Report {
+        judge_for(Role::Client, method, password)
+    }
+
+    fn judge_for(role: Role, method: &str, password: &str) -> Report {
         let mut settings = Settings::new("servers[1]");
         for (id, key, text) in [(Id::Method, "method", method), (Id::Password, "password", password)] {
             settings.insert(id, settings.key_path(key), Value::Text(Zeroizing::new(text.into())));
         }
         let mut report = Report::default();
-        let key = read_key(&settings, "missing", &mut report);
+        let key = read_key(&settings, role, "missing", &mut report);
         assert_eq!(key.is_none(), !report.errors.is_empty());
         report
     }
@@ -183,6 +205,17 @@ mod tests {
         }
         assert_eq!(judge("aes-256-gcm", "7 chars").warnings.len(), 1);
         assert_eq!(judge("aes-256-gcm", "8 chars!").warnings, []);
+    }
+
+    #[test]
+    fn a_server_does_not_start_with_what_a_client_is_only_warned_of() {
+        let zeros = "AAAAAAAAAAAAAAAAAAAAAA==";
+        for (method, weak) in [("aes-256-gcm", "7 chars"), ("2022-blake3-aes-128-gcm", zeros)] {
+            let (client, server) = (judge(method, weak), judge_for(Role::Server, method, weak));
+            assert_eq!((client.warnings.len(), client.errors.len()), (1, 0), "{method}");
+            assert_eq!((server.warnings.len(), server.errors.len()), (0, 1), "{method}");
+            assert!(server.errors[0].to_string().contains("can be guessed; make one with: umbra key"));
+        }
     }
 
     #[test]

@@ -264,6 +264,11 @@ fn a_server_does_not_start_with_a_bad_key_or_method() {
         (&["-m", "rc4-md5", "-k", "long-enough"], "error: -m: rc4-md5 is insecure"),
         (&["-k", "mypassword"], "error: -k: an example"),
         (&["-k", ""], "error: -k: empty"),
+        (&["-m", "aes-256-gcm", "-k", "a"], "error: -k: shorter than 8 characters"),
+        (
+            &["-m", "2022-blake3-aes-128-gcm", "-k", "AAAAAAAAAAAAAAAAAAAAAA=="],
+            "error: -k: the same byte throughout",
+        ),
         (&[], "error: password: missing; make one with: umbra key"),
         (&["-t", "0", "-k", "long-enough"], "error: -t: 0 is no idle time"),
     ] {

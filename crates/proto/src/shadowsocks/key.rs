@@ -60,6 +60,11 @@ impl Key {
         self.method
     }
 
+    /// Whether every byte is the same: a placeholder that nobody drew at random.
+    pub fn is_placeholder(&self) -> bool {
+        self.secret().iter().all(|byte| *byte == self.bytes[0])
+    }
+
     /// The secret, 16 or 32 bytes.
     pub(crate) fn secret(&self) -> &[u8] {
         &self.bytes[..self.method.key_len()]
