@@ -1,7 +1,7 @@
 //! Our client and our server over real sockets: what goes in comes out, whatever the method and the manners of the ends.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -219,7 +219,13 @@ fn a_server_that_speaks_first_is_heard_without_a_wait() {
 
 #[test]
 fn a_session_runs_over_ipv6_at_every_end() {
-    let listener = TcpListener::bind("[::1]:0").unwrap();
+    let listener = match TcpListener::bind("[::1]:0") {
+        // Where nothing may be left out, this is a failure like any other.
+        Err(error) if std::env::var_os("CI").is_none() && error.kind() == ErrorKind::AddrNotAvailable => {
+            return eprintln!("not run: this machine has no IPv6");
+        }
+        bound => bound.unwrap(),
+    };
     let address = listener.local_addr().unwrap();
     let server = start_at("[::1]:0", shadowsocks(key(Method::Blake3Aes256Gcm, 1)), Path::Direct);
     let path = Path::Shadowsocks(Arc::new([Server {
