@@ -28,3 +28,12 @@ pub const AEAD_SALTS_MAX: usize = 100_000;
 /// Salts of one memory period of a SIP022 key. Only holders of the key can add one; past it sessions are refused, since
 /// forgetting would let a replay in. Two periods at most, 140 MiB.
 pub const AEAD_2022_SALTS_MAX: usize = 1_000_000;
+
+/// SIP023 names no number. Each server on the way takes one header of 16 bytes off, and nobody has more than a few in a row.
+pub const IDENTITY_KEYS_MAX: usize = 8;
+
+/// Users of a port that are found by trying their keys. A stranger's head costs one attempt for each.
+pub const TRIAL_KEYS_MAX: usize = 1024;
+
+/// Users of a port that say who they are: looked up at the same cost however many there are, so the bound is for memory, 10 MiB.
+pub const IDENTIFIED_USERS_MAX: usize = 65_536;

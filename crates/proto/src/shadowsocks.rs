@@ -3,11 +3,16 @@
 //! - [`key`]: a method's secret, and where it comes from.
 //! - [`head`]: how a server understands the start of a request, in either generation.
 //! - [`stream`]: the record layer of one direction, sealing and opening.
+//! - [`identity`]: how a client says whose it is (SIP023).
+//! - [`keyring`]: the secrets of a server's port, and who holds them.
 //! - [`replay`]: which salts have been seen.
 
 pub(crate) mod cipher;
 pub mod head;
+pub mod identity;
 pub mod key;
+#[expect(dead_code, reason = "heads are not yet read with it")]
+pub mod keyring;
 pub mod replay;
 pub mod stream;
 
