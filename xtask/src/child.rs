@@ -18,16 +18,33 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
 
 /// A program and what to give it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Program {
-    /// The name used in messages.
-    pub(crate) name: String,
-    /// The executable.
-    pub(crate) path: PathBuf,
-    /// Its arguments.
-    pub(crate) args: Vec<String>,
+    name: String,
+    path: PathBuf,
+    args: Vec<String>,
+    folder: Option<TempDir>,
+}
+
+impl Program {
+    /// `path` with `args`, called `name` in messages.
+    pub(crate) fn new(name: String, path: PathBuf, args: Vec<String>) -> Self {
+        Self { name, path, args, folder: None }
+    }
+
+    /// One more argument: the path of a file with this configuration, which is there while the program runs.
+    pub(crate) fn with_config(mut self, config: &Value) -> Result<Self> {
+        let folder = tempfile::tempdir().context("a folder for a configuration")?;
+        let file = folder.path().join("config.json");
+        fs::write(&file, config.to_string()).context("write a configuration")?;
+        self.args.push(file.to_string_lossy().into_owned());
+        self.folder = Some(folder);
+        Ok(self)
+    }
 }
 
 /// A running child: killed and reaped when dropped.
@@ -36,11 +53,13 @@ pub(crate) struct Guard {
     name: String,
     child: Child,
     log: File,
+    /// Goes when the child has gone.
+    _folder: Option<TempDir>,
 }
 
 impl Guard {
     /// Starts `program`, on core `cpu` when one is given.
-    pub(crate) fn start(program: &Program, cpu: Option<usize>) -> Result<Self> {
+    pub(crate) fn start(program: Program, cpu: Option<usize>) -> Result<Self> {
         let log = tempfile::tempfile().context("a file for the log")?;
         // The link names this very executable even when a build has replaced it on disk.
         let mut command = Command::new("/proc/self/exe");
@@ -51,7 +70,7 @@ impl Guard {
         command.arg("--").arg(&program.path).args(&program.args);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?);
         let child = command.spawn().with_context(|| format!("start {}", program.path.display()))?;
-        Ok(Self { name: program.name.clone(), child, log })
+        Ok(Self { name: program.name, child, log, _folder: program.folder })
     }
 
     /// The process id.

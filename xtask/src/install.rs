@@ -5,7 +5,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::peers::{Peer, SHADOWSOCKS_RUST_VERSION, Tools, cache, in_path, shadowsocks_rust_root};
+use crate::peers::{
+    Peer, SHADOWSOCKS_RUST_FEATURES, SHADOWSOCKS_RUST_VERSION, Tools, cache, in_path, python,
+    shadowsocks_rust_root,
+};
 use crate::workspace;
 
 const CARGO_DENY_VERSION: &str = "0.20.2";
@@ -15,18 +18,19 @@ pub(crate) fn must_be_complete() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true")
 }
 
-/// Installs every missing peer, and curl, when nothing may be left out.
+/// Programs that are not peers, and the packages that have them.
+const CLIENTS: [(&str, &str); 2] = [("curl", "curl"), ("python3", "python3-pip")];
+
+/// Installs every missing peer and client when nothing may be left out.
 pub(crate) fn missing_peers(tools: &Tools) -> Result<()> {
     if !must_be_complete() {
         return Ok(());
     }
     let mut packages = Vec::new();
-    if !tools.has(Peer::ShadowsocksLibev) {
-        packages.push("shadowsocks-libev");
-    }
-    if in_path("curl").is_none() {
-        packages.push("curl");
-    }
+    let peers = [(Peer::ShadowsocksLibev, "shadowsocks-libev"), (Peer::V2ray, "v2ray")];
+    packages.extend(peers.into_iter().filter(|(peer, _)| !tools.has(*peer)).map(|(_, package)| package));
+    packages
+        .extend(CLIENTS.into_iter().filter(|(name, _)| in_path(name).is_none()).map(|(_, package)| package));
     if !packages.is_empty() {
         system_packages(&packages)?;
     }
@@ -39,9 +43,13 @@ pub(crate) fn missing_peers(tools: &Tools) -> Result<()> {
             SHADOWSOCKS_RUST_VERSION,
             "--locked",
             "--features",
-            "full",
+            SHADOWSOCKS_RUST_FEATURES,
         ];
         cargo_install(&args, root)?;
+    }
+    if !tools.has(Peer::Python) {
+        // It is run where it runs: what stands in its way is told with the legs that are skipped for it.
+        python::install().unwrap_or_else(|why| eprintln!("python cannot be installed: {why:#}"));
     }
     Ok(())
 }

@@ -116,7 +116,7 @@ impl Args {
         peers.dedup();
         let (present, missing): (Vec<_>, Vec<_>) = peers.into_iter().partition(|peer| tools.has(*peer));
         for peer in missing {
-            eprintln!("{peer} is left out; to get it: {}", peer.how_to_get());
+            eprintln!("left out: {}", tools.lack(peer).unwrap_or_default());
         }
         present
     }

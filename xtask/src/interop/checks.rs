@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::http::Web;
 use super::{Ends, payload};
-use crate::peers::Peer;
+use crate::peers::{Family, Peer};
 use crate::socks::{self, PATIENCE};
 
 /// One thing to try.
@@ -87,21 +87,26 @@ impl Check {
 
     /// Why a check makes no sense between these ends.
     fn not_for(self, ends: &Ends<'_>) -> Option<String> {
-        let has_libev = [ends.leg.client, ends.leg.server].contains(&Peer::ShadowsocksLibev);
+        let peers = [ends.leg.client, ends.leg.server];
         match self {
             Self::Curl if crate::peers::in_path("curl").is_none() => {
                 Some("curl is missing: apt-get install curl".to_owned())
             }
-            Self::HalfClose if has_libev => {
-                Some("shadowsocks-libev ends both ways when one has ended".to_owned())
+            Self::HalfClose => {
+                let blunt = peers.into_iter().find(|peer| !peer.half_closes())?;
+                Some(format!("{blunt} ends both ways when one has ended"))
             }
-            Self::Curl
-            | Self::Megabytes
-            | Self::Sessions
-            | Self::HalfClose
-            | Self::Banner
-            | Self::EarlyClose
-            | Self::WrongPassword => None,
+            Self::EarlyClose if peers.contains(&Peer::Python) => {
+                Some("python forgets what it has not sent yet when one way has ended".to_owned())
+            }
+            Self::WrongPassword => match ends.leg.method.family {
+                Family::Edition2022 | Family::Aead => None,
+                Family::Stream => {
+                    Some("stream ciphers cannot tell another password from another target".to_owned())
+                }
+                Family::Plain => Some("without a cipher there is no password".to_owned()),
+            },
+            Self::Curl | Self::Megabytes | Self::Sessions | Self::Banner | Self::EarlyClose => None,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::child::Guard;
-use crate::peers::{AES_256_2022, AES_256_GCM, METHODS, Method, Peer, Role, Tools};
+use crate::peers::{self, AES_256_2022, AES_256_GCM, MODERN, Method, Peer, Role, Tools};
 use crate::tally::Tally;
 use crate::workspace;
 use checks::{Check, Outcome};
@@ -83,8 +83,8 @@ pub(crate) fn tally(args: &Args) -> Result<Tally> {
     let mut table = Table::default();
     for leg in legs(args) {
         let outcomes = match leg.missing(&tools) {
-            Some(peer) => Check::ALL.map(|_| Outcome::Skipped(missing(peer))),
-            None => leg.run(&tools, &web, Size::new(args.light)),
+            Some(why) => Check::ALL.map(|_| Outcome::Skipped(why.clone())),
+            None => leg.run(&tools, &web, Size::of(leg.method, args.light)),
         };
         for outcome in &outcomes {
             match outcome {
@@ -105,17 +105,23 @@ pub(crate) fn tally(args: &Args) -> Result<Tally> {
 }
 
 fn legs(args: &Args) -> Vec<Leg> {
-    let methods: Vec<Method> = if args.light { vec![AES_256_GCM, AES_256_2022] } else { METHODS.to_vec() };
+    let methods: Vec<Method> = if args.light {
+        vec![AES_256_GCM, AES_256_2022]
+    } else {
+        MODERN.into_iter().chain(peers::others()).collect()
+    };
     let wanted =
         |method: &Method| args.method.as_ref().is_none_or(|part| method.name.contains(part.as_str()));
-    let others = [Peer::ShadowsocksRust, Peer::ShadowsocksLibev];
     let mut legs = Vec::new();
     for method in methods.into_iter().filter(wanted) {
         let mut leg = |client, server| legs.push(Leg { client, server, method });
+        if !args.peers_alone && !Peer::Umbra.speaks(method) {
+            continue;
+        }
         if !args.peers_alone {
             leg(Peer::Umbra, Peer::Umbra);
         }
-        for peer in others.into_iter().filter(|peer| peer.speaks(method)) {
+        for peer in Peer::OTHERS.into_iter().filter(|peer| peer.speaks(method)) {
             if args.peers_alone {
                 leg(peer, peer);
             } else {
@@ -128,8 +134,8 @@ fn legs(args: &Args) -> Vec<Leg> {
 }
 
 impl Leg {
-    fn missing(self, tools: &Tools) -> Option<Peer> {
-        [self.client, self.server].into_iter().find(|peer| !tools.has(*peer))
+    fn missing(self, tools: &Tools) -> Option<String> {
+        [self.client, self.server].into_iter().find_map(|peer| tools.lack(peer))
     }
 
     fn run(self, tools: &Tools, web: &Web, size: Size) -> [Outcome; Check::ALL.len()] {
@@ -160,8 +166,10 @@ impl std::fmt::Display for Leg {
 }
 
 impl Size {
-    fn new(light: bool) -> Self {
-        if light { Self { bytes: 2_000_003, sessions: 50 } } else { Self { bytes: 8_000_003, sessions: 500 } }
+    /// Full size for the methods that people should use.
+    fn of(method: Method, light: bool) -> Self {
+        let full = !light && MODERN.contains(&method);
+        if !full { Self { bytes: 2_000_003, sessions: 50 } } else { Self { bytes: 8_000_003, sessions: 500 } }
     }
 }
 
@@ -241,10 +249,6 @@ impl Table {
         }
         text
     }
-}
-
-fn missing(peer: Peer) -> String {
-    format!("{peer} is missing; to get it: {}", peer.how_to_get())
 }
 
 /// Bytes that are the same in every run and different for every seed.

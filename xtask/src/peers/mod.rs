@@ -1,0 +1,262 @@
+//! The programs Umbra is run beside: where they are, how each is started in each role, and how to get them.
+
+mod methods;
+pub(crate) mod python;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::child::{Guard, Program};
+use crate::install;
+pub(crate) use methods::*;
+
+/// The release of shadowsocks-rust that figures are compared with.
+pub(crate) const SHADOWSOCKS_RUST_VERSION: &str = "1.25.0";
+
+/// What it is built with: all it does by default, and the AEAD methods beyond the specification.
+pub(crate) const SHADOWSOCKS_RUST_FEATURES: &str = "full,aead-cipher-extra,aead-cipher-2022-extra";
+
+/// A program with a client and a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Peer {
+    /// The binary of this workspace.
+    Umbra,
+    /// Built once with cargo into the cache.
+    ShadowsocksRust,
+    /// Installed by the system.
+    ShadowsocksLibev,
+    /// Installed by the system.
+    V2ray,
+    /// Installed from PyPI into the cache.
+    Python,
+}
+
+/// Which end to start.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Role {
+    /// The SOCKS side, dialling this server.
+    Client(SocketAddr),
+    /// The side that dials targets.
+    Server,
+}
+
+/// Where each program is, or why it cannot be run.
+#[derive(Debug, Clone)]
+pub(crate) struct Tools(BTreeMap<Peer, Result<PathBuf, String>>);
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Umbra => "umbra",
+            Self::ShadowsocksRust => "shadowsocks-rust",
+            Self::ShadowsocksLibev => "shadowsocks-libev",
+            Self::V2ray => "v2ray",
+            Self::Python => "python",
+        })
+    }
+}
+
+impl Peer {
+    /// Everyone but ours.
+    pub(crate) const OTHERS: [Self; 4] =
+        [Self::ShadowsocksRust, Self::ShadowsocksLibev, Self::V2ray, Self::Python];
+
+    /// Whether one way can end and the other go on.
+    pub(crate) fn half_closes(self) -> bool {
+        match self {
+            Self::Umbra | Self::ShadowsocksRust => true,
+            Self::ShadowsocksLibev | Self::V2ray | Self::Python => false,
+        }
+    }
+
+    /// What to type when it is missing.
+    fn how_to_get(self) -> String {
+        match self {
+            Self::Umbra => "cargo build --release --package umbra".to_owned(),
+            Self::ShadowsocksRust => {
+                let root = shadowsocks_rust_root();
+                format!(
+                    "cargo install shadowsocks-rust --version {SHADOWSOCKS_RUST_VERSION} --locked --features {SHADOWSOCKS_RUST_FEATURES} --root {}",
+                    root.display()
+                )
+            }
+            Self::ShadowsocksLibev => "apt-get install shadowsocks-libev".to_owned(),
+            Self::V2ray => "apt-get install v2ray".to_owned(),
+            Self::Python => python::how_to_get(),
+        }
+    }
+
+    fn find(self, umbra: Option<&Path>) -> Result<PathBuf, String> {
+        let found = match self {
+            Self::Umbra => umbra.filter(|path| path.is_file()).map(Path::to_owned),
+            Self::ShadowsocksRust => {
+                Some(shadowsocks_rust_root().join("bin")).filter(|bin| bin.join("ssserver").is_file())
+            }
+            Self::ShadowsocksLibev => in_path("ss-server").and_then(|path| Some(path.parent()?.to_owned())),
+            Self::V2ray => in_path("v2ray"),
+            Self::Python => return python::find(),
+        };
+        found.ok_or_else(|| format!("is missing; to get it: {}", self.how_to_get()))
+    }
+}
+
+impl Tools {
+    /// Looks for every peer; `umbra` is where our own binary is.
+    pub(crate) fn find(umbra: Option<&Path>) -> Self {
+        let everyone = [Peer::Umbra].into_iter().chain(Peer::OTHERS);
+        Self(everyone.map(|peer| (peer, peer.find(umbra))).collect())
+    }
+
+    /// Looks for every peer, and installs what is missing where nothing may be left out.
+    pub(crate) fn provide(umbra: Option<&Path>) -> Result<Self> {
+        install::missing_peers(&Self::find(umbra))?;
+        Ok(Self::find(umbra))
+    }
+
+    /// Whether `peer` can be started.
+    pub(crate) fn has(&self, peer: Peer) -> bool {
+        self.place(peer).is_ok()
+    }
+
+    /// Why `peer` cannot be started; nothing when it can.
+    pub(crate) fn lack(&self, peer: Peer) -> Option<String> {
+        self.place(peer).err()
+    }
+
+    /// Starts one end of `peer` on a port of the kernel's choosing and waits until it listens.
+    pub(crate) fn start(
+        &self,
+        peer: Peer,
+        role: Role,
+        method: Method,
+        password: &str,
+        cpu: Option<usize>,
+    ) -> Result<(Guard, SocketAddr)> {
+        let place = self.place(peer).map_err(anyhow::Error::msg)?;
+        let mut failure = None;
+        // Some refuse port 0 and are given a port that was free a moment ago; another program may take it first.
+        for _ in 0..3 {
+            let program = program(peer, place, role, method, password)?;
+            let mut guard = Guard::start(program, cpu)?;
+            match guard.listening() {
+                Ok(address) => return Ok((guard, address)),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.context("no attempt was made")?)
+    }
+
+    fn place(&self, peer: Peer) -> Result<&Path, String> {
+        match self.0.get(&peer) {
+            Some(Ok(place)) => Ok(place),
+            Some(Err(why)) => Err(format!("{peer} {why}")),
+            None => Err(format!("{peer} was not looked for")),
+        }
+    }
+}
+
+/// The folder outside the tree where peers and tools are kept between runs.
+pub(crate) fn cache() -> PathBuf {
+    if let Some(place) = std::env::var_os("UMBRA_CACHE") {
+        return PathBuf::from(place);
+    }
+    let home = std::env::var_os("HOME").map_or_else(std::env::temp_dir, PathBuf::from);
+    home.join(".cache").join("umbra")
+}
+
+/// Where shadowsocks-rust is installed; its version is in the name, so that another one is built beside it.
+pub(crate) fn shadowsocks_rust_root() -> PathBuf {
+    cache().join("peers").join(format!("shadowsocks-rust-{SHADOWSOCKS_RUST_VERSION}-extra"))
+}
+
+/// The path of an installed program.
+pub(crate) fn in_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// A port of 127.0.0.1 that was free a moment ago.
+pub(crate) fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((IpAddr::V4(Ipv4Addr::LOCALHOST), 0)).context("look for a free port")?;
+    Ok(listener.local_addr()?.port())
+}
+
+fn program(peer: Peer, place: &Path, role: Role, method: Method, password: &str) -> Result<Program> {
+    let name = match role {
+        Role::Client(_) => format!("{peer} client"),
+        Role::Server => format!("{peer} server"),
+    };
+    let method = method.name;
+    let line = |path: PathBuf, line: String| {
+        let mut args: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        args.push(password.to_owned());
+        Program::new(name.clone(), path, args)
+    };
+    Ok(match (peer, role) {
+        (Peer::Umbra, Role::Client(server)) => {
+            line(place.to_owned(), format!("local -s {server} -b 127.0.0.1:0 -m {method} -k"))
+        }
+        (Peer::Umbra, Role::Server) => {
+            line(place.to_owned(), format!("server -s 127.0.0.1:0 -m {method} -k"))
+        }
+        (Peer::ShadowsocksRust, Role::Client(server)) => {
+            line(place.join("sslocal"), format!("-s {server} -b 127.0.0.1:0 -m {method} -k"))
+        }
+        (Peer::ShadowsocksRust, Role::Server) => {
+            line(place.join("ssserver"), format!("-s 127.0.0.1:{} -m {method} -k", free_port()?))
+        }
+        (Peer::ShadowsocksLibev, Role::Client(server)) => {
+            let (ip, port) = (server.ip(), server.port());
+            line(place.join("ss-local"), format!("-s {ip} -p {port} -b 127.0.0.1 -l 0 -m {method} -k"))
+        }
+        (Peer::ShadowsocksLibev, Role::Server) => {
+            line(place.join("ss-server"), format!("-s 127.0.0.1 -p 0 -m {method} -k"))
+        }
+        (Peer::V2ray, role) => {
+            let config = v2ray_config(role, method, password)?;
+            Program::new(name, place.to_owned(), vec!["-config".to_owned()]).with_config(&config)?
+        }
+        (Peer::Python, Role::Client(server)) => {
+            let (python, mut args) = python::command(place, "local")?;
+            let (ip, port, own) = (server.ip(), server.port(), free_port()?);
+            let line = format!("-s {ip} -p {port} -b 127.0.0.1 -l {own} -m {method} -k");
+            args.extend(line.split(' ').map(str::to_owned));
+            args.push(password.to_owned());
+            Program::new(name, python, args)
+        }
+        (Peer::Python, Role::Server) => {
+            let (python, mut args) = python::command(place, "server")?;
+            // Its targets are on loopback, which it forbids unless told that nothing is forbidden.
+            let line = format!("--forbidden-ip= -s 127.0.0.1 -p {} -m {method} -k", free_port()?);
+            args.extend(line.split(' ').map(str::to_owned));
+            args.push(password.to_owned());
+            Program::new(name, python, args)
+        }
+    })
+}
+
+fn v2ray_config(role: Role, method: &str, password: &str) -> Result<Value> {
+    let port = free_port()?;
+    let (inbound, outbound) = match role {
+        Role::Client(server) => {
+            let server = json!({"address": server.ip(), "port": server.port(), "method": method, "password": password});
+            (
+                json!({"protocol": "socks", "settings": {"udp": false}}),
+                json!({"protocol": "shadowsocks", "settings": {"servers": [server]}}),
+            )
+        }
+        Role::Server => {
+            let settings = json!({"method": method, "password": password, "network": "tcp"});
+            (json!({"protocol": "shadowsocks", "settings": settings}), json!({"protocol": "freedom"}))
+        }
+    };
+    let mut inbound = inbound;
+    inbound["listen"] = json!("127.0.0.1");
+    inbound["port"] = json!(port);
+    Ok(json!({"log": {"loglevel": "warning"}, "inbounds": [inbound], "outbounds": [outbound]}))
+}
