@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::key::Key;
 use umbra_proto::shadowsocks::stream::HeadReads;
@@ -31,20 +32,56 @@ pub struct Inbound {
     pub idle: Duration,
     /// How its sockets behave.
     pub tcp: Tcp,
+    /// Whether client addresses come in and go out in PROXY headers.
+    pub proxy_header: ProxyHeader,
 }
 
 /// What clients speak at an inbound.
 #[derive(Clone, Debug)]
 pub enum Protocol {
-    /// SOCKS5 without authentication.
-    Socks5,
-    /// Shadowsocks, in the role of the server.
-    Shadowsocks {
-        /// The secret shared with clients.
-        key: Arc<Key>,
-        /// Whether requests may begin in several reads.
-        heads: HeadReads,
+    /// What proxies speak, told apart by the first byte.
+    Proxy(ProxyDoor),
+    /// Nothing: every connection goes to this target, which is dialled at once.
+    Tunnel {
+        /// Where every connection goes.
+        target: Address,
     },
+    /// Shadowsocks, in the role of the server.
+    Shadowsocks(ShadowsocksDoor),
+}
+
+/// Which proxy protocols an inbound speaks, and with whom.
+#[derive(Clone, Debug)]
+pub struct ProxyDoor {
+    /// SOCKS4 and SOCKS4a.
+    pub socks4: bool,
+    /// SOCKS5.
+    pub socks5: bool,
+    /// HTTP: CONNECT, and requests with an absolute target.
+    pub http: bool,
+}
+
+impl ProxyDoor {
+    /// Every protocol on one port, for anybody.
+    pub const MIXED: Self = Self { socks4: true, socks5: true, http: true };
+}
+
+/// A Shadowsocks server's secret, and what it lets pass.
+#[derive(Clone, Debug)]
+pub struct ShadowsocksDoor {
+    /// The secret shared with clients.
+    pub key: Arc<Key>,
+    /// Whether requests may begin in several reads.
+    pub heads: HeadReads,
+    /// Whether stream ciphers must authenticate what they carry.
+    pub one_time_auth: bool,
+}
+
+/// The PROXY protocol of load balancers at an inbound. As it comes, it expects no header and sends none.
+#[derive(Clone, Debug, Default)]
+pub struct ProxyHeader {
+    /// Connections from here must begin with a header; nobody else's is read.
+    pub expect_from: Arc<[IpNet]>,
 }
 
 /// The way to a target.
@@ -52,8 +89,29 @@ pub enum Protocol {
 pub enum Path {
     /// Straight to the target.
     Direct,
-    /// Through one of these Shadowsocks servers: the first that can be reached. At least one.
-    Shadowsocks(Arc<[Server]>),
+    /// Through one of these Shadowsocks servers: a random one for each session, then the others in order, until one can be reached.
+    Shadowsocks(Servers),
+}
+
+/// Shadowsocks servers that can be replaced while sessions run; those keep theirs. Clones are the same servers.
+#[derive(Clone, Debug)]
+pub struct Servers(Arc<RwLock<Arc<[Server]>>>);
+
+impl Servers {
+    /// These servers. Without one, no target can be reached.
+    pub fn new(servers: Vec<Server>) -> Self {
+        Self(Arc::new(RwLock::new(servers.into())))
+    }
+
+    /// Puts `servers` in the place of those that were there, for all clones and every session that begins after this.
+    pub fn replace(&self, servers: Vec<Server>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = servers.into();
+    }
+
+    /// The servers of this moment.
+    pub fn snapshot(&self) -> Arc<[Server]> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// A Shadowsocks server on the way to a target.
@@ -65,6 +123,8 @@ pub struct Server {
     pub key: Key,
     /// Whether its answers may begin in several reads.
     pub heads: HeadReads,
+    /// Whether stream ciphers authenticate what they carry.
+    pub one_time_auth: bool,
 }
 
 /// Socket options of an inbound's sessions, on both sides.

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::head::{Authentic, ExpectTarget, HeadError};
 use umbra_proto::shadowsocks::key::Key;
 use umbra_proto::shadowsocks::replay::SaltStore;
@@ -30,8 +31,10 @@ pub struct Door<N> {
 /// What is spoken at a door, with what its sessions share for it.
 #[derive(Debug)]
 pub(crate) enum Speech {
-    /// SOCKS5: nothing is shared.
-    Socks5,
+    /// What proxies speak.
+    Proxy,
+    /// Nothing: every connection goes to this target.
+    Tunnel(Address),
     /// Shadowsocks, as the server.
     Shadowsocks(ServerSide),
 }
@@ -70,8 +73,9 @@ impl<N: Net> Door<N> {
     /// A door over `net`.
     pub fn new(inbound: Inbound, net: N) -> Self {
         let speech = match &inbound.protocol {
-            Protocol::Socks5 => Speech::Socks5,
-            Protocol::Shadowsocks { key, heads } => Speech::Shadowsocks(ServerSide::new(key, *heads)),
+            Protocol::Proxy(_) => Speech::Proxy,
+            Protocol::Tunnel { target } => Speech::Tunnel(target.clone()),
+            Protocol::Shadowsocks(door) => Speech::Shadowsocks(ServerSide::new(&door.key, door.heads)),
         };
         let notices = Notices::default();
         Self { inbound, net, notices, speech, sessions_max: usize::MAX, endured: AtomicUsize::new(0) }

@@ -23,6 +23,8 @@ use crate::pump::{Reader, Writer};
 pub(crate) enum Wish<'d> {
     /// Of a SOCKS5 client, which waits for an answer.
     Socks5(socks5::Pending),
+    /// Of whoever comes to a tunnel, and is told nothing.
+    Tunnel(&'d Address),
     /// Of a Shadowsocks client, which has been told nothing and expects nothing before the target speaks.
     Shadowsocks {
         /// The request.
@@ -47,7 +49,8 @@ pub(crate) async fn understand<'d, N: Net>(
     inbox: &mut Inbox,
 ) -> Result<Wish<'d>, Cause> {
     match &door.speech {
-        Speech::Socks5 => {
+        Speech::Tunnel(target) => Ok(Wish::Tunnel(target)),
+        Speech::Proxy => {
             let (pending, _) = drive(socks5::Server::new(), client, inbox).await?;
             Ok(Wish::Socks5(pending))
         }
@@ -66,6 +69,7 @@ impl Wish<'_> {
     pub(crate) fn target(&self) -> &Address {
         match self {
             Self::Socks5(pending) => pending.target(),
+            Self::Tunnel(target) => target,
             Self::Shadowsocks { request, .. } => &request.target,
         }
     }
@@ -73,7 +77,7 @@ impl Wish<'_> {
     /// Whether payload that came with the wish lies opened in the inbox.
     pub(crate) fn has_early(&self) -> bool {
         match self {
-            Self::Socks5(_) => false,
+            Self::Socks5(_) | Self::Tunnel(_) => false,
             Self::Shadowsocks { request, .. } => !request.early.is_empty(),
         }
     }
@@ -90,8 +94,9 @@ impl Wish<'_> {
                 let mut answer = Vec::new();
                 pending.accept(target.bound(), &mut answer);
                 write_all(client, &answer).await.map_err(Cause::Io)?;
-                Ok(ClientSide { reader: Reader::Plain, writer: Writer::Plain, early: 0..0 })
+                Ok(ClientSide::plain())
             }
+            Self::Tunnel(_) => Ok(ClientSide::plain()),
             Self::Shadowsocks { request, server } => {
                 let salt = door.salt(server.key.method())?;
                 server.remember(salt, door.net.unix_time());
@@ -112,8 +117,15 @@ impl Wish<'_> {
                 }
             }
             // An orderly end would read as an empty answer of the target.
-            Self::Shadowsocks { .. } => client.reset(),
+            Self::Tunnel(_) | Self::Shadowsocks { .. } => client.reset(),
         }
+    }
+}
+
+impl ClientSide {
+    /// Of a client whose bytes are carried as they are.
+    fn plain() -> Self {
+        Self { reader: Reader::Plain, writer: Writer::Plain, early: 0..0 }
     }
 }
 
@@ -125,8 +137,8 @@ pub(crate) async fn dismiss<N: Net>(door: &Door<N>, client: N::Socket, cause: &C
     match (&door.speech, cause) {
         // A connection that is gone, or whose peer has ended it, has nobody to hide from.
         (_, Cause::Io(_) | Cause::Truncated) => {}
-        (Speech::Socks5, Cause::Socks(socks5::Error::Version(_))) => {}
-        (Speech::Socks5, _) => see_off(client, Instant::now() + REFUSAL_SECS_MAX).await,
+        (Speech::Proxy, Cause::Socks(socks5::Error::Version(_))) => {}
+        (Speech::Proxy | Speech::Tunnel(_), _) => see_off(client, Instant::now() + REFUSAL_SECS_MAX).await,
         (Speech::Shadowsocks(_), _) => match door.endure() {
             Some(_place) => {
                 if discard(&client, deadline).await.is_err() {

@@ -120,7 +120,7 @@ fn open_doors(
     let _context = workers.first().map(|worker| worker.runtime.enter());
     let mut opened = (Vec::new(), Vec::new());
     for inbound in &config.inbounds {
-        let speak_first = matches!(inbound.protocol, Protocol::Socks5);
+        let speak_first = matches!(inbound.protocol, Protocol::Proxy(_));
         let (address, listener) = os::listen(inbound.listen, inbound.tcp, speak_first)
             .and_then(|listener| Ok((listener.local_addr()?, Watched::new(listener)?)))
             .map_err(|source| StartError { what: format!("listen on {}", inbound.listen), source })?;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use tokio::time::timeout;
+use tracing::debug;
 use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::stream::{Opener, Sealer};
 
@@ -44,7 +45,7 @@ pub(crate) async fn reach<N: Net>(
             Ok(TargetSide { socket, reader: Reader::Plain, writer: Writer::Plain })
         }
         Path::Shadowsocks(servers) => {
-            match timeout(REACH_SECS_MAX, through_first(door, servers, target)).await {
+            match timeout(REACH_SECS_MAX, through_any(door, &servers.snapshot(), target)).await {
                 Ok(reached) => reached,
                 Err(_) => Err(Failure::outbound(Stage::Connect, Cause::Deadline)),
             }
@@ -52,8 +53,8 @@ pub(crate) async fn reach<N: Net>(
     }
 }
 
-/// Through the first server that can be reached: nothing has been promised to the client while they are tried.
-async fn through_first<N: Net>(
+/// Through a random server, or the next that can be reached: nothing has been promised to the client while they are tried.
+async fn through_any<N: Net>(
     door: &Door<N>,
     servers: &[Server],
     target: &Address,
@@ -62,13 +63,26 @@ async fn through_first<N: Net>(
     // the next would never be tried.
     let tcp = Tcp { fast_open: door.inbound.tcp.fast_open && servers.len() == 1, ..door.inbound.tcp };
     let mut failure = Failure::outbound(Stage::Connect, Cause::NoAddress);
-    for server in servers {
+    let (before, from) = servers.split_at(random_below(&door.net, servers.len()));
+    for server in from.iter().chain(before) {
+        debug!(server = %server.address, "chosen server");
         match dial(&door.net, &server.address, tcp).await {
             Ok(socket) => return request(door, server, socket, target),
             Err(refused) => failure = refused,
         }
     }
     Err(failure)
+}
+
+/// A number below `count`, each as likely as the others; 0 if there is none, or no chance to be had.
+fn random_below<N: Net>(net: &N, count: usize) -> usize {
+    let mut random = [0; 8];
+    match (u64::try_from(count), net.fill_random(&mut random)) {
+        (Ok(count), Ok(())) if count > 1 => {
+            usize::try_from(u64::from_le_bytes(random) % count).unwrap_or_default()
+        }
+        (Ok(_) | Err(_), Ok(()) | Err(_)) => 0,
+    }
 }
 
 fn request<N: Net>(
@@ -87,13 +101,13 @@ fn request<N: Net>(
 mod tests {
     use super::*;
     use std::io;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
     use std::time::Duration;
 
     use umbra_proto::shadowsocks::key::Key;
     use umbra_proto::shadowsocks::{Method, UnixTime};
 
-    use crate::config::{Inbound, Protocol};
+    use crate::config::{Inbound, Protocol, ProxyDoor, ProxyHeader, Servers};
     use crate::net::os::{OsNet, OsSocket};
 
     /// A network on which every connection is refused, and which remembers how each was asked for.
@@ -125,10 +139,11 @@ mod tests {
     async fn fast_opens(path: Path) -> Vec<bool> {
         let inbound = Inbound {
             listen: "127.0.0.1:0".parse().unwrap(),
-            protocol: Protocol::Socks5,
+            protocol: Protocol::Proxy(ProxyDoor::MIXED),
             path,
             idle: Duration::from_secs(1),
             tcp: Tcp { no_delay: true, fast_open: true },
+            proxy_header: ProxyHeader::default(),
         };
         let door = Door::new(inbound, Refusing::default());
         let outcome = reach(&door, &"127.0.0.1:1".parse().unwrap()).await;
@@ -141,8 +156,9 @@ mod tests {
             address: Address::from_host("127.0.0.1", number).unwrap(),
             key: Key::from_password(Method::Aes256Gcm, "long enough").unwrap(),
             heads: umbra_proto::shadowsocks::stream::HeadReads::One,
+            one_time_auth: false,
         };
-        Path::Shadowsocks(Arc::from((1..=count).map(server).collect::<Vec<_>>()))
+        Path::Shadowsocks(Servers::new((1..=count).map(server).collect()))
     }
 
     #[tokio::test]

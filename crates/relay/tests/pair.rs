@@ -12,7 +12,9 @@ use umbra_proto::shadowsocks::Method;
 use umbra_proto::shadowsocks::key::{Key, encode_password};
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_relay::Relay;
-use umbra_relay::config::{Config, Inbound, Path, Protocol, Server, Tcp};
+use umbra_relay::config::{
+    Config, Inbound, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers, ShadowsocksDoor, Tcp,
+};
 
 /// A client and a server of ours, connected.
 struct Pair {
@@ -23,12 +25,13 @@ struct Pair {
 impl Pair {
     fn start(method: Method) -> Self {
         let server = start(shadowsocks(key(method, 1)), Path::Direct);
-        let path = Path::Shadowsocks(Arc::new([Server {
+        let path = Path::Shadowsocks(Servers::new(vec![Server {
             address: server.addresses()[0].into(),
             key: key(method, 1),
             heads: HeadReads::One,
+            one_time_auth: false,
         }]));
-        Self { client: start(Protocol::Socks5, path), server }
+        Self { client: start(Protocol::Proxy(ProxyDoor::MIXED), path), server }
     }
 
     fn connect(&self, target: SocketAddr) -> TcpStream {
@@ -51,7 +54,7 @@ fn key(method: Method, byte: u8) -> Key {
 }
 
 fn shadowsocks(key: Key) -> Protocol {
-    Protocol::Shadowsocks { key: Arc::new(key), heads: HeadReads::One }
+    Protocol::Shadowsocks(ShadowsocksDoor { key: Arc::new(key), heads: HeadReads::One, one_time_auth: false })
 }
 
 fn start(protocol: Protocol, path: Path) -> Relay {
@@ -62,7 +65,14 @@ fn start(protocol: Protocol, path: Path) -> Relay {
 fn start_at(listen: &str, protocol: Protocol, path: Path) -> Relay {
     let tcp = Tcp { no_delay: true, fast_open: true };
     let listen = listen.parse().unwrap();
-    let inbound = Inbound { listen, protocol, path, idle: Duration::from_secs(60), tcp };
+    let inbound = Inbound {
+        listen,
+        protocol,
+        path,
+        idle: Duration::from_secs(60),
+        tcp,
+        proxy_header: ProxyHeader::default(),
+    };
     Relay::start(&Config { inbounds: vec![inbound], workers: NonZeroUsize::new(2).unwrap() }).unwrap()
 }
 
@@ -228,12 +238,13 @@ fn a_session_runs_over_ipv6_at_every_end() {
     };
     let address = listener.local_addr().unwrap();
     let server = start_at("[::1]:0", shadowsocks(key(Method::Blake3Aes256Gcm, 1)), Path::Direct);
-    let path = Path::Shadowsocks(Arc::new([Server {
+    let path = Path::Shadowsocks(Servers::new(vec![Server {
         address: server.addresses()[0].into(),
         key: key(Method::Blake3Aes256Gcm, 1),
         heads: HeadReads::One,
+        one_time_auth: false,
     }]));
-    let pair = Pair { client: start_at("[::1]:0", Protocol::Socks5, path), server };
+    let pair = Pair { client: start_at("[::1]:0", Protocol::Proxy(ProxyDoor::MIXED), path), server };
     let mut near = pair.connect(address);
     near.write_all(b"six").unwrap();
     let (mut far, source) = listener.accept().unwrap();
@@ -269,7 +280,7 @@ fn early_payload_glued_to_the_request_is_not_lost() {
 #[test]
 fn a_refused_target_of_a_direct_path_is_told_as_refused() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let relay = start(Protocol::Socks5, Path::Direct);
+    let relay = start(Protocol::Proxy(ProxyDoor::MIXED), Path::Direct);
     let mut near = open(relay.addresses()[0]);
     near.write_all(&greeting(closed)).unwrap();
     let mut got = Vec::new();
@@ -281,18 +292,20 @@ fn a_refused_target_of_a_direct_path_is_told_as_refused() {
 #[test]
 fn a_shadowsocks_inbound_may_go_out_through_another_server() {
     let far_server = start(shadowsocks(key(Method::Aes256Gcm, 2)), Path::Direct);
-    let onward = Path::Shadowsocks(Arc::new([Server {
+    let onward = Path::Shadowsocks(Servers::new(vec![Server {
         address: far_server.addresses()[0].into(),
         key: key(Method::Aes256Gcm, 2),
         heads: HeadReads::One,
+        one_time_auth: false,
     }]));
     let middle = start(shadowsocks(key(Method::Blake3Aes256Gcm, 1)), onward);
-    let inward = Path::Shadowsocks(Arc::new([Server {
+    let inward = Path::Shadowsocks(Servers::new(vec![Server {
         address: middle.addresses()[0].into(),
         key: key(Method::Blake3Aes256Gcm, 1),
         heads: HeadReads::One,
+        one_time_auth: false,
     }]));
-    let pair = Pair { client: start(Protocol::Socks5, inward), server: middle };
+    let pair = Pair { client: start(Protocol::Proxy(ProxyDoor::MIXED), inward), server: middle };
     let sent = pattern(3_000_000);
     let expected = sent.clone();
     let (address, far) = target(move |mut stream| {
@@ -333,14 +346,15 @@ fn nothing_is_lost_when_the_target_sends_much_and_closes_at_once() {
 fn a_wrong_key_reaches_no_target_and_other_clients_go_on() {
     let server = start(shadowsocks(key(Method::Aes256Gcm, 1)), Path::Direct);
     let path_with = |byte| {
-        Path::Shadowsocks(Arc::new([Server {
+        Path::Shadowsocks(Servers::new(vec![Server {
             address: server.addresses()[0].into(),
             key: key(Method::Aes256Gcm, byte),
             heads: HeadReads::One,
+            one_time_auth: false,
         }]))
     };
-    let stranger = start(Protocol::Socks5, path_with(9));
-    let friend = start(Protocol::Socks5, path_with(1));
+    let stranger = start(Protocol::Proxy(ProxyDoor::MIXED), path_with(9));
+    let friend = start(Protocol::Proxy(ProxyDoor::MIXED), path_with(1));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let mut refused = open(stranger.addresses()[0]);

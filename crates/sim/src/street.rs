@@ -8,7 +8,9 @@ use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::Method;
 use umbra_proto::shadowsocks::key::{Key, KeyError};
 use umbra_proto::shadowsocks::stream::HeadReads;
-use umbra_relay::config::{Inbound, Path, Protocol, Server, Tcp};
+use umbra_relay::config::{
+    Inbound, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers, ShadowsocksDoor, Tcp,
+};
 
 use crate::house::House;
 use crate::link::Link;
@@ -71,25 +73,30 @@ impl Street {
         let house = House::new(net);
         for (number, link) in plan.links[..=plan.methods.len()].iter().enumerate() {
             let protocol = match number.checked_sub(1) {
-                None => Protocol::Socks5,
-                Some(server) => Protocol::Shadowsocks {
+                None => Protocol::Proxy(ProxyDoor::MIXED),
+                Some(server) => Protocol::Shadowsocks(ShadowsocksDoor {
                     key: Arc::new(key_of(plan.methods[server], server)),
                     heads: plan.heads,
-                },
+                    one_time_auth: false,
+                }),
             };
             let path = match plan.methods.get(number) {
                 None => Path::Direct,
                 Some(method) => {
                     let address = Address::Ip(door(number + 1));
-                    Path::Shadowsocks(Arc::new([Server {
+                    Path::Shadowsocks(Servers::new(vec![Server {
                         address,
                         key: key_of(*method, number),
                         heads: plan.heads,
+                        one_time_auth: false,
                     }]))
                 }
             };
             let tcp = Tcp { no_delay: true, fast_open: false };
-            house.open(Inbound { listen: door(number), protocol, path, idle: plan.idle, tcp }, link.clone());
+            let proxy_header = ProxyHeader::default();
+            let inbound =
+                Inbound { listen: door(number), protocol, path, idle: plan.idle, tcp, proxy_header };
+            house.open(inbound, link.clone());
         }
         let target = net.listen(TARGET, plan.links[plan.links.len() - 1].clone());
         Self { net: net.clone(), house, target }

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::shadowsocks::{Generation, Method};
-use umbra_relay::config::{Inbound, Path, Protocol, Server, Tcp};
+use umbra_relay::config::{Inbound, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers, Tcp};
 use umbra_relay::limits::{ATTEMPT_DELAY, FIRST_FLIGHT};
 use umbra_sim::house::House;
 use umbra_sim::link::Link;
@@ -55,13 +55,18 @@ fn a_silent_address_of_a_server_is_overtaken_and_a_refusing_server_is_followed_a
             address: text.parse().unwrap(),
             key: key_of(method, 0),
             heads: HeadReads::One,
+            one_time_auth: false,
         };
         let inbound = Inbound {
             listen: door(50),
-            protocol: Protocol::Socks5,
-            path: Path::Shadowsocks([server("192.0.2.98:1"), server("server.example:8388")].into()),
+            protocol: Protocol::Proxy(ProxyDoor::MIXED),
+            path: Path::Shadowsocks(Servers::new(vec![
+                server("192.0.2.98:1"),
+                server("server.example:8388"),
+            ])),
             idle: Duration::from_secs(60),
             tcp: Tcp { no_delay: true, fast_open: false },
+            proxy_header: ProxyHeader::default(),
         };
         let house = House::new(&net);
         house.open(inbound, Link::plain());

@@ -14,7 +14,9 @@ use std::time::Duration;
 use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::url::ServerUrl;
-use umbra_relay::config::{Config, Inbound, Path, Protocol, Server, Tcp};
+use umbra_relay::config::{
+    Config, Inbound, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers, ShadowsocksDoor, Tcp,
+};
 use zeroize::Zeroizing;
 
 use crate::flags::Role;
@@ -129,10 +131,10 @@ fn client_inbounds(sources: Sources, common: &Common, report: &mut Report) -> Ve
             read_key(settings, Role::Client, NO_CLIENT_SECRET, report),
         );
         if let (Some(address), Some(key)) = (address, key) {
-            paths.push(Server { address, key, heads: read_heads(settings) });
+            paths.push(Server { address, key, heads: read_heads(settings), one_time_auth: false });
         }
     }
-    let path = Path::Shadowsocks(Arc::from(paths));
+    let path = Path::Shadowsocks(Servers::new(paths));
     let locals = entries(CLIENT_IDS, LISTS[1], &file.root, file.inbounds, &flags, report);
     let doors = locals.iter().filter_map(|settings| client_door(settings, &path, common, report));
     doors.collect()
@@ -156,7 +158,9 @@ fn client_door(settings: &Settings, path: &Path, common: &Common, report: &mut R
         );
         report.warn("", text);
     }
-    let inbound = Inbound { listen, protocol: Protocol::Socks5, path: path.clone(), idle, tcp: common.tcp };
+    let protocol = Protocol::Proxy(ProxyDoor { socks4: false, socks5: true, http: false });
+    let proxy_header = ProxyHeader::default();
+    let inbound = Inbound { listen, protocol, path: path.clone(), idle, tcp: common.tcp, proxy_header };
     Some(Door { place, inbound })
 }
 
@@ -179,8 +183,13 @@ fn server_door(settings: &Settings, common: &Common, report: &mut Report) -> Opt
     if listen.ip().is_loopback() {
         report.warn("", format!("server set to listen on {listen}, are you sure?"));
     }
-    let protocol = Protocol::Shadowsocks { key: Arc::new(key?), heads: read_heads(settings) };
-    let inbound = Inbound { listen, protocol, path: Path::Direct, idle, tcp: common.tcp };
+    let protocol = Protocol::Shadowsocks(ShadowsocksDoor {
+        key: Arc::new(key?),
+        heads: read_heads(settings),
+        one_time_auth: false,
+    });
+    let proxy_header = ProxyHeader::default();
+    let inbound = Inbound { listen, protocol, path: Path::Direct, idle, tcp: common.tcp, proxy_header };
     Some(Door { place, inbound })
 }
 

@@ -15,7 +15,9 @@ use umbra_proto::shadowsocks::key::Key;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::url::ServerUrl;
 use umbra_relay::Relay;
-use umbra_relay::config::{Config, Inbound, Path, Protocol, Server, Tcp};
+use umbra_relay::config::{
+    Config, Inbound, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers, ShadowsocksDoor, Tcp,
+};
 use zeroize::Zeroizing;
 
 use crate::flags::Up;
@@ -64,13 +66,16 @@ fn start(up: &Up) -> Result<ExitCode, String> {
 }
 
 fn server_config(up: &Up, key: &Key) -> Config {
-    let protocol = Protocol::Shadowsocks { key: Arc::new(key.clone()), heads: HeadReads::One };
+    let key = Arc::new(key.clone());
+    let protocol =
+        Protocol::Shadowsocks(ShadowsocksDoor { key, heads: HeadReads::One, one_time_auth: false });
     config(up.server_port, protocol, Path::Direct)
 }
 
 fn client_config(up: &Up, key: Key, server: SocketAddr) -> Config {
-    let servers = [Server { address: server.into(), key, heads: HeadReads::One }];
-    config(up.socks_port, Protocol::Socks5, Path::Shadowsocks(Arc::new(servers)))
+    let servers = vec![Server { address: server.into(), key, heads: HeadReads::One, one_time_auth: false }];
+    let protocol = Protocol::Proxy(ProxyDoor::MIXED);
+    config(up.socks_port, protocol, Path::Shadowsocks(Servers::new(servers)))
 }
 
 fn config(port: u16, protocol: Protocol, path: Path) -> Config {
@@ -80,6 +85,7 @@ fn config(port: u16, protocol: Protocol, path: Path) -> Config {
         path,
         idle: Duration::from_secs(300),
         tcp: Tcp { no_delay: true, fast_open: false },
+        proxy_header: ProxyHeader::default(),
     };
     Config { inbounds: vec![inbound], workers: NonZeroUsize::MIN }
 }

@@ -40,9 +40,11 @@ fn outcome(words: &str, file: &str) -> Outcome {
 
 fn servers(config: &Config) -> Vec<String> {
     match &config.inbounds[0].path {
-        Path::Shadowsocks(servers) => {
-            servers.iter().map(|server| format!("{} {}", server.address, server.key.method())).collect()
-        }
+        Path::Shadowsocks(servers) => servers
+            .snapshot()
+            .iter()
+            .map(|server| format!("{} {}", server.address, server.key.method()))
+            .collect(),
         Path::Direct => vec![],
     }
 }
@@ -66,7 +68,7 @@ fn flags_alone_are_enough_and_defaults_fill_the_rest() {
     let (config, _) = Outcome::good(&format!("ssserver -k {SECRET} -m aes-256-gcm"), "");
     assert_eq!(listens(&config), ["0.0.0.0:8388"]);
     assert!(
-        matches!(&config.inbounds[0].protocol, Protocol::Shadowsocks { key, heads: HeadReads::One } if key.method().name() == "aes-256-gcm")
+        matches!(&config.inbounds[0].protocol, Protocol::Shadowsocks(ShadowsocksDoor { key, heads: HeadReads::One, .. }) if key.method().name() == "aes-256-gcm")
     );
     assert!(matches!(config.inbounds[0].path, Path::Direct));
 }
@@ -255,8 +257,8 @@ fn segmented_heads_are_let_in_only_where_the_file_says_so() {
         {"server": "127.0.0.2", "server_port": 1, "password": "long enough", "segmented_heads": true},
         {"server": "127.0.0.2", "server_port": 2, "password": "long enough"}]}"#;
     let heads = |inbound: &Inbound| match &inbound.protocol {
-        Protocol::Shadowsocks { heads, .. } => *heads,
-        Protocol::Socks5 => panic!("a server's inbound speaks Shadowsocks"),
+        Protocol::Shadowsocks(door) => door.heads,
+        Protocol::Proxy(_) | Protocol::Tunnel { .. } => panic!("a server's inbound speaks Shadowsocks"),
     };
     let (config, _) = Outcome::good("umbra server", file);
     assert_eq!(config.inbounds.iter().map(heads).collect::<Vec<_>>(), [HeadReads::Many, HeadReads::One]);
