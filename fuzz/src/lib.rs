@@ -17,7 +17,7 @@ pub const REQUEST_SALT: u8 = 0x80;
 pub const RESPONSE_SALT: u8 = 0xc0;
 
 pub fn method(number: u8) -> Method {
-    Method::ALL[usize::from(number) % Method::ALL.len()]
+    Method::COMMON[usize::from(number) % Method::COMMON.len()]
 }
 
 pub fn key(method: Method) -> Key {

@@ -87,7 +87,7 @@ async fn mixed_sessions(street: &mut Street, method: Method) {
 
 #[test]
 fn above_debug_nobody_is_named_but_who_did_not_know_the_key_and_no_level_has_secrets() {
-    for (seed, method) in (0..).zip(Method::ALL) {
+    for (seed, method) in (0..).zip(Method::COMMON) {
         let catcher = Catcher::default();
         let subscriber = tracing_subscriber::registry().with(catcher.clone());
         tracing::subscriber::with_default(subscriber, || {

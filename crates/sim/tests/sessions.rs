@@ -116,7 +116,7 @@ fn words(speech: &Speech) -> Vec<u8> {
 /// A way straight to the target, through a server, or through two.
 fn plan(chance: &mut Chance) -> Plan {
     let servers = *chance.choose(&[0, 1, 1, 1, 2]);
-    let methods: Vec<_> = (0..servers).map(|_| *chance.choose(&Method::ALL)).collect();
+    let methods: Vec<_> = (0..servers).map(|_| *chance.choose(&Method::COMMON)).collect();
     let heads = *chance.choose(&[HeadReads::One, HeadReads::Many]);
     let wide = chance.one_in(3);
     let link = |chance: &mut Chance| {

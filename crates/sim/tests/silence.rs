@@ -95,7 +95,7 @@ async fn is_served(street: &mut Street, request: &[u8]) -> (Peer, Peer) {
 }
 
 fn with_every_method<F: Future<Output = ()>>(scenario: impl Fn(Street, Key, Chance) -> F) {
-    for (seed, method) in (0..).zip(Method::ALL) {
+    for (seed, method) in (0..).zip(Method::COMMON) {
         one_seed(seed, |net, chance| {
             scenario(Street::lay(&net, &Plan::pair(method)), key_of(method, 0), chance)
         });
@@ -152,7 +152,7 @@ fn wrong_keys_wrong_clocks_and_split_heads_get_nothing_for_the_same_time() {
 
 #[test]
 fn heads_that_may_arrive_in_pieces_are_understood_in_pieces() {
-    for (method, heads) in Method::ALL.into_iter().flat_map(|method| [(method, ONE), (method, MANY)]) {
+    for (method, heads) in Method::COMMON.into_iter().flat_map(|method| [(method, ONE), (method, MANY)]) {
         one_seed(1, |net, mut chance| async move {
             let mut street = Street::lay(&net, &Plan { heads, ..Plan::pair(method) });
             let first = match (method.generation(), heads) {
@@ -174,7 +174,7 @@ fn heads_that_may_arrive_in_pieces_are_understood_in_pieces() {
 
 #[test]
 fn a_door_that_admits_heads_in_pieces_is_as_silent() {
-    for method in Method::ALL {
+    for method in Method::COMMON {
         one_seed(1, |net, mut chance| async move {
             let street = Street::lay(&net, &Plan { heads: MANY, ..Plan::pair(method) });
             let lengths = (0..=120).chain([1_000, 70_000]);

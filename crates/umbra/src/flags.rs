@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command as Clap, value_parser};
 use tracing::level_filters::LevelFilter;
@@ -201,9 +201,10 @@ fn base(name: &'static str, about: &'static str) -> Clap {
 }
 
 fn method_arg(name: &'static str) -> Arg {
+    let value = |method: Method| PossibleValue::new(method.name()).hide(!Method::COMMON.contains(&method));
     Arg::new(name)
         .value_name("METHOD")
-        .value_parser(PossibleValuesParser::new(Method::ALL.map(Method::name)))
+        .value_parser(PossibleValuesParser::new(Method::ALL.map(value)))
         .ignore_case(true)
         .help("The method")
 }

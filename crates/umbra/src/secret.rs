@@ -106,9 +106,10 @@ fn explain_method(name: &str) -> String {
              both ends"
         );
     }
-    let names = || Method::ALL.into_iter().map(Method::name);
-    let hint = nearest(&lower, names()).map_or_else(String::new, |near| format!("did you mean {near}? "));
-    format!("unknown method {name}; {hint}the methods are {}", names().collect::<Vec<_>>().join(", "))
+    let known = Method::ALL.into_iter().map(Method::name);
+    let hint = nearest(&lower, known).map_or_else(String::new, |near| format!("did you mean {near}? "));
+    let common = Method::COMMON.map(Method::name).join(", ");
+    format!("unknown method {name}; {hint}the usual methods are {common}")
 }
 
 /// Fewer can be tried through by anyone who has captured one session.
@@ -195,7 +196,7 @@ mod tests {
         assert!(error("RC4-MD5", "long enough").contains("insecure"));
         assert!(error("chacha20", "long enough").contains("use chacha20-ietf-poly1305"));
         assert!(error("none", "long enough").contains("does not encrypt"));
-        assert!(error("zzz", "long enough").contains("the methods are 2022-blake3-aes-256-gcm, "));
+        assert!(error("zzz", "long enough").contains("the usual methods are 2022-blake3-aes-256-gcm, "));
     }
 
     #[test]

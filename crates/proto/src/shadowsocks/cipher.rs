@@ -1,25 +1,42 @@
 //! The one place that knows the crypto libraries: AEAD with a counting nonce, and the two ways to a session's key.
+//!
+//! - `software`: the AEADs that the main library does not have.
+
+mod software;
 
 use std::sync::LazyLock;
 
 use aws_lc_rs::aead::{
-    AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
+    AES_128_GCM, AES_128_GCM_SIV, AES_192_GCM, AES_256_GCM, AES_256_GCM_SIV, Aad, Algorithm,
+    CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
 };
 use hkdf::Hkdf;
 use sha1::Sha1;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::key::Key;
 use super::{Generation, Method, Salt};
+use software::{
+    Aes128Ccm, Aes128Ocb, Aes192Ccm, Aes192Ocb, Aes256Ccm, Aes256Ocb, Chacha8Poly1305, Chacha12Poly1305,
+    Chacha20Poly1305, InPlace, XChacha20Poly1305, boxed,
+};
 
 /// Bytes of an AEAD tag, the same for every method.
 pub(crate) const TAG_BYTES: usize = 16;
 
-/// The AEAD of one direction of a stream: each use takes the next nonce, which counts from 0, little-endian, 12 bytes
-/// (SIP004; SIP022, 3.1.1).
+/// The AEAD of one direction of a stream: each use takes the next nonce, which counts from 0, little-endian (SIP004;
+/// SIP022, 3.1.1).
 pub(crate) struct Cipher {
-    key: LessSafeKey,
+    aead: Aead,
     uses: u64,
+}
+
+/// Whose code seals.
+enum Aead {
+    /// The main library's, with a nonce of 12 bytes.
+    Main(LessSafeKey),
+    /// The others'.
+    Software(Box<dyn InPlace>),
 }
 
 /// A tag that does not fit: wrong key, or touched bytes.
@@ -36,31 +53,70 @@ impl Cipher {
     }
 
     fn with_subkey(method: Method, subkey: &[u8]) -> Self {
-        let unbound =
-            UnboundKey::new(algorithm(method), subkey).expect("the subkey has the method's key length");
-        Self { key: LessSafeKey::new(unbound), uses: 0 }
+        Self { aead: Aead::new(method, subkey), uses: 0 }
     }
 
     /// Seals `text` in place and writes its tag.
     pub(crate) fn seal(&mut self, text: &mut [u8], tag: &mut [u8]) {
-        let nonce = self.next_nonce();
-        self.key
-            .seal_in_place_scatter(nonce, Aad::empty(), text, &[], tag)
-            .expect("a record is far below the AEAD's length limit and the tag room is 16 bytes");
+        let uses = self.next_use();
+        match &self.aead {
+            Aead::Main(key) => key
+                .seal_in_place_scatter(nonce(uses), Aad::empty(), text, &[], tag)
+                .expect("a record is far below the AEAD's length limit and the tag room is 16 bytes"),
+            Aead::Software(cipher) => tag.copy_from_slice(&cipher.seal(uses, text)),
+        }
     }
 
     /// Opens `sealed`, text and tag, in place; the text is then at its front.
     pub(crate) fn open(&mut self, sealed: &mut [u8]) -> Result<(), BadTag> {
-        let nonce = self.next_nonce();
-        self.key.open_in_place(nonce, Aad::empty(), sealed).map(drop).map_err(|_| BadTag)
+        let uses = self.next_use();
+        match &self.aead {
+            Aead::Main(key) => {
+                key.open_in_place(nonce(uses), Aad::empty(), sealed).map(drop).map_err(|_| BadTag)
+            }
+            // Some libraries open before they judge.
+            Aead::Software(cipher) => cipher.open(uses, sealed).inspect_err(|_| sealed.zeroize()),
+        }
     }
 
-    fn next_nonce(&mut self) -> Nonce {
-        let mut nonce = [0; 12];
-        nonce[..8].copy_from_slice(&self.uses.to_le_bytes());
+    fn next_use(&mut self) -> u64 {
+        let uses = self.uses;
         self.uses += 1;
-        Nonce::assume_unique_for_key(nonce)
+        uses
     }
+}
+
+impl Aead {
+    fn new(method: Method, subkey: &[u8]) -> Self {
+        let main = |algorithm: &'static Algorithm| {
+            let key = UnboundKey::new(algorithm, subkey).expect("the subkey has the method's key length");
+            Self::Main(LessSafeKey::new(key))
+        };
+        match method {
+            Method::Aes128Gcm | Method::Blake3Aes128Gcm => main(&AES_128_GCM),
+            Method::Aes192Gcm => main(&AES_192_GCM),
+            Method::Aes256Gcm | Method::Blake3Aes256Gcm => main(&AES_256_GCM),
+            Method::Aes128GcmSiv => main(&AES_128_GCM_SIV),
+            Method::Aes256GcmSiv => main(&AES_256_GCM_SIV),
+            Method::Chacha20IetfPoly1305 | Method::Blake3Chacha20Poly1305 => main(&CHACHA20_POLY1305),
+            Method::Blake3Chacha12Poly1305 => Self::Software(boxed::<Chacha12Poly1305>(subkey)),
+            Method::Blake3Chacha8Poly1305 => Self::Software(boxed::<Chacha8Poly1305>(subkey)),
+            Method::Xchacha20IetfPoly1305 => Self::Software(Box::new(XChacha20Poly1305::new(subkey))),
+            Method::Chacha20Poly1305 => Self::Software(Box::new(Chacha20Poly1305::new(subkey))),
+            Method::Aes128Ocb => Self::Software(boxed::<Aes128Ocb>(subkey)),
+            Method::Aes192Ocb => Self::Software(boxed::<Aes192Ocb>(subkey)),
+            Method::Aes256Ocb => Self::Software(boxed::<Aes256Ocb>(subkey)),
+            Method::Aes128Ccm => Self::Software(boxed::<Aes128Ccm>(subkey)),
+            Method::Aes192Ccm => Self::Software(boxed::<Aes192Ccm>(subkey)),
+            Method::Aes256Ccm => Self::Software(boxed::<Aes256Ccm>(subkey)),
+        }
+    }
+}
+
+fn nonce(uses: u64) -> Nonce {
+    let mut nonce = [0; 12];
+    nonce[..8].copy_from_slice(&uses.to_le_bytes());
+    Nonce::assume_unique_for_key(nonce)
 }
 
 /// Fills `subkey` with the key of the stream that begins with `salt` (SIP007; SIP022, 2.2).
@@ -74,14 +130,6 @@ fn derive(key: &Key, salt: &Salt, subkey: &mut [u8]) {
             hasher.update(key.secret()).update(salt.as_bytes());
             hasher.finalize_xof().fill(subkey);
         }
-    }
-}
-
-fn algorithm(method: Method) -> &'static Algorithm {
-    match method {
-        Method::Aes128Gcm | Method::Blake3Aes128Gcm => &AES_128_GCM,
-        Method::Aes256Gcm | Method::Blake3Aes256Gcm => &AES_256_GCM,
-        Method::Chacha20IetfPoly1305 | Method::Blake3Chacha20Poly1305 => &CHACHA20_POLY1305,
     }
 }
 

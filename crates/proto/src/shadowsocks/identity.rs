@@ -56,13 +56,7 @@ pub(super) const IDENTITY_BYTES: usize = 16;
 
 /// Whether `method` has identity headers: SIP023 is for the methods of SIP022 that have AES.
 pub fn has_identities(method: Method) -> bool {
-    match method {
-        Method::Blake3Aes128Gcm | Method::Blake3Aes256Gcm => true,
-        Method::Aes128Gcm
-        | Method::Aes256Gcm
-        | Method::Chacha20IetfPoly1305
-        | Method::Blake3Chacha20Poly1305 => false,
-    }
+    matches!(method, Method::Blake3Aes128Gcm | Method::Blake3Aes256Gcm)
 }
 
 impl Credentials {

@@ -1,14 +1,10 @@
 //! Records and responses against the vectors, and every way of being wrong.
 
+use super::super::Method;
 use super::super::bench::{Received, forged, receive, sealed, serve};
-use super::super::vectors::{AEAD, AEAD_2022, HELLO, NOW, key, salt, target, unhex};
-use super::super::{Generation, Method};
+use super::super::vectors::{AEAD, AEAD_2022, HELLO, NOW, key, methods, salt, target, unhex};
 use super::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-
-const METHODS_2022: [Method; 3] =
-    [Method::Blake3Aes128Gcm, Method::Blake3Aes256Gcm, Method::Blake3Chacha20Poly1305];
-const METHODS_SIP004: [Method; 3] = [Method::Aes128Gcm, Method::Aes256Gcm, Method::Chacha20IetfPoly1305];
 
 fn request_salt(method: Method) -> Salt {
     salt(method, 0x80)
@@ -89,7 +85,7 @@ fn sealing_reproduces_the_sip022_responses() {
 
 #[test]
 fn a_sip004_response_is_its_records_after_the_salt() {
-    for method in METHODS_SIP004 {
+    for method in methods(Generation::Aead) {
         let mut sealer = Sealer::response(&key(method), response_salt(method), request_salt(method));
         let wire = [sealed(&mut sealer, b"hi"), sealed(&mut sealer, b"again")].concat();
         let texts: [&[u8]; 4] = [&[0, 2], b"hi", &[0, 5], b"again"];
@@ -149,7 +145,7 @@ fn nothing_opens_after_a_failure() {
 
 #[test]
 fn a_response_is_thirty_seconds_good() {
-    for method in METHODS_2022 {
+    for method in methods(Generation::Aead2022) {
         let wire = response(method, 1, NOW.0, request_salt(method), 2, b"hi");
         for (now, error) in [
             (NOW.0 - 31, Some(OpenError::BadTime)),
@@ -170,7 +166,7 @@ fn a_response_is_thirty_seconds_good() {
 
 #[test]
 fn a_response_to_another_request_is_refused() {
-    for method in METHODS_2022 {
+    for method in methods(Generation::Aead2022) {
         let wire = response(method, 1, NOW.0, salt(method, 0x81), 2, b"hi");
         let received = receive_whole(method, &wire);
         assert_eq!((received.payload, received.error), (Vec::new(), Some(OpenError::WrongRequest)));
@@ -179,7 +175,7 @@ fn a_response_to_another_request_is_refused() {
 
 #[test]
 fn a_header_of_type_request_is_no_response() {
-    for method in METHODS_2022 {
+    for method in methods(Generation::Aead2022) {
         for kind in [0, 2, 255] {
             let wire = response(method, kind, NOW.0, request_salt(method), 2, b"hi");
             assert_eq!(receive_whole(method, &wire).error, Some(OpenError::BadType));
@@ -204,7 +200,7 @@ fn a_request_sent_back_to_its_client_is_refused_in_both_generations() {
 
 #[test]
 fn a_response_of_length_zero_is_refused() {
-    for method in METHODS_2022 {
+    for method in methods(Generation::Aead2022) {
         let wire = response(method, 1, NOW.0, request_salt(method), 0, b"");
         assert_eq!(receive_whole(method, &wire).error, Some(OpenError::BadLength));
     }
@@ -241,7 +237,7 @@ fn a_record_length_is_from_one_to_the_methods_maximum() {
 
 #[test]
 fn a_sip022_response_head_in_two_reads_is_refused_unless_allowed() {
-    for method in METHODS_2022 {
+    for method in methods(Generation::Aead2022) {
         let wire = response(method, 1, NOW.0, request_salt(method), 2, b"hi");
         let head_len = 2 * method.salt_len() + REQUEST_FIXED_BYTES + TAG_BYTES;
         for at in 1..head_len {
@@ -353,7 +349,7 @@ fn a_start_without_payload_exists_for_fresh_requests_only() {
 
 #[test]
 fn padding_is_drawn_from_one_to_its_maximum_and_is_zeros() {
-    for method in METHODS_2022 {
+    for method in methods(Generation::Aead2022) {
         for (random, padding_len) in [(0, 1), (1, 2), (899, 900), (900, 1), (u16::MAX, 736)] {
             let mut sealer = Sealer::request(&key(method), request_salt(method), &target());
             let mut wire = Vec::new();

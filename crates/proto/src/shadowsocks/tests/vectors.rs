@@ -2,7 +2,7 @@
 //! crypto libraries and opened by a third. For tests only: their salts are fixed.
 
 use super::key::Key;
-use super::{Method, Salt, UnixTime};
+use super::{Generation, Method, Salt, UnixTime};
 use crate::address::Address;
 
 /// A stream of SIP004: a record with the target alone, then one with [`HELLO`]. Password `barfoo!`, salt 00 01 02 …
@@ -30,11 +30,16 @@ pub(super) fn target() -> Address {
     "example.com:443".parse().unwrap()
 }
 
+/// The methods of one generation.
+pub(super) fn methods(generation: Generation) -> impl Iterator<Item = Method> {
+    Method::ALL.into_iter().filter(move |method| method.generation() == generation)
+}
+
 /// The key of the vectors.
 pub(super) fn key(method: Method) -> Key {
     match method.generation() {
-        super::Generation::Aead => Key::from_password(method, "barfoo!").unwrap(),
-        super::Generation::Aead2022 => Key::from_bytes(method, &count(0)[..method.key_len()]).unwrap(),
+        Generation::Aead => Key::from_password(method, "barfoo!").unwrap(),
+        Generation::Aead2022 => Key::from_bytes(method, &count(0)[..method.key_len()]).unwrap(),
     }
 }
 
