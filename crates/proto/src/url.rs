@@ -11,7 +11,9 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::alphabet;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::{
+    GeneralPurpose, GeneralPurposeConfig, STANDARD_NO_PAD, URL_SAFE_NO_PAD,
+};
 use base64::engine::{DecodePaddingMode, GeneralPurpose as Decoder};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use zeroize::Zeroizing;
@@ -46,6 +48,8 @@ pub enum UrlError {
     NoServer,
     /// There is no `:` between method and password.
     NoPassword,
+    /// The method holds a `:`, which no method's name does and which base64 forms could not keep.
+    BadMethod,
     /// Something follows the port that is neither `?plugin=…` nor a `#tag`.
     BadPath,
     /// The server's address is wrong.
@@ -70,11 +74,27 @@ impl ServerUrl {
             text.push_str("/?plugin=");
             text.extend(utf8_percent_encode(plugin, ENCODED));
         }
+        self.write_tag(&mut text);
+        text
+    }
+
+    /// Writes the link in the form before SIP002, for programs that read nothing newer. It has no place for a plugin.
+    pub fn to_legacy_text(&self) -> Option<Zeroizing<String>> {
+        if self.plugin.is_some() {
+            return None;
+        }
+        let body = Zeroizing::new(format!("{}:{}@{}", self.method, *self.password, self.address));
+        let mut text = Zeroizing::new(String::from("ss://"));
+        STANDARD_NO_PAD.encode_string(body.as_bytes(), &mut text);
+        self.write_tag(&mut text);
+        Some(text)
+    }
+
+    fn write_tag(&self, text: &mut String) {
         if let Some(tag) = &self.tag {
             text.push('#');
             text.extend(utf8_percent_encode(tag, ENCODED));
         }
-        text
     }
 }
 
@@ -116,6 +136,7 @@ impl fmt::Display for UrlError {
             Self::NotText => f.write_str("a part of the link does not decode to UTF-8 text"),
             Self::NoServer => f.write_str("the link names no server after an @"),
             Self::NoPassword => f.write_str("the link has no : between method and password"),
+            Self::BadMethod => f.write_str("the link's method holds a :, and no method does"),
             Self::BadPath => f.write_str("only ?plugin=… or #name may follow the port"),
             Self::BadAddress(why) => write!(f, "the link's server: {why}"),
         }
@@ -148,6 +169,9 @@ fn parse_legacy(body: &str) -> Result<ServerUrl, UrlError> {
 }
 
 fn server(method: &str, password: Zeroizing<String>, host: &str) -> Result<ServerUrl, UrlError> {
+    if method.contains(':') {
+        return Err(UrlError::BadMethod);
+    }
     let address = host.parse().map_err(UrlError::BadAddress)?;
     Ok(ServerUrl { method: method.into(), password, address, plugin: None, tag: None })
 }
@@ -232,15 +256,34 @@ mod tests {
     }
 
     #[test]
-    fn the_published_legacy_examples_read() {
-        assert_eq!(
-            "ss://YmYtY2ZiOnRlc3RAMTkyLjE2OC4xMDAuMTo4ODg4#example-server+1".parse(),
-            Ok(url("bf-cfb", "test", None, Some("example-server 1")))
-        );
-        assert_eq!(
-            "ss://Y2hhY2hhMjAtaWV0Zi1wb2x5MTMwNTp0ZXN0LyFAIzpAMTkyLjE2OC4xMDAuMTo4ODg4".parse(),
-            Ok(url("chacha20-ietf-poly1305", "test/!@#:", None, None))
-        );
+    fn the_published_legacy_examples_read_and_write() {
+        let tagged = "ss://YmYtY2ZiOnRlc3RAMTkyLjE2OC4xMDAuMTo4ODg4#example-server+1";
+        let expected = url("bf-cfb", "test", None, Some("example-server 1"));
+        assert_eq!(tagged.parse().as_ref(), Ok(&expected));
+        assert_eq!(**expected.to_legacy_text().unwrap(), tagged.replace('+', "%20"));
+
+        let plain = "ss://Y2hhY2hhMjAtaWV0Zi1wb2x5MTMwNTp0ZXN0LyFAIzpAMTkyLjE2OC4xMDAuMTo4ODg4";
+        let expected = url("chacha20-ietf-poly1305", "test/!@#:", None, None);
+        assert_eq!(plain.parse().as_ref(), Ok(&expected));
+        assert_eq!(**expected.to_legacy_text().unwrap(), *plain);
+    }
+
+    #[test]
+    fn escapes_inside_plugin_options_are_carried_as_they_are() {
+        for options in [r"obfs-local;obfs-host=a\;b\=c\\d", "v2ray-plugin;path=/a b?c&d#e%2F+"] {
+            let expected = url("aes-128-gcm", "test", Some(options), None);
+            let text = expected.to_text();
+            assert!(
+                text.split_once("/?plugin=")
+                    .is_some_and(|(_, plugin)| !plugin.contains([';', '\\', '&', '#', '+']))
+            );
+            assert_eq!(text.parse(), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn the_form_before_sip002_has_no_place_for_a_plugin() {
+        assert_eq!(url("aes-128-gcm", "test", Some("obfs-local"), None).to_legacy_text(), None);
     }
 
     #[test]
@@ -271,6 +314,7 @@ mod tests {
             ("ss://a:%ff@host:1", UrlError::NotText),
             ("ss://YWVzLTEyOC1nY206dGVzdA", UrlError::NoServer),
             ("ss://dGVzdA@host:1", UrlError::NoPassword),
+            ("ss://a%3Ab:c@host:1", UrlError::BadMethod),
             ("ss://a:b@host:1/path", UrlError::BadPath),
             ("ss://a:b@host", UrlError::BadAddress(AddressError::BadPort)),
             ("ss://a:b@:1", UrlError::BadAddress(AddressError::EmptyName)),
@@ -300,7 +344,7 @@ mod tests {
         fn what_is_written_reads_back(
             method in "(2022-)?[a-z0-9-]{1,20}",
             password in "\\PC{1,40}",
-            host in "[a-z][a-z0-9.-]{0,30}",
+            host in "[a-z][a-z0-9.-]{0,30}|\\[([0-9a-f]{1,4}:){7}[0-9a-f]{1,4}\\]|[1-9]\\.2\\.3\\.4",
             port: u16,
             plugin in proptest::option::of("\\PC{1,40}"),
             tag in proptest::option::of("\\PC{0,20}"),
@@ -312,7 +356,10 @@ mod tests {
                 plugin: plugin.map(Into::into),
                 tag: tag.map(Into::into),
             };
-            prop_assert_eq!(link.to_text().parse::<ServerUrl>(), Ok(link));
+            let read = link.to_text().parse::<ServerUrl>();
+            prop_assert_eq!(read.as_ref(), Ok(&link));
+            let link = ServerUrl { plugin: None, ..link };
+            prop_assert_eq!(link.to_legacy_text().unwrap().parse::<ServerUrl>(), Ok(link));
         }
 
         #[test]
