@@ -1,5 +1,6 @@
 //! Configuration files: JSON with comments and trailing commas, read into [`Raw`].
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -8,8 +9,9 @@ use jsonc_parser::ast::{Array, Object, Value as Json};
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 use zeroize::Zeroizing;
 
-use crate::raw::{Raw, Settings, Value};
-use crate::reference::{Foreign, IGNORED, Id, Kind, LISTS, Place, REFUSED, Setting, nearest_key};
+use crate::foreign::{Foreign, IGNORED, REFUSED};
+use crate::raw::{Raw, Said, Settings, Value};
+use crate::reference::{Id, Kind, LISTS, Place, Setting, nearest_key};
 use crate::report::Report;
 
 /// Reads the file at `path`. What is wrong with it goes into `report`; there is no `Raw` if it cannot be read at all.
@@ -105,43 +107,94 @@ fn read_object(path: &str, place: Place, object: &Object<'_>, report: &mut Repor
             judge_stranger(place, key, key_path, &property.value, report);
             continue;
         };
-        match read_value(setting, &property.value) {
-            Ok(value) => {
-                if let Some(earlier) = settings.insert(setting.id, &key_path, value)
-                    && setting.key != "remarks"
-                {
-                    report
-                        .error(key_path, format!("says again what {} said; keep one of them", earlier.place));
-                }
-            }
-            Err(why) => report.error(key_path, why),
+        let Some(value) = read_value(setting, &key_path, &property.value, report) else { continue };
+        if let Some(earlier) = settings.insert(setting.id, &key_path, value)
+            && setting.key != "remarks"
+        {
+            report.error(key_path, format!("says again what {} said; keep one of them", earlier.place));
         }
     }
     settings
 }
 
-fn read_value(setting: &Setting, value: &Json<'_>) -> Result<Value, String> {
-    let wanted = match setting.kind {
-        Kind::Text | Kind::Secret => "wants text in quotes",
-        Kind::Port => "wants a port: a whole number from 0 to 65535",
-        Kind::Number => "wants a whole number",
-        Kind::Switch => "wants true or false",
-    };
+fn read_value(setting: &Setting, path: &str, value: &Json<'_>, report: &mut Report) -> Option<Value> {
     match (setting.kind, value) {
-        (_, Json::StringLit(text)) => Value::from_text(setting.kind, &text.value).map_err(Into::into),
-        (Kind::Port | Kind::Number, Json::NumberLit(number)) => {
-            Value::from_text(setting.kind, number.value).map_err(Into::into)
+        (Kind::Texts | Kind::Ports, Json::Array(array)) => read_items(setting, path, array, report),
+        (Kind::PortPasswords, Json::Object(object)) => {
+            Some(Value::Objects(read_port_passwords(path, object, report)))
+        }
+        (Kind::Objects(place), Json::Array(array)) => {
+            Some(Value::Objects(read_entries(path, place, array, report)))
+        }
+        (Kind::Object(place), Json::Object(object)) => {
+            Some(Value::Object(read_object(path, place, object, report)))
+        }
+        (kind, value) => match read_scalar(kind, setting.key, value) {
+            Ok(value) => Some(value),
+            Err(why) => {
+                report.error(path, why);
+                None
+            }
+        },
+    }
+}
+
+fn read_scalar(kind: Kind, key: &str, value: &Json<'_>) -> Result<Value, String> {
+    match (kind, value) {
+        (_, Json::StringLit(text)) => Value::from_text(kind, &text.value).map_err(Into::into),
+        (Kind::Port | Kind::Ports | Kind::Number, Json::NumberLit(number)) => {
+            Value::from_text(kind, number.value).map_err(Into::into)
         }
         (Kind::Switch, Json::BooleanLit(switch)) => Ok(Value::Switch(switch.value)),
         // A note for people may be anything.
-        (Kind::Text, Json::NumberLit(number)) if setting.key == "remarks" => {
+        (Kind::Text, Json::NumberLit(number)) if key == "remarks" => {
             Ok(Value::Text(Zeroizing::new(number.value.into())))
         }
-        (_, Json::Array(_)) => Err(format!("{wanted}, not a list; write several as servers[] or locals[]")),
+        (_, Json::Array(_)) => Err(format!("{}, not a list", kind.wanted())),
         (_, Json::NumberLit(_) | Json::BooleanLit(_) | Json::Object(_) | Json::NullKeyword(_)) => {
-            Err(wanted.into())
+            Err(kind.wanted().into())
         }
     }
+}
+
+/// The elements of a list of texts or ports. An empty list is the same as nothing.
+fn read_items(setting: &Setting, path: &str, array: &Array<'_>, report: &mut Report) -> Option<Value> {
+    let mut items = Vec::new();
+    for (index, element) in array.elements.iter().enumerate() {
+        let place = format!("{path}[{index}]");
+        match read_scalar(setting.kind, setting.key, element) {
+            Ok(value) => items.push(Said { place, value }),
+            Err(why) => report.error(place, why),
+        }
+    }
+    (!array.elements.is_empty()).then_some(Value::List(items))
+}
+
+/// Each port becomes an object of its own, with that port and its password.
+fn read_port_passwords(path: &str, object: &Object<'_>, report: &mut Report) -> Vec<Settings> {
+    let mut seen = HashSet::new();
+    let mut ports = Vec::new();
+    for property in &object.properties {
+        let place = format!("{path}.{}", property.name.as_str());
+        let port = match property.name.as_str().parse::<u16>() {
+            Ok(port) if port != 0 => port,
+            Ok(_) | Err(_) => {
+                report.error(place, "is no port; the keys here are ports from 1 to 65535");
+                continue;
+            }
+        };
+        match read_scalar(Kind::Secret, "port_password", &property.value) {
+            Ok(_) if !seen.insert(port) => report.error(place, "says the same port again; keep one of them"),
+            Ok(password) => {
+                let mut settings = Settings::new(&place);
+                settings.insert(Id::ServerPort, &place, Value::Number(port.into()));
+                settings.insert(Id::Password, &place, password);
+                ports.push(settings);
+            }
+            Err(why) => report.error(place, why),
+        }
+    }
+    ports
 }
 
 /// A key that is not ours: harmless, dangerous to leave aside, misplaced, or misspelt.
@@ -155,13 +208,8 @@ fn judge_stranger(place: Place, key: &str, key_path: String, value: &Json<'_>, r
         if !is_off(value) {
             report.warn(key_path, format!("left aside: {}", ignored.why));
         }
-    } else if let Some(home) = PLACES.into_iter().find(|home| Setting::find(*home, key).is_some()) {
-        let home = match home {
-            Place::Root => "at the top of the file",
-            Place::Server => "in servers[]",
-            Place::Inbound => "in locals[]",
-        };
-        report.warn(key_path, format!("left aside: it has its meaning {home}"));
+    } else if let Some(home) = Place::ALL.into_iter().find(|home| Setting::find(*home, key).is_some()) {
+        report.warn(key_path, format!("left aside: it has its meaning {}", home.words()));
     } else if let Some(nearest) = nearest_key(place, key) {
         report.warn(key_path, format!("unknown key, left aside; did you mean {nearest}?"));
     } else {
@@ -213,8 +261,6 @@ fn lower_first(text: &str) -> String {
 
 /// Far more than ten thousand servers need; keeps a mistaken path from filling memory.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-
-const PLACES: [Place; 3] = [Place::Root, Place::Server, Place::Inbound];
 
 const SYNTAX: &str = "this is JSON, in which // and /* */ comments and trailing commas may stand";
 
@@ -273,6 +319,59 @@ mod tests {
     }
 
     #[test]
+    fn lists_and_objects_inside_keep_their_paths() {
+        let (raw, warnings) = read_good(
+            r#"{"server": ["a", "b"], "server_port": [1, "2"], "port_password": {"8388": "x", "8389": "y"},
+                "servers": [{"users": [{"name": "z", "password": "s"}]}], "plugin_args": [],
+                "online_config": {"config_url": "https://a.example/s", "update_interval": 60}}"#,
+        );
+        assert_eq!(raw.root.texts(Id::Server), Some(vec![("a", "server[0]"), ("b", "server[1]")]));
+        assert_eq!(
+            raw.root.numbers(Id::ServerPort),
+            Some(vec![(1, "server_port[0]"), (2, "server_port[1]")])
+        );
+        assert_eq!(raw.root.text(Id::Server), None, "a list is not one text");
+        let ports = raw.root.objects(Id::PortPassword).unwrap();
+        assert_eq!(ports[1].number(Id::ServerPort), Some((8389, "port_password.8389")));
+        assert_eq!(ports[1].text(Id::Password), Some(("y", "port_password.8389")));
+        let servers = raw.servers.unwrap();
+        let user = &servers[0].objects(Id::Users).unwrap()[0];
+        assert_eq!(user.text(Id::Password), Some(("s", "servers[0].users[0].password")));
+        assert!(raw.root.get(Id::PluginArgs).is_none(), "an empty list says nothing");
+        let online = raw.root.object(Id::OnlineConfig).unwrap();
+        assert_eq!(online.number(Id::UpdateInterval), Some((60, "online_config.update_interval")));
+        assert_eq!(warnings, Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_wrong_inside_a_list_or_an_object_is_told_with_its_path() {
+        let found = errors(
+            r#"{"server": ["a", 1], "server_port": [70000, 1, {}], "users": {"name": "x"}, "online_config": 7,
+                "port_password": {"0": "a", "8388": "b", "8388": "c", "x": "d", "8389": 1, "08388": "e"},
+                "servers": [{"users": [{"name": "a"}, 7, {"password": false, "password": "x", "name": "b", "name": "c"}]}]}"#,
+        );
+        let expected = [
+            "server[1]: wants text in quotes, or a list",
+            "server_port[0]: wants a port",
+            "server_port[2]: wants a port",
+            "users: wants a list of objects",
+            "online_config: wants an object",
+            "port_password.0: is no port",
+            "port_password.8388: says the same port again",
+            "port_password.x: is no port",
+            "port_password.8389: wants text in quotes",
+            "port_password.08388: says the same port again",
+            "servers[0].users[1]: wants an object",
+            "servers[0].users[2].password: wants text in quotes",
+            "servers[0].users[2].name: says again",
+        ];
+        assert_eq!(found.len(), expected.len(), "{found:#?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(expected), "{found} / {expected}");
+        }
+    }
+
+    #[test]
     fn a_broken_file_is_told_with_line_and_column() {
         assert!(
             errors("{\n  \"server\": \"a\"\n  \"password\": \"b\"\n}")[0]
@@ -286,16 +385,16 @@ mod tests {
     #[test]
     fn every_wrong_value_is_told_with_its_path() {
         let found = errors(
-            r#"{"server_port": 70000, "timeout": -1, "fast_open": 3, "password": 12345678, "server": ["a"],
-                "servers": [{"port": "x"}, 7], "locals": {}, "plugin": "obfs", "mode": "a", "mode": "b"}"#,
+            r#"{"server_port": 70000, "timeout": -1, "fast_open": 3, "password": 12345678, "method": ["a"],
+                "servers": [{"port": "x"}, 7], "locals": {}, "acl": "x", "mode": "a", "mode": "b"}"#,
         );
         let expected = [
             "server_port: wants a port",
             "timeout: wants a whole number",
             "fast_open: wants true or false",
             "password: wants text in quotes",
-            "server: wants text in quotes, not a list; write several as servers[]",
-            "plugin: plugins are not supported yet",
+            "method: wants text in quotes, not a list",
+            "acl: access lists are not supported yet",
             "mode: says again what mode said",
             "servers[0].port: wants a port",
             "servers[1]: wants an object",
@@ -322,8 +421,7 @@ mod tests {
 
     #[test]
     fn an_entry_that_is_not_in_use_is_only_doubtful() {
-        let (raw, warnings) =
-            read_good(r#"{"servers": [{"disabled": true, "plugin": "obfs", "port": "x"}]}"#);
+        let (raw, warnings) = read_good(r#"{"servers": [{"disabled": true, "acl": "x", "port": "x"}]}"#);
         assert_eq!(raw.servers.unwrap().len(), 1);
         assert_eq!(warnings.len(), 2, "{warnings:?}");
     }

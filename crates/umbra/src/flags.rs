@@ -11,7 +11,7 @@ use umbra_proto::shadowsocks::Method;
 use zeroize::Zeroizing;
 
 use crate::raw::{Settings, Value};
-use crate::reference::{Flag, Kind, Reach, SETTINGS, Setting};
+use crate::reference::{Flag, Id, Kind, Reach, SETTINGS, Setting};
 
 /// What the user wants.
 pub(crate) enum Command {
@@ -79,6 +79,11 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command,
     match name {
         Some("sslocal") => parse_end(Role::Client, "sslocal", args),
         Some("ssserver") => parse_end(Role::Server, "ssserver", args),
+        Some("sstunnel") => {
+            let mut command = tunnel("sstunnel").version(VERSION_OF_LINK);
+            let matches = command.try_get_matches_from_mut(args)?;
+            read_tunnel(&mut command, matches)
+        }
         Some(_) | None => parse_umbra(args),
     }
 }
@@ -88,12 +93,15 @@ pub(crate) fn command() -> Clap {
     Clap::new("umbra")
         .version(env!("CARGO_PKG_VERSION"))
         .about("An encrypted SOCKS proxy: Shadowsocks at both ends")
-        .after_help("A link to this program named sslocal or ssserver is `umbra local` or `umbra server`.")
+        .after_help(
+            "A link to this program named sslocal, ssserver or sstunnel is `umbra local`, `umbra server` or `umbra tunnel`.",
+        )
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
         .subcommand(end(Role::Client, "local"))
         .subcommand(end(Role::Server, "server"))
+        .subcommand(tunnel("tunnel"))
         .subcommand(up())
         .subcommand(key())
         .subcommand(check())
@@ -104,7 +112,7 @@ fn parse_end(
     name: &'static str,
     args: impl Iterator<Item = OsString>,
 ) -> Result<Command, clap::Error> {
-    let mut command = end(role, name).version(concat!("(umbra) ", env!("CARGO_PKG_VERSION")));
+    let mut command = end(role, name).version(VERSION_OF_LINK);
     let matches = command.try_get_matches_from_mut(args)?;
     Ok(Command::Run(role, read_options(Some(role), &mut command, matches)?))
 }
@@ -119,6 +127,7 @@ fn parse_umbra(args: impl Iterator<Item = OsString>) -> Result<Command, clap::Er
     match name.as_str() {
         "local" => Ok(Command::Run(Role::Client, read_options(Some(Role::Client), command, matches)?)),
         "server" => Ok(Command::Run(Role::Server, read_options(Some(Role::Server), command, matches)?)),
+        "tunnel" => read_tunnel(command, matches),
         "check" => {
             let role = matches.get_one::<String>("as").map(|word| match word.as_str() {
                 "server" => Role::Server,
@@ -133,13 +142,26 @@ fn parse_umbra(args: impl Iterator<Item = OsString>) -> Result<Command, clap::Er
 
 fn end(role: Role, name: &'static str) -> Clap {
     let about = match role {
-        Role::Client => "The client: SOCKS5 programs come in, sessions go to a Shadowsocks server",
+        Role::Client => "The client: SOCKS and HTTP programs come in, sessions go to a Shadowsocks server",
         Role::Server => "The server: Shadowsocks clients come in, sessions go to their targets",
     };
     let command = base(name, about).arg(config_flag());
     let command =
         SETTINGS.iter().filter_map(|setting| setting_flag(Some(role), setting)).fold(command, Clap::arg);
     command.arg(url_flag().hide(role == Role::Server)).args(level_flags())
+}
+
+/// A client all of whose connections go to one target.
+fn tunnel(name: &'static str) -> Clap {
+    end(Role::Client, name)
+        .about("A client all of whose connections go to one target, which -f or the file names")
+        .mut_arg("protocol", |arg| arg.hide(true))
+}
+
+fn read_tunnel(command: &mut Clap, matches: ArgMatches) -> Result<Command, clap::Error> {
+    let mut options = read_options(Some(Role::Client), command, matches)?;
+    options.settings.insert(Id::Protocol, "umbra tunnel", Value::Text(Zeroizing::new("tunnel".into())));
+    Ok(Command::Run(Role::Client, options))
 }
 
 fn check() -> Clap {
@@ -244,10 +266,12 @@ fn setting_flag(role: Option<Role>, setting: &'static Setting) -> Option<Arg> {
     };
     let arg = match setting.kind {
         Kind::Switch => arg.action(ArgAction::SetTrue),
-        Kind::Port => arg.value_name(flag.value).value_parser(value_parser!(u16)),
+        Kind::Port | Kind::Ports => arg.value_name(flag.value).value_parser(value_parser!(u16)),
         Kind::Number => arg.value_name(flag.value).value_parser(value_parser!(u64)),
-        Kind::Text => arg.value_name(flag.value),
+        Kind::Text | Kind::Texts => arg.value_name(flag.value),
         Kind::Secret => arg.value_name(flag.value).allow_hyphen_values(true),
+        // These have no form on a command line.
+        Kind::PortPasswords | Kind::Objects(_) | Kind::Object(_) => return None,
     };
     let foreign = role == Some(Role::Server) && flag.reach == Reach::Client;
     Some(arg.hide(foreign).help(format!("{} [default: {}]", setting.help, setting.default)))
@@ -275,11 +299,14 @@ fn read_settings(matches: &mut ArgMatches) -> Settings {
         let Some(flag) = &setting.flag else { continue };
         let value = match setting.kind {
             Kind::Switch => matches.get_flag(flag.long).then_some(Value::Switch(true)),
-            Kind::Port => matches.remove_one::<u16>(flag.long).map(|port| Value::Number(port.into())),
+            Kind::Port | Kind::Ports => {
+                matches.remove_one::<u16>(flag.long).map(|port| Value::Number(port.into()))
+            }
             Kind::Number => matches.remove_one::<u64>(flag.long).map(Value::Number),
-            Kind::Text | Kind::Secret => {
+            Kind::Text | Kind::Texts | Kind::Secret => {
                 matches.remove_one::<String>(flag.long).map(|text| Value::Text(Zeroizing::new(text)))
             }
+            Kind::PortPasswords | Kind::Objects(_) | Kind::Object(_) => None,
         };
         if let Some(value) = value {
             settings.insert(setting.id, flag_name(flag), value);
@@ -301,12 +328,14 @@ fn find_conflict(role: Option<Role>, has_url: bool, settings: &Settings) -> Opti
                 && flag.reach == Reach::Client
             {
                 let name = flag_name(flag);
-                return Some(format!("{name} is for a client; tell a server where to listen with -s and -p"));
+                let listens = matches!(setting.id, Id::LocalAddress | Id::LocalPort);
+                let remedy = if listens { "; tell a server where to listen with -s and -p" } else { "" };
+                return Some(format!("{name} is for a client{remedy}"));
             }
         }
     }
-    let said =
-        settings.places().find(|place| ["-s", "-p", "-k", "-m"].contains(place)).filter(|_| has_url)?;
+    let of_link = ["-s", "-p", "-k", "-m", "--plugin", "--plugin-opts"];
+    let said = settings.places().find(|place| of_link.contains(place)).filter(|_| has_url)?;
     Some(format!("--server-url and {said} both describe the server; give one of them"))
 }
 
@@ -341,10 +370,11 @@ fn read_up(mut matches: ArgMatches) -> Up {
     }
 }
 
+const VERSION_OF_LINK: &str = concat!("(umbra) ", env!("CARGO_PKG_VERSION"));
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reference::Id;
 
     fn parse_words(words: &str) -> Result<Command, clap::Error> {
         parse(words.split(' ').map(OsString::from))
@@ -404,6 +434,16 @@ mod tests {
         assert!(matches!(parse_words("/usr/bin/sslocal -s a"), Ok(Command::Run(Role::Client, _))));
         assert!(matches!(parse_words("ssserver -k x"), Ok(Command::Run(Role::Server, _))));
         assert!(complaint("sslocal --version").contains("sslocal (umbra) "));
+    }
+
+    #[test]
+    fn a_tunnel_is_a_client_that_says_so() {
+        for words in ["umbra tunnel -f a.example:80", "/opt/sstunnel -f a.example:80"] {
+            let Ok(Command::Run(Role::Client, options)) = parse_words(words) else { panic!("{words}") };
+            assert_eq!(options.settings.text(Id::Protocol), Some(("tunnel", "umbra tunnel")));
+            assert_eq!(options.settings.text(Id::ForwardAddress), Some(("a.example:80", "-f")));
+        }
+        assert!(complaint("umbra server -f a:1").contains("-f is for a client"));
     }
 
     #[test]

@@ -5,7 +5,9 @@
 
 mod file;
 mod flags;
+mod foreign;
 mod key;
+mod link;
 mod log;
 #[cfg(test)]
 #[path = "tests/manual.rs"]

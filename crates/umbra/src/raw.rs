@@ -43,6 +43,12 @@ pub(crate) enum Value {
     Number(u64),
     /// A switch.
     Switch(bool),
+    /// A list of any of these, each with its own place.
+    List(Vec<Said>),
+    /// Objects of a list; or ports with their passwords.
+    Objects(Vec<Settings>),
+    /// An object inside another.
+    Object(Settings),
 }
 
 impl Settings {
@@ -68,26 +74,56 @@ impl Settings {
 
     /// Text, with its place.
     pub(crate) fn text(&self, id: Id) -> Option<(&str, &str)> {
-        match self.get(id)? {
-            Said { place, value: Value::Text(text) } => Some((text, place)),
-            Said { value: Value::Number(_) | Value::Switch(_), .. } => None,
-        }
+        self.get(id)?.text()
+    }
+
+    /// One text, or all of a list, each with its place.
+    pub(crate) fn texts(&self, id: Id) -> Option<Vec<(&str, &str)>> {
+        Some(self.get(id)?.each().iter().filter_map(Said::text).collect())
     }
 
     /// A number, with its place.
     pub(crate) fn number(&self, id: Id) -> Option<(u64, &str)> {
-        match self.get(id)? {
-            Said { place, value: Value::Number(number) } => Some((*number, place)),
-            Said { value: Value::Text(_) | Value::Switch(_), .. } => None,
-        }
+        self.get(id)?.number()
+    }
+
+    /// One number, or all of a list, each with its place.
+    pub(crate) fn numbers(&self, id: Id) -> Option<Vec<(u64, &str)>> {
+        Some(self.get(id)?.each().iter().filter_map(Said::number).collect())
     }
 
     /// A switch.
     pub(crate) fn switch(&self, id: Id) -> Option<bool> {
         match self.get(id)?.value {
             Value::Switch(switch) => Some(switch),
-            Value::Text(_) | Value::Number(_) => None,
+            Value::Text(_) | Value::Number(_) | Value::List(_) | Value::Objects(_) | Value::Object(_) => None,
         }
+    }
+
+    /// The objects of a list.
+    pub(crate) fn objects(&self, id: Id) -> Option<&[Self]> {
+        match &self.get(id)?.value {
+            Value::Objects(objects) => Some(objects),
+            Value::Text(_) | Value::Number(_) | Value::Switch(_) | Value::List(_) | Value::Object(_) => None,
+        }
+    }
+
+    /// An object inside this one.
+    pub(crate) fn object(&self, id: Id) -> Option<&Self> {
+        match &self.get(id)?.value {
+            Value::Object(object) => Some(object),
+            Value::Text(_) | Value::Number(_) | Value::Switch(_) | Value::List(_) | Value::Objects(_) => None,
+        }
+    }
+
+    /// What was said of `id`, to change it.
+    pub(crate) fn get_mut(&mut self, id: Id) -> Option<&mut Said> {
+        self.said.get_mut(&id)
+    }
+
+    /// Takes back what was said of `id`.
+    pub(crate) fn remove(&mut self, id: Id) -> Option<Said> {
+        self.said.remove(&id)
     }
 
     /// The part of the settings that speaks of `ids`.
@@ -108,17 +144,44 @@ impl Settings {
     }
 }
 
+impl Said {
+    /// The elements of a list, or the one thing that was said.
+    fn each(&self) -> &[Self] {
+        match &self.value {
+            Value::List(list) => list,
+            Value::Text(_) | Value::Number(_) | Value::Switch(_) | Value::Objects(_) | Value::Object(_) => {
+                std::slice::from_ref(self)
+            }
+        }
+    }
+
+    fn text(&self) -> Option<(&str, &str)> {
+        match &self.value {
+            Value::Text(text) => Some((text, &self.place)),
+            Value::Number(_) | Value::Switch(_) | Value::List(_) | Value::Objects(_) | Value::Object(_) => {
+                None
+            }
+        }
+    }
+
+    fn number(&self) -> Option<(u64, &str)> {
+        match &self.value {
+            Value::Number(number) => Some((*number, &self.place)),
+            Value::Text(_) | Value::Switch(_) | Value::List(_) | Value::Objects(_) | Value::Object(_) => None,
+        }
+    }
+}
+
 impl Value {
     /// Reads text as a value of `kind`: numbers and switches may stand in quotes.
     pub(crate) fn from_text(kind: Kind, text: &str) -> Result<Self, &'static str> {
-        match kind {
-            Kind::Text | Kind::Secret => Ok(Self::Text(Zeroizing::new(text.into()))),
-            Kind::Port => match text.trim().parse::<u16>() {
-                Ok(port) => Ok(Self::Number(port.into())),
-                Err(_) => Err("wants a port: a whole number from 0 to 65535"),
-            },
-            Kind::Number => text.trim().parse().map(Self::Number).map_err(|_| "wants a whole number"),
-            Kind::Switch => text.trim().parse().map(Self::Switch).map_err(|_| "wants true or false"),
-        }
+        let read = match kind {
+            Kind::Text | Kind::Secret | Kind::Texts => Some(Self::Text(Zeroizing::new(text.into()))),
+            Kind::Port | Kind::Ports => text.trim().parse::<u16>().ok().map(|port| Self::Number(port.into())),
+            Kind::Number => text.trim().parse().ok().map(Self::Number),
+            Kind::Switch => text.trim().parse().ok().map(Self::Switch),
+            Kind::PortPasswords | Kind::Objects(_) | Kind::Object(_) => None,
+        };
+        read.ok_or(kind.wanted())
     }
 }

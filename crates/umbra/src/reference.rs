@@ -31,6 +31,50 @@ pub(crate) enum Id {
     Workers,
     /// Descriptor limit.
     Nofile,
+    /// Ports, each with a password of its own.
+    PortPassword,
+    /// Who may come in.
+    Users,
+    /// A user's name.
+    UserName,
+    /// Where a user's sessions are passed on to.
+    UserForward,
+    /// A file of users, as shadowsocks-rust has it.
+    UsersFile,
+    /// One-time authentication.
+    OneTimeAuth,
+    /// Where a tunnel leads.
+    ForwardAddress,
+    /// To which port.
+    ForwardPort,
+    /// Where a tunnel listens, as the first implementation says it.
+    TunnelPort,
+    /// Whose PROXY headers are read.
+    AcceptProxyProtocol,
+    /// Which PROXY header is sent.
+    SendProxyProtocol,
+    /// What may be run although it is not safe.
+    Security,
+    /// Whether insecure methods may be named.
+    InsecureMethods,
+    /// No server in between.
+    Direct,
+    /// A SOCKS5 proxy in place of a server.
+    OutboundProxy,
+    /// The plugin in front of the server.
+    Plugin,
+    /// Its options.
+    PluginOpts,
+    /// Its arguments.
+    PluginArgs,
+    /// What it carries.
+    PluginMode,
+    /// Servers from a document that is fetched.
+    OnlineConfig,
+    /// Where it is fetched from.
+    ConfigUrl,
+    /// How often.
+    UpdateInterval,
     /// A server that is listed and not used.
     Disabled,
     /// A note for people.
@@ -46,6 +90,12 @@ pub(crate) enum Place {
     Server,
     /// One of `locals[]`.
     Inbound,
+    /// One of `users[]`, wherever they stand.
+    User,
+    /// The object `security`.
+    Security,
+    /// The object `online_config`.
+    Online,
 }
 
 /// What a value is made of.
@@ -61,6 +111,16 @@ pub(crate) enum Kind {
     Number,
     /// `true` or `false`.
     Switch,
+    /// Text, or a list of texts.
+    Texts,
+    /// A port, or a list of ports.
+    Ports,
+    /// An object whose keys are ports and whose values are secrets.
+    PortPasswords,
+    /// A list of objects.
+    Objects(Place),
+    /// An object.
+    Object(Place),
 }
 
 /// The programs that have a flag.
@@ -108,13 +168,39 @@ pub(crate) struct Setting {
     pub(crate) help: &'static str,
 }
 
-/// A key of other implementations that Umbra does not follow.
-#[derive(Debug)]
-pub(crate) struct Foreign {
-    /// The key, wherever it stands.
-    pub(crate) key: &'static str,
-    /// What the operator is told.
-    pub(crate) why: &'static str,
+impl Place {
+    /// All of them.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Root, Self::Server, Self::Inbound, Self::User, Self::Security, Self::Online];
+
+    /// How people find it in a file.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Root => "at the top of the file",
+            Self::Server => "in servers[]",
+            Self::Inbound => "in locals[]",
+            Self::User => "in users[]",
+            Self::Security => "in security",
+            Self::Online => "in online_config",
+        }
+    }
+}
+
+impl Kind {
+    /// What is said to whoever writes something else.
+    pub(crate) fn wanted(self) -> &'static str {
+        match self {
+            Self::Text | Self::Secret => "wants text in quotes",
+            Self::Port => "wants a port: a whole number from 0 to 65535",
+            Self::Number => "wants a whole number",
+            Self::Switch => "wants true or false",
+            Self::Texts => "wants text in quotes, or a list of such",
+            Self::Ports => "wants a port, a whole number from 0 to 65535, or a list of such",
+            Self::PortPasswords => "wants an object of ports and passwords: { \"8388\": \"…\", … }",
+            Self::Objects(_) => "wants a list of objects: [ { … }, … ]",
+            Self::Object(_) => "wants an object: { … }",
+        }
+    }
 }
 
 impl Setting {
@@ -150,6 +236,7 @@ const SHARED: &[Place] = &[Place::Root, Place::Server];
 const EVERYWHERE: &[Place] = &[Place::Root, Place::Server, Place::Inbound];
 const OF_INBOUNDS: &[Place] = &[Place::Root, Place::Inbound];
 const OF_ROOT: &[Place] = &[Place::Root];
+const OF_USERS: &[Place] = &[Place::User];
 
 const fn flag(short: Option<char>, long: &'static str, value: &'static str, reach: Reach) -> Option<Flag> {
     Some(Flag { short, long, aliases: &[], value, reach })
@@ -172,21 +259,23 @@ pub(crate) const SETTINGS: &[Setting] = &[
         key: "server",
         aliases: &["address"],
         places: SHARED,
-        kind: Kind::Text,
+        kind: Kind::Texts,
         flag: flag_also('s', "server", &["server-addr"], "ADDRESS[:PORT]", Reach::Both),
         default: "client: none; server: 0.0.0.0",
         help: "The Shadowsocks server: for a client where it is, for a server where to listen. With or without a \
-               port; IPv6 with a port stands in brackets.",
+               port; IPv6 with a port stands in brackets. A list names several: a client chooses one for each session, a server \
+               listens on all.",
     },
     Setting {
         id: Id::ServerPort,
         key: "server_port",
         aliases: &["port"],
         places: SHARED,
-        kind: Kind::Port,
+        kind: Kind::Ports,
         flag: flag(Some('p'), "server-port", "PORT", Reach::Both),
         default: "8388",
-        help: "The Shadowsocks server's port. A server may listen on port 0: the system chooses a free one.",
+        help: "The Shadowsocks server's port. A server may listen on port 0: the system chooses a free one. \
+               A list names several with the same password: a client chooses one for each session, a server listens on all.",
     },
     Setting {
         id: Id::Password,
@@ -198,6 +287,70 @@ pub(crate) const SETTINGS: &[Setting] = &[
         default: "none",
         help: "The secret that both ends hold: any text for aes-128-gcm, aes-256-gcm and chacha20-ietf-poly1305; a \
                key in base64 for the 2022 methods. `umbra key METHOD` makes one.",
+    },
+    Setting {
+        id: Id::PortPassword,
+        key: "port_password",
+        aliases: &[],
+        places: SHARED,
+        kind: Kind::PortPasswords,
+        flag: None,
+        default: "none",
+        help: "Ports, each with a password of its own: `{ \"8388\": \"…\", \"8389\": \"…\" }`. `server_port` and `password` beside it \
+               are left aside.",
+    },
+    Setting {
+        id: Id::Users,
+        key: "users",
+        aliases: &[],
+        places: EVERYWHERE,
+        kind: Kind::Objects(Place::User),
+        flag: None,
+        default: "none",
+        help: "Who may come in. At a client's inbound, names and passwords of SOCKS5 and HTTP programs, without which the door \
+               is closed. At a server, Shadowsocks users: with a 2022 AES method each has a key of its own and `password` is the \
+               key of the port (SIP023); with a SIP004 method each has a password of its own, and `password` is one more.",
+    },
+    Setting {
+        id: Id::UserName,
+        key: "name",
+        aliases: &["user_name"],
+        places: OF_USERS,
+        kind: Kind::Text,
+        flag: None,
+        default: "none",
+        help: "What the user is called. A SOCKS5 or HTTP program says it with the password.",
+    },
+    Setting {
+        id: Id::Password,
+        key: "password",
+        aliases: &[],
+        places: OF_USERS,
+        kind: Kind::Secret,
+        flag: None,
+        default: "none",
+        help: "The user's own secret, of the same kind as the server's.",
+    },
+    Setting {
+        id: Id::UserForward,
+        key: "forward",
+        aliases: &[],
+        places: OF_USERS,
+        kind: Kind::Text,
+        flag: None,
+        default: "none",
+        help: "`HOST:PORT` of another server, to which this user's sessions are passed on without being opened (SIP023, 2022 AES \
+               methods only).",
+    },
+    Setting {
+        id: Id::UsersFile,
+        key: "socks5_auth_config_path",
+        aliases: &[],
+        places: OF_INBOUNDS,
+        kind: Kind::Text,
+        flag: None,
+        default: "none",
+        help: "A file of `users` in the form of shadowsocks-rust: `{ \"password\": { \"users\": [ { \"user_name\": …, \"password\": … } ] } }`.",
     },
     Setting {
         id: Id::Method,
@@ -235,9 +388,81 @@ pub(crate) const SETTINGS: &[Setting] = &[
         aliases: &[],
         places: OF_INBOUNDS,
         kind: Kind::Text,
+        flag: flag(None, "protocol", "PROTOCOL", Reach::Client),
+        default: "mixed",
+        help: "What the client's inbound speaks: `mixed` is SOCKS4, SOCKS4a, SOCKS5 and HTTP, told apart by the first byte; `socks` \
+               leaves out HTTP, `http` is HTTP only; `tunnel` leads every connection to one target.",
+    },
+    Setting {
+        id: Id::ForwardAddress,
+        key: "forward_address",
+        aliases: &["tunnel_remote"],
+        places: OF_INBOUNDS,
+        kind: Kind::Text,
+        flag: flag_also('f', "forward-addr", &["forward"], "HOST:PORT", Reach::Client),
+        default: "none",
+        help: "Where a tunnel leads, with or without a port.",
+    },
+    Setting {
+        id: Id::ForwardPort,
+        key: "forward_port",
+        aliases: &["tunnel_remote_port"],
+        places: OF_INBOUNDS,
+        kind: Kind::Port,
         flag: None,
-        default: "socks",
-        help: "What the client's inbound speaks. `socks` is the only one so far.",
+        default: "none",
+        help: "To which port a tunnel leads. With `tunnel_remote` and no port it is 53.",
+    },
+    Setting {
+        id: Id::TunnelPort,
+        key: "tunnel_port",
+        aliases: &[],
+        places: OF_INBOUNDS,
+        kind: Kind::Port,
+        flag: None,
+        default: "`local_port`",
+        help: "Where a tunnel listens, in place of `local_port`.",
+    },
+    Setting {
+        id: Id::AcceptProxyProtocol,
+        key: "accept_proxy_protocol",
+        aliases: &[],
+        places: EVERYWHERE,
+        kind: Kind::Texts,
+        flag: None,
+        default: "none",
+        help: "Addresses and networks of load balancers: their connections have to begin with a PROXY header (version 1 or 2), which \
+               names the client. A header from anyone else is not read.",
+    },
+    Setting {
+        id: Id::SendProxyProtocol,
+        key: "send_proxy_protocol",
+        aliases: &[],
+        places: EVERYWHERE,
+        kind: Kind::Text,
+        flag: None,
+        default: "none",
+        help: "`v1` or `v2`: what a target is sent first, a PROXY header that names the client.",
+    },
+    Setting {
+        id: Id::Direct,
+        key: "direct",
+        aliases: &[],
+        places: OF_ROOT,
+        kind: Kind::Switch,
+        flag: flag(None, "direct", "", Reach::Client),
+        default: "false",
+        help: "A client without a server: sessions go straight to their targets, unencrypted.",
+    },
+    Setting {
+        id: Id::OutboundProxy,
+        key: "outbound_proxy",
+        aliases: &[],
+        places: OF_ROOT,
+        kind: Kind::Secret,
+        flag: flag(None, "outbound-proxy", "URL", Reach::Both),
+        default: "none",
+        help: "`socks5://[NAME:PASSWORD@]HOST:PORT`: a SOCKS5 proxy through which sessions leave; a client then needs no server.",
     },
     Setting {
         id: Id::Timeout,
@@ -314,6 +539,107 @@ pub(crate) const SETTINGS: &[Setting] = &[
         help: "How many files and sockets the process may hold open.",
     },
     Setting {
+        id: Id::OneTimeAuth,
+        key: "one_time_auth",
+        aliases: &["auth"],
+        places: SHARED,
+        kind: Kind::Switch,
+        flag: flag(Some('a'), "one-time-auth", "", Reach::Both),
+        default: "false",
+        help: "One-time authentication, obsolete: a client adds it to the old stream methods, a server wants it of every client. It \
+               means nothing to other methods, which authenticate by themselves.",
+    },
+    Setting {
+        id: Id::Security,
+        key: "security",
+        aliases: &[],
+        places: OF_ROOT,
+        kind: Kind::Object(Place::Security),
+        flag: None,
+        default: "none",
+        help: "What may be run although it is not safe.",
+    },
+    Setting {
+        id: Id::InsecureMethods,
+        key: "insecure_methods",
+        aliases: &[],
+        places: &[Place::Security],
+        kind: Kind::Text,
+        flag: None,
+        default: "warn",
+        help: "`warn`: insecure methods run when they are named, with a warning; `deny`: they are an error.",
+    },
+    Setting {
+        id: Id::Plugin,
+        key: "plugin",
+        aliases: &[],
+        places: SHARED,
+        kind: Kind::Text,
+        flag: flag(None, "plugin", "PROGRAM", Reach::Both),
+        default: "none",
+        help: "A program in front of the server (SIP003): its name or path.",
+    },
+    Setting {
+        id: Id::PluginOpts,
+        key: "plugin_opts",
+        aliases: &["plugin_options"],
+        places: SHARED,
+        kind: Kind::Secret,
+        flag: flag(None, "plugin-opts", "OPTIONS", Reach::Both),
+        default: "none",
+        help: "The plugin's options: `key=value;key=value`, with `\\` before `;`, `=` and `\\`.",
+    },
+    Setting {
+        id: Id::PluginArgs,
+        key: "plugin_args",
+        aliases: &[],
+        places: SHARED,
+        kind: Kind::Texts,
+        flag: None,
+        default: "none",
+        help: "Arguments of the plugin's command line.",
+    },
+    Setting {
+        id: Id::PluginMode,
+        key: "plugin_mode",
+        aliases: &[],
+        places: SHARED,
+        kind: Kind::Text,
+        flag: flag(None, "plugin-mode", "MODE", Reach::Both),
+        default: "tcp_only",
+        help: "What the plugin carries: `tcp_only`. `tcp_and_udp` is accepted with a warning, since datagrams are not carried yet.",
+    },
+    Setting {
+        id: Id::OnlineConfig,
+        key: "online_config",
+        aliases: &[],
+        places: OF_ROOT,
+        kind: Kind::Object(Place::Online),
+        flag: None,
+        default: "none",
+        help: "Servers of a client from a document that is fetched and refreshed (SIP008).",
+    },
+    Setting {
+        id: Id::ConfigUrl,
+        key: "config_url",
+        aliases: &[],
+        places: &[Place::Online],
+        kind: Kind::Secret,
+        flag: None,
+        default: "none",
+        help: "Where the document is: an `https` URL or a path. It may be a secret.",
+    },
+    Setting {
+        id: Id::UpdateInterval,
+        key: "update_interval",
+        aliases: &[],
+        places: &[Place::Online],
+        kind: Kind::Number,
+        flag: None,
+        default: "3600",
+        help: "Seconds until it is fetched again.",
+    },
+    Setting {
         id: Id::Disabled,
         key: "disabled",
         aliases: &[],
@@ -334,117 +660,3 @@ pub(crate) const SETTINGS: &[Setting] = &[
         help: "A note for people; nothing depends on it.",
     },
 ];
-
-/// Keys that other implementations follow and that can be left aside without harm: each is a warning.
-pub(crate) const IGNORED: &[Foreign] = &[
-    foreign("user", "umbra does not change its user yet; start it as the user it is to be"),
-    foreign("daemon", "umbra stays in the foreground; let a service manager start it"),
-    foreign("pid-file", "umbra writes no pid file; let a service manager start it"),
-    foreign("pid_file", "umbra writes no pid file; let a service manager start it"),
-    foreign("log-file", "umbra logs to its standard error output; redirect that"),
-    foreign("log_file", "umbra logs to its standard error output; redirect that"),
-    foreign("log", "the level is set with -v and -q, and logs go to the standard error output"),
-    foreign("verbose", "use the flags -v and -q"),
-    foreign("use_syslog", "umbra logs to its standard error output; redirect that"),
-    foreign("dns", "names are resolved by the system; a resolver of one's own is not supported yet"),
-    foreign("dns_server", "names are resolved by the system; a resolver of one's own is not supported yet"),
-    foreign("nameserver", "names are resolved by the system; a resolver of one's own is not supported yet"),
-    foreign("dns_cache_size", "names are resolved by the system, which has its own cache"),
-    foreign("ipv6_first", "both address families are tried as RFC 8305 says"),
-    foreign("prefer_ipv6", "both address families are tried as RFC 8305 says"),
-    foreign("keep_alive", "not supported yet; the idle time ends dead sessions"),
-    foreign(
-        "reuse_port",
-        "no other process can share umbra's ports; its own workers share what one of them accepts",
-    ),
-    foreign("mptcp", "multipath TCP is not supported yet; plain TCP is used"),
-    foreign("udp_timeout", "datagrams are not carried yet"),
-    foreign("udp_max_associations", "datagrams are not carried yet"),
-    foreign("udp_mtu", "datagrams are not carried yet"),
-    foreign("local_udp_address", "datagrams are not carried yet"),
-    foreign("local_udp_port", "datagrams are not carried yet"),
-    foreign("udp_weight", "datagrams are not carried yet"),
-    foreign("tcp_weight", "servers are tried in the order of the list"),
-    foreign("balancer", "servers are tried in the order of the list"),
-    foreign("runtime", "use workers"),
-    foreign("security", "replays are always refused, and insecure methods always denied"),
-    foreign("libopenssl", "cryptography is built in"),
-    foreign("libmbedtls", "cryptography is built in"),
-    foreign("libsodium", "cryptography is built in"),
-    foreign("tunnel_remote", "this end opens no tunnel"),
-    foreign("tunnel_remote_port", "this end opens no tunnel"),
-    foreign("tunnel_port", "this end opens no tunnel"),
-    foreign("plugin_opts", "without a plugin it has no effect"),
-    foreign("plugin_args", "without a plugin it has no effect"),
-    foreign("plugin_mode", "without a plugin it has no effect"),
-    foreign("version", "the file is read as it is"),
-    foreign("bytes_used", "data limits are not supported"),
-    foreign("bytes_remaining", "data limits are not supported"),
-];
-
-/// Keys that other implementations follow and whose absence would be unsafe or wrong: each is an error, unless its
-/// value turns it off.
-pub(crate) const REFUSED: &[Foreign] = &[
-    foreign(
-        "plugin",
-        "plugins are not supported yet, and without one the other end cannot be spoken to; remove it at both ends",
-    ),
-    foreign(
-        "acl",
-        "access lists are not supported yet, and without it sessions would go where it forbids; remove it if that is acceptable",
-    ),
-    foreign(
-        "forbidden_ip",
-        "forbidden targets are not supported yet, and without it sessions would go where it forbids; remove it if that is acceptable",
-    ),
-    foreign("manager_address", "managers are not supported yet; list the ports in servers[]"),
-    foreign("manager_port", "managers are not supported yet; list the ports in servers[]"),
-    foreign("port_password", "write each port as one of servers[], with its server_port and password"),
-    foreign(
-        "users",
-        "several users of one port are not supported yet; give each a server of its own in servers[]",
-    ),
-    foreign(
-        "one_time_auth",
-        "one-time authentication is obsolete and not supported; every method here authenticates",
-    ),
-    foreign("auth", "one-time authentication is obsolete and not supported; every method here authenticates"),
-    foreign("key", "keys of SIP006 are not supported; use password"),
-    foreign(
-        "ipv6_only",
-        "not supported yet; to serve one address family, listen on an address of that family",
-    ),
-    foreign(
-        "outbound_bind_addr",
-        "not supported yet, and without it traffic would leave elsewhere; remove it if that is acceptable",
-    ),
-    foreign(
-        "outbound_bind_interface",
-        "not supported yet, and without it traffic would leave elsewhere; remove it if that is acceptable",
-    ),
-    foreign(
-        "outbound_fwmark",
-        "not supported yet, and without it traffic would be routed otherwise; remove it if that is acceptable",
-    ),
-    foreign(
-        "fwmark",
-        "not supported yet, and without it traffic would be routed otherwise; remove it if that is acceptable",
-    ),
-    foreign(
-        "interface",
-        "not supported yet, and without it traffic would leave elsewhere; remove it if that is acceptable",
-    ),
-    foreign("forward_address", "tunnels are not supported yet; use the SOCKS5 inbound"),
-    foreign("forward_port", "tunnels are not supported yet; use the SOCKS5 inbound"),
-    foreign(
-        "socks5_auth_config_path",
-        "SOCKS5 passwords are not supported yet, and without them the inbound would be open; remove it and listen on 127.0.0.1",
-    ),
-    foreign("online_config", "online configuration is not supported yet; list the servers in servers[]"),
-    foreign("tcp_redir", "transparent inbounds are not supported yet; use the SOCKS5 inbound"),
-    foreign("udp_redir", "transparent inbounds are not supported yet; use the SOCKS5 inbound"),
-];
-
-const fn foreign(key: &'static str, why: &'static str) -> Foreign {
-    Foreign { key, why }
-}

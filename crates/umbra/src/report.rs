@@ -27,14 +27,20 @@ impl Report {
         self.warnings.extend(other.warnings);
     }
 
-    /// Adds an error.
+    /// Adds an error. What is said already is not said again: one value may count for many ports.
     pub(crate) fn error(&mut self, place: impl Into<String>, text: impl Into<String>) {
-        self.errors.push(Note { place: place.into(), text: text.into() });
+        add(&mut self.errors, Note { place: place.into(), text: text.into() });
     }
 
-    /// Adds a warning.
+    /// Adds a warning, likewise.
     pub(crate) fn warn(&mut self, place: impl Into<String>, text: impl Into<String>) {
-        self.warnings.push(Note { place: place.into(), text: text.into() });
+        add(&mut self.warnings, Note { place: place.into(), text: text.into() });
+    }
+}
+
+fn add(notes: &mut Vec<Note>, note: Note) {
+    if !notes.contains(&note) {
+        notes.push(note);
     }
 }
 

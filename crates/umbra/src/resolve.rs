@@ -4,26 +4,26 @@
 //! `--server-url` takes the place of all servers of the file. Everything wrong is found in one go, and then nothing
 //! starts.
 
+mod client;
+mod hosts;
+mod server;
+
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::url::ServerUrl;
-use umbra_relay::config::{
-    Config, Inbound, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers, ShadowsocksDoor, Tcp,
-};
-use zeroize::Zeroizing;
+use umbra_relay::config::{Config, Inbound, Tcp};
 
+use self::client::client_inbounds;
+use self::hosts::split_ports;
+use self::server::server_inbounds;
 use crate::flags::Role;
 use crate::raw::{Raw, Settings, Value};
-use crate::reference::{Id, LISTS};
+use crate::reference::Id;
 use crate::report::Report;
-use crate::secret::read_key;
 
 /// Everything that was said, from the weakest voice to the strongest.
 #[derive(Default)]
@@ -50,6 +50,11 @@ pub(crate) fn resolve(role: Role, mut sources: Sources, report: &mut Report) -> 
     split_ports(&mut sources, report);
     warn_of_visible_secrets(&sources, report);
     let common = read_common(&sources, report);
+    for settings in sources.file.servers.iter().chain(&sources.file.inbounds).flatten() {
+        if settings.switch(Id::Disabled) != Some(true) {
+            refuse_pending(settings, report);
+        }
+    }
     let inbounds = match role {
         Role::Client => client_inbounds(sources, &common, report),
         Role::Server => server_inbounds(sources, &common, report),
@@ -86,6 +91,8 @@ struct Common {
     tcp: Tcp,
     workers: NonZeroUsize,
     nofile: Option<u64>,
+    /// A client without a server.
+    direct: bool,
 }
 
 impl Common {
@@ -106,91 +113,16 @@ fn read_common(sources: &Sources, report: &mut Report) -> Common {
         no_delay: both.switch(Id::NoDelay).unwrap_or(true),
         fast_open: both.switch(Id::FastOpen).unwrap_or(false),
     };
-    Common { idle, idle_flag, tcp, workers: read_workers(&both, report), nofile: read_nofile(&both, report) }
-}
-
-fn client_inbounds(sources: Sources, common: &Common, report: &mut Report) -> Vec<Door> {
-    let Sources { file, url, flags } = sources;
-    let servers = match url {
-        Some(url) => vec![link_settings(url, report)],
-        None => entries(SERVER_IDS, LISTS[0], &file.root, file.servers, &flags, report),
-    };
-    let mut paths = Vec::new();
-    for settings in &servers {
-        check_mode(settings, report);
-        if !settings.path.is_empty()
-            && let Some((_, place)) = settings.number(Id::Timeout)
-        {
-            report.warn(
-                place,
-                "left aside: on a client, the timeout of locals[] or at the top of the file counts",
-            );
-        }
-        let (address, key) = (
-            client_server_address(settings, report),
-            read_key(settings, Role::Client, NO_CLIENT_SECRET, report),
-        );
-        if let (Some(address), Some(key)) = (address, key) {
-            paths.push(Server { address, key, heads: read_heads(settings), one_time_auth: false });
-        }
+    refuse_pending(&both, report);
+    read_security(&both, report);
+    Common {
+        idle,
+        idle_flag,
+        tcp,
+        workers: read_workers(&both, report),
+        nofile: read_nofile(&both, report),
+        direct: both.switch(Id::Direct).unwrap_or(false),
     }
-    let path = Path::Shadowsocks(Servers::new(paths));
-    let locals = entries(CLIENT_IDS, LISTS[1], &file.root, file.inbounds, &flags, report);
-    let doors = locals.iter().filter_map(|settings| client_door(settings, &path, common, report));
-    doors.collect()
-}
-
-fn client_door(settings: &Settings, path: &Path, common: &Common, report: &mut Report) -> Option<Door> {
-    check_mode(settings, report);
-    if let Some((protocol, place)) = settings.text(Id::Protocol)
-        && protocol != "socks"
-    {
-        report.error(place, format!("{protocol} is not supported yet; the only protocol so far is socks"));
-    }
-    let place = place_of(settings, Id::LocalAddress, "local_address");
-    let ip = listen_ip(settings.text(Id::LocalAddress), Ipv4Addr::LOCALHOST, report);
-    let idle = common.idle_of(settings, report);
-    let listen = SocketAddr::new(ip?, read_port(settings, Id::LocalPort, LOCAL_PORT_DEFAULT));
-    if !listen.ip().is_loopback() {
-        let text = format!(
-            "local set to listen on {}, it's not safe: there is no authentication, so anyone who reaches it may use it",
-            listen.ip()
-        );
-        report.warn("", text);
-    }
-    let protocol = Protocol::Proxy(ProxyDoor { socks4: false, socks5: true, http: false });
-    let proxy_header = ProxyHeader::default();
-    let inbound = Inbound { listen, protocol, path: path.clone(), idle, tcp: common.tcp, proxy_header };
-    Some(Door { place, inbound })
-}
-
-fn server_inbounds(sources: Sources, common: &Common, report: &mut Report) -> Vec<Door> {
-    let Sources { file, flags, .. } = sources;
-    if file.inbounds.is_some() {
-        report.warn(LISTS[1], "left aside: it is for umbra local");
-    }
-    let servers = entries(SERVER_IDS, LISTS[0], &file.root, file.servers, &flags, report);
-    servers.iter().filter_map(|settings| server_door(settings, common, report)).collect()
-}
-
-fn server_door(settings: &Settings, common: &Common, report: &mut Report) -> Option<Door> {
-    check_mode(settings, report);
-    let place = place_of(settings, Id::Server, "server");
-    let ip = listen_ip(settings.text(Id::Server), Ipv4Addr::UNSPECIFIED, report);
-    let key = read_key(settings, Role::Server, NO_SERVER_SECRET, report);
-    let idle = common.idle_of(settings, report);
-    let listen = SocketAddr::new(ip?, read_port(settings, Id::ServerPort, SERVER_PORT_DEFAULT));
-    if listen.ip().is_loopback() {
-        report.warn("", format!("server set to listen on {listen}, are you sure?"));
-    }
-    let protocol = Protocol::Shadowsocks(ShadowsocksDoor {
-        key: Arc::new(key?),
-        heads: read_heads(settings),
-        one_time_auth: false,
-    });
-    let proxy_header = ProxyHeader::default();
-    let inbound = Inbound { listen, protocol, path: Path::Direct, idle, tcp: common.tcp, proxy_header };
-    Some(Door { place, inbound })
 }
 
 /// The entries in use that the file and the flags describe together: those of the list, or one that the outermost
@@ -228,68 +160,27 @@ fn entries(
     list
 }
 
-fn link_settings(url: ServerUrl, report: &mut Report) -> Settings {
-    let place = "--server-url";
-    if url.plugin.is_some() {
-        report
-            .error(place, "the link asks for a plugin, which is not supported yet; use a server without one");
-    }
-    let host = match &url.address {
-        Address::Ip(address) => address.ip().to_string(),
-        Address::Name(name, _) => name.as_str().into(),
-    };
-    let mut settings = Settings::new("");
-    settings.insert(Id::Server, place, Value::Text(Zeroizing::new(host)));
-    settings.insert(Id::ServerPort, place, Value::Number(url.address.port().into()));
-    settings.insert(Id::Method, place, Value::Text(Zeroizing::new(url.method.into())));
-    settings.insert(Id::Password, place, Value::Text(url.password));
-    settings
-}
-
-fn client_server_address(settings: &Settings, report: &mut Report) -> Option<Address> {
-    let Some((host, place)) = settings.text(Id::Server) else {
-        let text =
-            "missing; say where the server is, with -s ADDRESS:PORT, with --server-url, or in the file of -c";
-        report.error(settings.key_path("server"), text);
-        return None;
-    };
-    let port = read_port(settings, Id::ServerPort, SERVER_PORT_DEFAULT);
-    if port == 0 {
-        let place = place_of(settings, Id::ServerPort, "server_port");
-        report.error(place, "0 is no port to connect to; give the one on which the server listens");
-    }
-    match Address::from_host(host, port) {
-        Ok(address) => {
-            if let Address::Ip(ip) = &address
-                && ip.ip().is_unspecified()
-            {
-                report.warn(
-                    place,
-                    format!("{} is where a server listens; a client wants to know where it is", ip.ip()),
-                );
-            }
-            Some(address)
-        }
-        Err(error) => {
-            report.error(place, format!("{error}; give the server's name or IP address"));
-            None
-        }
+/// Methods that are not safe are refused whatever it says, so both words are followed.
+fn read_security(settings: &Settings, report: &mut Report) {
+    let security = settings.object(Id::Security);
+    match security.and_then(|security| security.text(Id::InsecureMethods)) {
+        None | Some(("warn" | "deny", _)) => {}
+        Some((other, place)) => report.error(place, format!("{other} is neither warn nor deny")),
     }
 }
 
-fn listen_ip(host: Option<(&str, &str)>, default: Ipv4Addr, report: &mut Report) -> Option<IpAddr> {
-    let Some((host, place)) = host else { return Some(default.into()) };
-    if host.eq_ignore_ascii_case("localhost") {
-        return Some(Ipv4Addr::LOCALHOST.into());
-    }
-    match bare_host(host).parse() {
-        Ok(ip) => Some(ip),
-        Err(_) => {
-            let text = format!(
-                "{host} is no IP address to listen on; use 127.0.0.1 for this machine only, or 0.0.0.0 or :: for all"
-            );
-            report.error(place, text);
-            None
+/// What is understood and cannot be followed yet must not be left aside in silence.
+fn refuse_pending(settings: &Settings, report: &mut Report) {
+    for (id, why) in PENDING {
+        let Some(said) = settings.get(*id) else { continue };
+        let is_off = match &said.value {
+            Value::Text(text) => text.is_empty(),
+            Value::Switch(switch) => !switch,
+            Value::Objects(_) => settings.objects(*id).is_some_and(<[_]>::is_empty),
+            Value::Number(_) | Value::List(_) | Value::Object(_) => false,
+        };
+        if !is_off {
+            report.error(&said.place, *why);
         }
     }
 }
@@ -308,13 +199,6 @@ fn find_shared_doors(doors: &[Door], report: &mut Report) {
     }
 }
 
-fn read_heads(settings: &Settings) -> HeadReads {
-    match settings.switch(Id::SegmentedHeads) {
-        Some(true) => HeadReads::Many,
-        Some(false) | None => HeadReads::One,
-    }
-}
-
 fn read_idle(settings: &Settings, report: &mut Report) -> Option<Duration> {
     let (secs, place) = settings.number(Id::Timeout)?;
     if !(1..=IDLE_SECS_MAX).contains(&secs) {
@@ -328,19 +212,6 @@ fn read_idle(settings: &Settings, report: &mut Report) -> Option<Duration> {
         report.warn("", format!("your timeout {secs} seems too long"));
     }
     Some(Duration::from_secs(secs))
-}
-
-fn check_mode(settings: &Settings, report: &mut Report) {
-    match settings.text(Id::Mode) {
-        None | Some(("tcp_only", _)) => {}
-        Some(("tcp_and_udp", place)) => {
-            report.warn(place, "datagrams are not carried yet, only streams; tcp_only says so");
-        }
-        Some(("udp_only", place)) => {
-            report.error(place, "datagrams are not carried yet; use tcp_only");
-        }
-        Some((other, place)) => report.error(place, format!("unknown mode {other}; use tcp_only")),
-    }
 }
 
 fn read_workers(settings: &Settings, report: &mut Report) -> NonZeroUsize {
@@ -367,67 +238,28 @@ fn read_nofile(settings: &Settings, report: &mut Report) -> Option<u64> {
     Some(count)
 }
 
-fn read_port(settings: &Settings, id: Id, default: u16) -> u16 {
-    settings.number(id).and_then(|(port, _)| u16::try_from(port).ok()).unwrap_or(default)
+fn check_mode(settings: &Settings, report: &mut Report) {
+    match settings.text(Id::Mode) {
+        None | Some(("tcp_only", _)) => {}
+        Some(("tcp_and_udp", place)) => {
+            report.warn(place, "datagrams are not carried yet, only streams; tcp_only says so");
+        }
+        Some(("udp_only", place)) => {
+            report.error(place, "datagrams are not carried yet; use tcp_only");
+        }
+        Some((other, place)) => report.error(place, format!("unknown mode {other}; use tcp_only")),
+    }
+}
+
+fn read_heads(settings: &Settings) -> HeadReads {
+    match settings.switch(Id::SegmentedHeads) {
+        Some(true) => HeadReads::Many,
+        Some(false) | None => HeadReads::One,
+    }
 }
 
 fn place_of(settings: &Settings, id: Id, key: &str) -> String {
     settings.get(id).map_or_else(|| settings.key_path(key), |said| said.place.clone())
-}
-
-/// Takes ports out of addresses, voice by voice, so that each may say them its own way.
-fn split_ports(sources: &mut Sources, report: &mut Report) {
-    let Sources { file, flags, .. } = sources;
-    let lists = file.servers.iter_mut().chain(file.inbounds.iter_mut()).flatten();
-    for settings in lists.chain([&mut file.root, flags]) {
-        split_port(settings, Id::Server, Id::ServerPort, report);
-        split_port(settings, Id::LocalAddress, Id::LocalPort, report);
-    }
-}
-
-fn split_port(settings: &mut Settings, host_id: Id, port_id: Id, report: &mut Report) {
-    let Some((text, place)) = settings.text(host_id).map(|(text, place)| (text.to_owned(), place.to_owned()))
-    else {
-        return;
-    };
-    let (host, port) = match divide(&text) {
-        Ok(parts) => parts,
-        Err(()) => {
-            report.error(
-                place,
-                format!("{text} has no good port after its last colon; use one from 0 to 65535"),
-            );
-            return;
-        }
-    };
-    if let Some(port) = port {
-        let earlier = settings.insert(port_id, &place, Value::Number(port.into()));
-        if let Some(earlier) = earlier
-            && !matches!(earlier.value, Value::Number(said) if said == u64::from(port))
-        {
-            report.error(
-                &place,
-                format!("says port {port}, and {} says another; keep one of them", earlier.place),
-            );
-        }
-    }
-    settings.insert(host_id, place, Value::Text(Zeroizing::new(bare_host(host).into())));
-}
-
-/// Host and port of `1.2.3.4`, `1.2.3.4:80`, `::1`, `[::1]`, `[::1]:80`, `name`, `name:80`.
-fn divide(text: &str) -> Result<(&str, Option<u16>), ()> {
-    let whole_host = text.parse::<IpAddr>().is_ok() || (text.starts_with('[') && text.ends_with(']'));
-    match text.rsplit_once(':') {
-        Some((host, port)) if !whole_host => {
-            let digits = port.bytes().all(|byte| byte.is_ascii_digit());
-            Ok((host, Some(port.parse().ok().filter(|_| digits).ok_or(())?)))
-        }
-        Some(_) | None => Ok((text, None)),
-    }
-}
-
-fn bare_host(host: &str) -> &str {
-    host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host)
 }
 
 fn warn_of_visible_secrets(sources: &Sources, report: &mut Report) {
@@ -440,11 +272,28 @@ fn warn_of_visible_secrets(sources: &Sources, report: &mut Report) {
     }
 }
 
-const SERVER_IDS: &[Id] = &[Id::Server, Id::ServerPort, Id::Password, Id::Method, Id::SegmentedHeads];
-const CLIENT_IDS: &[Id] = &[Id::LocalAddress, Id::LocalPort, Id::Protocol];
+const SERVER_IDS: &[Id] =
+    &[Id::Server, Id::ServerPort, Id::PortPassword, Id::Password, Id::Method, Id::SegmentedHeads];
+const CLIENT_IDS: &[Id] =
+    &[Id::LocalAddress, Id::LocalPort, Id::Protocol, Id::ForwardAddress, Id::ForwardPort, Id::TunnelPort];
 
-const SERVER_PORT_DEFAULT: u16 = 8388;
-const LOCAL_PORT_DEFAULT: u16 = 1080;
+const PENDING: &[(Id, &str)] = &[
+    (Id::Users, "several users are not supported yet; give each a server of its own in servers[]"),
+    (Id::UsersFile, "passwords of SOCKS5 are not supported yet, and without them the inbound would be open"),
+    (Id::AcceptProxyProtocol, "PROXY headers are not supported yet; remove it"),
+    (Id::SendProxyProtocol, "PROXY headers are not supported yet; remove it"),
+    (Id::OneTimeAuth, "one-time authentication is obsolete and not supported; remove it at both ends"),
+    (
+        Id::Plugin,
+        "plugins are not supported yet, and without one the other end cannot be spoken to; remove it at both ends",
+    ),
+    (
+        Id::OutboundProxy,
+        "proxies on the way out are not supported yet, and without it sessions would leave elsewhere",
+    ),
+    (Id::OnlineConfig, "online configuration is not supported yet; list the servers in servers[]"),
+];
+
 const IDLE_SECS_DEFAULT: u64 = 300;
 
 /// A day: whatever is silent for longer is gone.
@@ -459,10 +308,6 @@ const WORKERS_MAX: usize = 1024;
 
 /// The process itself needs some, and each session two.
 const NOFILE_MIN: u64 = 64;
-
-const NO_CLIENT_SECRET: &str = "missing; give the secret that the server has, with -k or in the file of -c";
-const NO_SERVER_SECRET: &str =
-    "missing; make one with: umbra key 2022-blake3-aes-256-gcm, and give it with -k or in the file of -c";
 
 #[cfg(test)]
 #[path = "tests/resolve.rs"]

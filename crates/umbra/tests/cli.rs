@@ -203,13 +203,13 @@ fn check_tells_everything_and_starts_nothing() {
     let bad = Config::new(
         r#"{"servers": [{"server": "a", "password": "mypassword"},
                         {"server": "b", "method": "2022-blake3-aes-256-gcm", "password": "AAAAAAAAAAAAAAAAAAAAAA=="}],
-            "pasword": 1, "plugin": "obfs", "timeout": 0, "locals": [{}]}"#,
+            "pasword": 1, "acl": "x", "timeout": 0, "locals": [{}]}"#,
     );
     let output = umbra(&["check", bad.path()]);
     let told = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
     for line in [
-        "error: plugin: plugins are not supported yet",
+        "error: acl: access lists are not supported yet",
         "error: timeout: 0 is no idle time",
         "error: servers[0].password: an example from the documentation",
         "error: servers[1].password: 2022-blake3-aes-256-gcm wants 32 bytes in base64, got 16; make one with: umbra key 2022-blake3-aes-256-gcm\n",

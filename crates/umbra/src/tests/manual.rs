@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::reference::{Foreign, IGNORED, Kind, Place, REFUSED, Reach, SETTINGS, Setting};
+use crate::foreign::{Foreign, IGNORED, REFUSED};
+use crate::reference::{Kind, Place, Reach, SETTINGS, Setting};
 
 #[test]
 fn the_page_of_keys_is_the_table() {
@@ -22,7 +23,7 @@ fn the_page_of_keys_is_the_table() {
 
 #[test]
 fn every_key_is_in_the_table_once() {
-    for place in [Place::Root, Place::Server, Place::Inbound] {
+    for place in Place::ALL {
         let here = || SETTINGS.iter().filter(|setting| setting.places.contains(&place));
         let mut names: Vec<_> =
             here().flat_map(|setting| setting.aliases.iter().chain([&setting.key])).collect();
@@ -88,6 +89,9 @@ fn places(setting: &Setting) -> String {
         Place::Root => "top",
         Place::Server => "`servers[]`",
         Place::Inbound => "`locals[]`",
+        Place::User => "`users[]`",
+        Place::Security => "`security`",
+        Place::Online => "`online_config`",
     };
     setting.places.iter().map(word).collect::<Vec<_>>().join(", ")
 }
@@ -98,6 +102,10 @@ fn kind(kind: Kind) -> &'static str {
         Kind::Port => "port",
         Kind::Number => "number",
         Kind::Switch => "`true` or `false`",
+        Kind::Texts => "text, or a list",
+        Kind::Ports => "port, or a list",
+        Kind::PortPasswords | Kind::Object(_) => "object",
+        Kind::Objects(_) => "list of objects",
     }
 }
 

@@ -1,5 +1,7 @@
 //! What is said, and what comes of it.
 
+use umbra_relay::config::{Path, Protocol, ProxyDoor, ShadowsocksDoor};
+
 use super::*;
 use crate::file;
 use crate::flags;
@@ -185,12 +187,12 @@ fn every_error_is_told_at_once() {
             {"server": "a", "method": "2022-blake3-aes-256-gcm", "password": "AAAAAAAAAAAAAAAAAAAAAA=="},
             {"method": "aes-256-cfb", "mode": "udp_only"},
         ],
-        "server": "b", "locals": [{"protocol": "http", "local_address": "name"}],
-        "timeout": 0, "workers": 0, "nofile": 1, "mode": "both", "plugin": "obfs",
+        "server": "b", "locals": [{"protocol": "htp", "local_address": "name"}],
+        "timeout": 0, "workers": 0, "nofile": 1, "mode": "both", "acl": "x",
     }"#;
     let errors = Outcome::bad("umbra local", file);
     for expected in [
-        "plugin: ",
+        "acl: ",
         "timeout: 0 is no idle time",
         "mode: unknown mode both",
         "workers: 0 is no number",
@@ -202,7 +204,7 @@ fn every_error_is_told_at_once() {
         "servers[2].server: missing",
         "servers[2].method: aes-256-cfb is insecure",
         "servers[2].password: missing",
-        "locals[0].protocol: http is not supported yet",
+        "locals[0].protocol: unknown protocol htp; did you mean http? the protocols are mixed, socks, http, tunnel",
         "locals[0].local_address: name is no IP address",
     ] {
         assert_eq!(
@@ -262,4 +264,188 @@ fn segmented_heads_are_let_in_only_where_the_file_says_so() {
     };
     let (config, _) = Outcome::good("umbra server", file);
     assert_eq!(config.inbounds.iter().map(heads).collect::<Vec<_>>(), [HeadReads::Many, HeadReads::One]);
+}
+
+#[test]
+fn lists_of_addresses_and_ports_are_every_pair_of_them() {
+    let file = r#"{"server": ["a", "b:9", "::1"], "server_port": [1, "2"], "password": "long-enough"}"#;
+    let (config, _) = Outcome::good("umbra local", file);
+    let method = "chacha20-ietf-poly1305";
+    let pairs = |pairs: &[&str]| pairs.iter().map(|pair| format!("{pair} {method}")).collect::<Vec<_>>();
+    assert_eq!(servers(&config), pairs(&["a:1", "a:2", "b:9", "[::1]:1", "[::1]:2"]));
+    let (config, _) = Outcome::good("umbra local -p 3", file);
+    assert_eq!(servers(&config), pairs(&["a:3", "b:3", "[::1]:3"]), "a flag beats the file");
+    let (config, _) = Outcome::good("umbra local -s c", file);
+    assert_eq!(servers(&config), pairs(&["c:1", "c:2"]));
+
+    let file = r#"{"server": ["127.0.0.2", "::1"], "server_port": [1, 2], "password": "long-enough"}"#;
+    let (config, warnings) = Outcome::good("umbra server", file);
+    assert_eq!(listens(&config), ["127.0.0.2:1", "127.0.0.2:2", "[::1]:1", "[::1]:2"]);
+    assert_eq!(warnings, ["server set to listen on 127.0.0.2:1, are you sure?"], "once for all of them");
+}
+
+#[test]
+fn what_is_wrong_in_a_list_is_told_once_with_its_place() {
+    let file = r#"{"server": ["a:x", "b c", "d"], "server_port": [0, 1, 2], "password": "mypassword"}"#;
+    let errors = Outcome::bad("umbra local", file);
+    for expected in [
+        "server[0]: a:x has no good port",
+        "server[1]: ",
+        "server_port[0]: 0 is no port to connect to",
+        "password: an example",
+    ] {
+        assert_eq!(
+            errors.iter().filter(|error| error.starts_with(expected)).count(),
+            1,
+            "{expected} in {errors:#?}"
+        );
+    }
+    assert_eq!(errors.len(), 4, "{errors:#?}");
+    let file = r#"{"server_port": [5, 6, 5], "password": "long-enough"}"#;
+    assert!(
+        Outcome::bad("umbra server", file)[0]
+            .starts_with("server_port[2]: another entry listens on 0.0.0.0:5")
+    );
+}
+
+#[test]
+fn port_password_is_a_server_for_each_port() {
+    let file = r#"{"server": "::", "port_password": {"8388": "first-secret", "8389": "second-secret"}, "timeout": 200}"#;
+    let (config, warnings) = Outcome::good("umbra server", file);
+    assert_eq!(listens(&config), ["[::]:8388", "[::]:8389"]);
+    assert_eq!(warnings, Vec::<String>::new());
+    let (config, _) = Outcome::good("umbra local -s a.example", file);
+    assert_eq!(servers(&config).len(), 2, "a client chooses one of them");
+
+    let both = r#"{"server_port": 1, "password": "long-enough", "port_password": {"8388": "first-secret"}}"#;
+    let (config, warnings) = Outcome::good("umbra server", both);
+    assert_eq!(listens(&config), ["0.0.0.0:8388"]);
+    assert_eq!(
+        warnings,
+        [
+            "port_password should not be used with server_port and password. server_port and password will be ignored"
+        ]
+    );
+    let (config, _) = Outcome::good("umbra local -s a.example", both);
+    assert_eq!(servers(&config), ["a.example:1 chacha20-ietf-poly1305"]);
+
+    let errors = Outcome::bad("umbra server", r#"{"port_password": {}}"#);
+    assert!(errors[0].starts_with("port_password: password or port_password not specified"), "{errors:?}");
+    Outcome::good("umbra server", r#"{"port_password": {}, "password": "long-enough"}"#);
+    let errors = Outcome::bad(
+        "umbra server",
+        r#"{"servers": [{"port_password": {"1": "short", "2": "mypassword"}}]}"#,
+    );
+    assert!(errors[0].starts_with("servers[0].port_password.1: shorter than 8"), "{errors:?}");
+    assert!(errors[1].starts_with("servers[0].port_password.2: an example"), "{errors:?}");
+}
+
+#[test]
+fn two_thousand_ports_are_understood_at_once() {
+    let ports: Vec<_> = (10_000..12_000).map(|port| format!("\"{port}\": \"secret-of-{port}\"")).collect();
+    let start = std::time::Instant::now();
+    let (config, _) =
+        Outcome::good("umbra server", &format!("{{\"port_password\": {{{}}}}}", ports.join(",")));
+    assert_eq!(config.inbounds.len(), 2000);
+    let ports: Vec<_> = (10_000..12_000).map(|port| port.to_string()).collect();
+    let file = format!("{{\"server_port\": [{}], \"password\": \"long-enough\"}}", ports.join(","));
+    assert_eq!(Outcome::good("umbra server", &file).0.inbounds.len(), 2000);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}, which grows with the square", start.elapsed());
+}
+
+fn tunnel_target(config: &Config) -> String {
+    match &config.inbounds[0].protocol {
+        Protocol::Tunnel { target } => target.to_string(),
+        Protocol::Proxy(_) | Protocol::Shadowsocks(_) => panic!("no tunnel"),
+    }
+}
+
+#[test]
+fn a_tunnel_leads_where_any_of_its_names_says() {
+    let good = |words: &str, file: &str| {
+        let (config, _) = Outcome::good(&format!("{words} -s a -k long-enough"), file);
+        format!("{} {}", listens(&config)[0], tunnel_target(&config))
+    };
+    assert_eq!(good("umbra tunnel -l 53 -f 8.8.8.8:53", ""), "127.0.0.1:53 8.8.8.8:53");
+    assert_eq!(good("sstunnel -f [::1]:53", ""), "127.0.0.1:1080 [::1]:53");
+    assert_eq!(good("umbra local --protocol tunnel -f a.example:80", ""), "127.0.0.1:1080 a.example:80");
+    let python =
+        r#"{"local_port": 7, "tunnel_remote": "8.8.4.4", "tunnel_remote_port": 5353, "tunnel_port": 8}"#;
+    assert_eq!(good("umbra tunnel", python), "127.0.0.1:8 8.8.4.4:5353");
+    assert_eq!(good("umbra tunnel -l 9 -f b:1", python), "127.0.0.1:9 b:1");
+    assert_eq!(
+        good("umbra tunnel", r#"{"tunnel_remote": "8.8.4.4", "local_port": 7}"#),
+        "127.0.0.1:7 8.8.4.4:53"
+    );
+    let rust =
+        r#"{"locals": [{"protocol": "tunnel", "forward_address": "a", "forward_port": 1, "local_port": 2}]}"#;
+    assert_eq!(good("umbra local", rust), "127.0.0.1:2 a:1");
+
+    let client = "-s a -k long-enough";
+    for (words, complaint) in [
+        ("umbra tunnel", "forward_address: missing; say where the tunnel leads, with -f HOST:PORT"),
+        ("umbra tunnel -f a.example", "-f: has no port"),
+        ("umbra tunnel -f a.example:0", "-f: 0 is no port"),
+        ("umbra local -f a.example:1", "-f: is for a tunnel; start umbra tunnel"),
+    ] {
+        let errors = Outcome::bad(&format!("{words} {client}"), "");
+        assert!(errors[0].starts_with(complaint), "{words}: {errors:?}");
+    }
+    let (config, warnings) = Outcome::good(&format!("umbra local {client}"), python);
+    assert_eq!(listens(&config), ["127.0.0.1:7"]);
+    assert_eq!(warnings.iter().filter(|warning| warning.contains("this inbound is no tunnel")).count(), 3);
+}
+
+#[test]
+fn the_protocol_says_which_doors_are_open() {
+    let doors = |words: &str| {
+        let (config, _) = Outcome::good(&format!("umbra local -s a -k long-enough{words}"), "");
+        let Protocol::Proxy(ProxyDoor { socks4, socks5, http, .. }) = &config.inbounds[0].protocol else {
+            panic!()
+        };
+        [*socks4, *socks5, *http]
+    };
+    assert_eq!(doors(""), [true, true, true]);
+    assert_eq!(doors(" --protocol mixed"), [true, true, true]);
+    assert_eq!(doors(" --protocol socks"), [true, true, false]);
+    assert_eq!(doors(" --protocol http"), [false, false, true]);
+}
+
+#[test]
+fn only_whoever_asks_for_a_direct_way_gets_one() {
+    for (words, file) in
+        [("umbra local --direct", ""), ("umbra local", r#"{"direct": true, "local_port": 1}"#)]
+    {
+        let (config, _) = Outcome::good(words, file);
+        assert!(matches!(config.inbounds[0].path, Path::Direct), "{words}");
+    }
+    assert!(Outcome::bad("umbra local", "{}")[0].starts_with("server: missing"));
+    for (words, file, place) in [
+        ("umbra local --direct -s a", "", "-s: cannot stand beside direct"),
+        ("umbra local --direct", r#"{"servers": [{}]}"#, "servers: cannot stand beside direct"),
+        ("umbra local", r#"{"direct": true, "password": "x"}"#, "password: cannot stand beside direct"),
+        (
+            "umbra local --direct --server-url ss://YmYtY2ZiOnRlc3RAMTkyLjE2OC4xMDAuMTo4ODg4",
+            "",
+            "--server-url: cannot",
+        ),
+    ] {
+        assert!(Outcome::bad(words, file)[0].starts_with(place), "{words}");
+    }
+}
+
+#[test]
+fn what_cannot_be_followed_yet_is_an_error_unless_it_is_off() {
+    let off = r#"{"password": "long-enough", "plugin": "", "one_time_auth": false, "users": [], "security": {"insecure_methods": "deny"}}"#;
+    assert_eq!(Outcome::good("umbra server", off).1, Vec::<String>::new());
+    let errors = Outcome::bad(
+        "umbra server",
+        r#"{"servers": [{"password": "long-enough", "plugin": "obfs-server"}], "online_config": {}}"#,
+    );
+    assert!(errors[0].starts_with("online_config: "), "{errors:?}");
+    assert!(errors[1].starts_with("servers[0].plugin: plugins are not supported yet"), "{errors:?}");
+    assert!(
+        Outcome::bad("umbra server -k long-enough", r#"{"security": {"insecure_methods": "x"}}"#)[0]
+            .starts_with("security.insecure_methods: x is neither")
+    );
 }

@@ -1,0 +1,97 @@
+//! Keys of other implementations that Umbra does not follow: what the operator is told about each.
+
+/// A key of other implementations that Umbra does not follow.
+#[derive(Debug)]
+pub(crate) struct Foreign {
+    /// The key, wherever it stands.
+    pub(crate) key: &'static str,
+    /// What the operator is told.
+    pub(crate) why: &'static str,
+}
+
+/// Keys that other implementations follow and that can be left aside without harm: each is a warning.
+pub(crate) const IGNORED: &[Foreign] = &[
+    foreign("user", "umbra does not change its user yet; start it as the user it is to be"),
+    foreign("daemon", "umbra stays in the foreground; let a service manager start it"),
+    foreign("pid-file", "umbra writes no pid file; let a service manager start it"),
+    foreign("pid_file", "umbra writes no pid file; let a service manager start it"),
+    foreign("log-file", "umbra logs to its standard error output; redirect that"),
+    foreign("log_file", "umbra logs to its standard error output; redirect that"),
+    foreign("log", "the level is set with -v and -q, and logs go to the standard error output"),
+    foreign("verbose", "use the flags -v and -q"),
+    foreign("use_syslog", "umbra logs to its standard error output; redirect that"),
+    foreign("dns", "names are resolved by the system; a resolver of one's own is not supported yet"),
+    foreign("dns_server", "names are resolved by the system; a resolver of one's own is not supported yet"),
+    foreign("nameserver", "names are resolved by the system; a resolver of one's own is not supported yet"),
+    foreign("dns_cache_size", "names are resolved by the system, which has its own cache"),
+    foreign("ipv6_first", "both address families are tried as RFC 8305 says"),
+    foreign("prefer_ipv6", "both address families are tried as RFC 8305 says"),
+    foreign("keep_alive", "not supported yet; the idle time ends dead sessions"),
+    foreign(
+        "reuse_port",
+        "no other process can share umbra's ports; its own workers share what one of them accepts",
+    ),
+    foreign("mptcp", "multipath TCP is not supported yet; plain TCP is used"),
+    foreign("udp_timeout", "datagrams are not carried yet"),
+    foreign("udp_max_associations", "datagrams are not carried yet"),
+    foreign("udp_mtu", "datagrams are not carried yet"),
+    foreign("local_udp_address", "datagrams are not carried yet"),
+    foreign("local_udp_port", "datagrams are not carried yet"),
+    foreign("udp_weight", "datagrams are not carried yet"),
+    foreign("tcp_weight", "servers are tried in the order of the list"),
+    foreign("balancer", "servers are tried in the order of the list"),
+    foreign("runtime", "use workers"),
+    foreign("replay_attack", "replays are always refused"),
+    foreign("libopenssl", "cryptography is built in"),
+    foreign("libmbedtls", "cryptography is built in"),
+    foreign("libsodium", "cryptography is built in"),
+    foreign("version", "the file is read as it is"),
+    foreign("bytes_used", "data limits are not supported"),
+    foreign("bytes_remaining", "data limits are not supported"),
+];
+
+/// Keys that other implementations follow and whose absence would be unsafe or wrong: each is an error, unless its
+/// value turns it off.
+pub(crate) const REFUSED: &[Foreign] = &[
+    foreign(
+        "acl",
+        "access lists are not supported yet, and without it sessions would go where it forbids; remove it if that is acceptable",
+    ),
+    foreign(
+        "forbidden_ip",
+        "forbidden targets are not supported yet, and without it sessions would go where it forbids; remove it if that is acceptable",
+    ),
+    foreign("manager_address", "managers are not supported yet; list the ports in servers[]"),
+    foreign("manager_port", "managers are not supported yet; list the ports in servers[]"),
+    foreign("key", "keys of SIP006 are not supported; use password"),
+    foreign(
+        "ipv6_only",
+        "not supported yet; to serve one address family, listen on an address of that family",
+    ),
+    foreign(
+        "outbound_bind_addr",
+        "not supported yet, and without it traffic would leave elsewhere; remove it if that is acceptable",
+    ),
+    foreign(
+        "outbound_bind_interface",
+        "not supported yet, and without it traffic would leave elsewhere; remove it if that is acceptable",
+    ),
+    foreign(
+        "outbound_fwmark",
+        "not supported yet, and without it traffic would be routed otherwise; remove it if that is acceptable",
+    ),
+    foreign(
+        "fwmark",
+        "not supported yet, and without it traffic would be routed otherwise; remove it if that is acceptable",
+    ),
+    foreign(
+        "interface",
+        "not supported yet, and without it traffic would leave elsewhere; remove it if that is acceptable",
+    ),
+    foreign("tcp_redir", "transparent inbounds are not supported yet; use the SOCKS5 inbound"),
+    foreign("udp_redir", "transparent inbounds are not supported yet; use the SOCKS5 inbound"),
+];
+
+const fn foreign(key: &'static str, why: &'static str) -> Foreign {
+    Foreign { key, why }
+}

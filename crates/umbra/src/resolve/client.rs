@@ -1,0 +1,178 @@
+//! The doors of a client, and the way behind them.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use umbra_proto::address::Address;
+use umbra_relay::config::{Inbound, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers};
+
+use super::hosts::{by_password, listen_ip, read_port, server_addresses};
+use super::{
+    CLIENT_IDS, Common, Door, SERVER_IDS, Sources, check_mode, entries, place_of, read_heads, refuse_pending,
+};
+use crate::flags::Role;
+use crate::link::link_settings;
+use crate::raw::Settings;
+use crate::reference::{Id, LISTS, nearest};
+use crate::report::Report;
+use crate::secret::read_key;
+
+/// A door for each inbound, all with the same way out.
+pub(super) fn client_inbounds(sources: Sources, common: &Common, report: &mut Report) -> Vec<Door> {
+    let Sources { file, url, flags } = sources;
+    let path = if common.direct {
+        refuse_servers(&file.root, file.servers.as_deref(), url.is_some(), &flags, report);
+        Path::Direct
+    } else {
+        let servers = match url {
+            Some(url) => {
+                let settings = link_settings(url, "", "--server-url");
+                refuse_pending(&settings, report);
+                vec![settings]
+            }
+            None => entries(SERVER_IDS, LISTS[0], &file.root, file.servers, &flags, report),
+        };
+        let servers = servers.iter().flat_map(|settings| client_servers(settings, report));
+        Path::Shadowsocks(Servers::new(servers.collect()))
+    };
+    let locals = entries(CLIENT_IDS, LISTS[1], &file.root, file.inbounds, &flags, report);
+    let doors = locals.iter().filter_map(|settings| client_door(settings, &path, common, report));
+    doors.collect()
+}
+
+/// Whoever asks for a direct way and names a server may mean either.
+fn refuse_servers(
+    root: &Settings,
+    servers: Option<&[Settings]>,
+    has_url: bool,
+    flags: &Settings,
+    report: &mut Report,
+) {
+    let (root, flags) = (root.only(SERVER_IDS), flags.only(SERVER_IDS));
+    let places = root.places().chain(flags.places());
+    let places = places.chain(servers.map(|_| LISTS[0])).chain(has_url.then_some("--server-url"));
+    for place in places {
+        report.error(place, "cannot stand beside direct, which wants no server; keep one of them");
+    }
+}
+
+fn client_servers(settings: &Settings, report: &mut Report) -> Vec<Server> {
+    check_mode(settings, report);
+    if !settings.path.is_empty()
+        && let Some((_, place)) = settings.number(Id::Timeout)
+    {
+        report
+            .warn(place, "left aside: on a client, the timeout of locals[] or at the top of the file counts");
+    }
+    let mut servers = Vec::new();
+    for settings in by_password(settings, Role::Client, report) {
+        let addresses = server_addresses(&settings, report);
+        if let Some(key) = read_key(&settings, Role::Client, NO_CLIENT_SECRET, report) {
+            let heads = read_heads(&settings);
+            let server = |address| Server { address, key: key.clone(), heads, one_time_auth: false };
+            servers.extend(addresses.into_iter().map(server));
+        }
+    }
+    servers
+}
+
+fn client_door(settings: &Settings, path: &Path, common: &Common, report: &mut Report) -> Option<Door> {
+    check_mode(settings, report);
+    let place = place_of(settings, Id::LocalAddress, "local_address");
+    let ip = listen_ip(settings.text(Id::LocalAddress), Ipv4Addr::LOCALHOST, report);
+    let idle = common.idle_of(settings, report);
+    let protocol = read_protocol(settings, report);
+    let port = match protocol {
+        Some(Protocol::Tunnel { .. }) => read_tunnel_port(settings),
+        Some(Protocol::Proxy(_) | Protocol::Shadowsocks(_)) | None => {
+            read_port(settings, Id::LocalPort, LOCAL_PORT_DEFAULT)
+        }
+    };
+    let (listen, protocol) = (SocketAddr::new(ip?, port), protocol?);
+    if !listen.ip().is_loopback() {
+        let text = format!(
+            "local set to listen on {}, it's not safe: there is no authentication, so anyone who reaches it may use it",
+            listen.ip()
+        );
+        report.warn("", text);
+    }
+    let proxy_header = ProxyHeader::default();
+    let inbound = Inbound { listen, protocol, path: path.clone(), idle, tcp: common.tcp, proxy_header };
+    Some(Door { place, inbound })
+}
+
+fn read_protocol(settings: &Settings, report: &mut Report) -> Option<Protocol> {
+    let (protocol, place) = settings.text(Id::Protocol).unwrap_or(("mixed", ""));
+    let proxy = match protocol {
+        "tunnel" => return read_tunnel(settings, report).map(|target| Protocol::Tunnel { target }),
+        "mixed" => ProxyDoor::MIXED,
+        "socks" => ProxyDoor { http: false, ..ProxyDoor::MIXED },
+        "http" => ProxyDoor { socks4: false, socks5: false, http: true },
+        other => {
+            let near = nearest(other, PROTOCOLS.into_iter());
+            let hint = near.map_or_else(String::new, |near| format!("did you mean {near}? "));
+            let text = format!("unknown protocol {other}; {hint}the protocols are {}", PROTOCOLS.join(", "));
+            report.error(place, text);
+            return None;
+        }
+    };
+    for id in [Id::ForwardAddress, Id::ForwardPort, Id::TunnelPort] {
+        let Some(said) = settings.get(id) else { continue };
+        if said.place.starts_with('-') {
+            report.error(&said.place, "is for a tunnel; start umbra tunnel, or add --protocol tunnel");
+        } else {
+            report.warn(
+                &said.place,
+                "left aside: this inbound is no tunnel; \"protocol\": \"tunnel\" makes it one",
+            );
+        }
+    }
+    Some(Protocol::Proxy(proxy))
+}
+
+fn read_tunnel(settings: &Settings, report: &mut Report) -> Option<Address> {
+    let Some((host, place)) = settings.text(Id::ForwardAddress) else {
+        let text = "missing; say where the tunnel leads, with -f HOST:PORT or in the file of -c";
+        report.error(settings.key_path("forward_address"), text);
+        return None;
+    };
+    let port = match settings.number(Id::ForwardPort) {
+        Some((port, place)) => match u16::try_from(port) {
+            Ok(port) if port != 0 => port,
+            Ok(_) | Err(_) => {
+                report.error(place, format!("{port} is no port to connect to"));
+                return None;
+            }
+        },
+        // The first implementation has this default, and files rely on it.
+        None if place.ends_with("tunnel_remote") => TUNNEL_REMOTE_PORT_DEFAULT,
+        None => {
+            report.error(place, "has no port; say where the tunnel leads as HOST:PORT");
+            return None;
+        }
+    };
+    match Address::from_host(host, port) {
+        Ok(address) => Some(address),
+        Err(error) => {
+            report.error(place, format!("{error}; say where the tunnel leads as HOST:PORT"));
+            None
+        }
+    }
+}
+
+/// `tunnel_port` is the port of a tunnel in files that also have a `local_port` for another program. A flag beats both.
+fn read_tunnel_port(settings: &Settings) -> u16 {
+    let local = settings.number(Id::LocalPort);
+    let id = match local {
+        Some((_, place)) if place.starts_with('-') => Id::LocalPort,
+        Some(_) | None if settings.get(Id::TunnelPort).is_some() => Id::TunnelPort,
+        Some(_) | None => Id::LocalPort,
+    };
+    read_port(settings, id, LOCAL_PORT_DEFAULT)
+}
+
+const PROTOCOLS: [&str; 4] = ["mixed", "socks", "http", "tunnel"];
+
+const LOCAL_PORT_DEFAULT: u16 = 1080;
+const TUNNEL_REMOTE_PORT_DEFAULT: u16 = 53;
+
+const NO_CLIENT_SECRET: &str = "missing; give the secret that the server has, with -k or in the file of -c";

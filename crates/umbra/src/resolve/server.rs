@@ -1,0 +1,57 @@
+//! The doors of a server.
+
+use std::sync::Arc;
+
+use umbra_relay::config::{Inbound, Path, Protocol, ProxyHeader, ShadowsocksDoor};
+
+use super::hosts::{by_password, server_listens};
+use super::{Common, Door, SERVER_IDS, Sources, check_mode, entries, read_heads};
+use crate::flags::Role;
+use crate::raw::Settings;
+use crate::reference::LISTS;
+use crate::report::Report;
+use crate::secret::read_key;
+
+/// A door for each port of each server.
+pub(super) fn server_inbounds(sources: Sources, common: &Common, report: &mut Report) -> Vec<Door> {
+    let Sources { file, flags, .. } = sources;
+    if file.inbounds.is_some() {
+        report.warn(LISTS[1], "left aside: it is for umbra local");
+    }
+    let servers = entries(SERVER_IDS, LISTS[0], &file.root, file.servers, &flags, report);
+    servers.iter().flat_map(|settings| server_doors(settings, common, report)).collect()
+}
+
+/// A door for each port of an entry; those with the same password share its key.
+fn server_doors(settings: &Settings, common: &Common, report: &mut Report) -> Vec<Door> {
+    check_mode(settings, report);
+    let idle = common.idle_of(settings, report);
+    let mut doors = Vec::new();
+    for settings in by_password(settings, Role::Server, report) {
+        let listens = server_listens(&settings, report);
+        let Some(key) = read_key(&settings, Role::Server, NO_SERVER_SECRET, report).map(Arc::new) else {
+            continue;
+        };
+        doors.extend(listens.into_iter().map(|(listen, place)| {
+            let heads = read_heads(&settings);
+            let door = ShadowsocksDoor { key: Arc::clone(&key), heads, one_time_auth: false };
+            let inbound = Inbound {
+                listen,
+                protocol: Protocol::Shadowsocks(door),
+                path: Path::Direct,
+                idle,
+                tcp: common.tcp,
+                proxy_header: ProxyHeader::default(),
+            };
+            Door { place, inbound }
+        }));
+    }
+    // One is enough to say so; an entry may have thousands of ports.
+    if let Some(door) = doors.iter().find(|door| door.inbound.listen.ip().is_loopback()) {
+        report.warn("", format!("server set to listen on {}, are you sure?", door.inbound.listen));
+    }
+    doors
+}
+
+const NO_SERVER_SECRET: &str =
+    "missing; make one with: umbra key 2022-blake3-aes-256-gcm, and give it with -k or in the file of -c";
