@@ -5,7 +5,10 @@
 //!
 //! - [`wire`]: bytes that have arrived, and the difference between "not yet" and "never".
 //! - [`address`]: where a session goes.
-//! - [`socks5`]: the SOCKS5 door.
+//! - [`request`]: what the clients of all doors ask for, and the reasons against it.
+//! - [`users`]: names and passwords.
+//! - [`detect`]: all doors on one port; [`socks5`], [`socks4`], [`http`]: each of them.
+//! - [`proxy_header`]: whose connection it is, told by whoever passes it on.
 //! - [`shadowsocks`]: methods, keys, the two AEAD generations, replay memory.
 //! - [`url`]: `ss://` links.
 //! - [`limits`]: every bound, with its reason.
@@ -13,10 +16,16 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod detect;
+pub mod http;
 pub mod limits;
+pub mod proxy_header;
+pub mod request;
 pub mod shadowsocks;
+pub mod socks4;
 pub mod socks5;
 pub mod url;
+pub mod users;
 pub mod wire;
 
 use wire::Input;
@@ -44,4 +53,18 @@ pub enum Step<H: Handshake> {
     Wait(H),
     /// Agreed.
     Done(H::Done),
+}
+
+impl<H: Handshake> Step<H> {
+    /// The same step of a negotiation that contains this one.
+    pub fn map<G: Handshake>(
+        self,
+        wait: impl FnOnce(H) -> G,
+        done: impl FnOnce(H::Done) -> G::Done,
+    ) -> Step<G> {
+        match self {
+            Self::Wait(machine) => Step::Wait(wait(machine)),
+            Self::Done(outcome) => Step::Done(done(outcome)),
+        }
+    }
 }

@@ -37,3 +37,22 @@ pub const TRIAL_KEYS_MAX: usize = 1024;
 
 /// Users of a port that say who they are: looked up at the same cost however many there are, so the bound is for memory, 10 MiB.
 pub const IDENTIFIED_USERS_MAX: usize = 65_536;
+
+/// RFC 1929 gives a name and a password one length byte each.
+pub const CREDENTIAL_BYTES_MAX: usize = 255;
+
+/// A SOCKS4 user id has no length on the wire; it is held to what RFC 1929 allows a name.
+pub const SOCKS4_USER_ID_BYTES_MAX: usize = 255;
+
+/// The head of an HTTP request: twice what browsers and curl send at their longest, and as much as the smallest buffer of a session holds.
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Header lines in the head of an HTTP request: browsers send about 20, and the HTTP library of the forwarding path takes as many.
+pub const HTTP_HEADERS_MAX: usize = 100;
+
+/// The first version of the PROXY protocol bounds its line itself: 107 bytes with the line end.
+pub const PROXY_V1_LINE_BYTES_MAX: usize = 107;
+
+/// What may follow the fixed 16 bytes of a PROXY header of the second version: addresses (216 at most), and attributes, among them a
+/// client's certificate.
+pub const PROXY_V2_BLOCK_BYTES_MAX: usize = 4096;

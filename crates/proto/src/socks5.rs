@@ -1,26 +1,52 @@
-//! SOCKS5 (RFC 1928), the server's side.
+//! SOCKS5 (RFC 1928) with user names and passwords (RFC 1929), the server's side; the client's is in [`client`].
+
+pub mod client;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use zeroize::Zeroize as _;
+
 use crate::address::{Address, AddressError};
-use crate::wire::{Input, Stop};
+use crate::request::Command;
+use crate::users::{UserName, Users};
+use crate::wire::{Input, Reader, Stop};
 use crate::{Handshake, Step};
 
 /// A server named after what it waits for.
 #[derive(Debug)]
-pub enum Server {
+pub enum Server<'u> {
     /// The version and the client's list of methods.
-    ExpectGreeting,
+    ExpectGreeting {
+        /// Who may come in; everybody if there are no users.
+        users: Option<&'u Users>,
+    },
+    /// The client's name and password.
+    ExpectLogin {
+        /// Who may come in.
+        users: &'u Users,
+    },
     /// What the client wants.
-    ExpectRequest,
+    ExpectRequest {
+        /// Who it is.
+        user: Option<UserName>,
+    },
 }
 
-/// A request that is understood and not yet answered: consumed by exactly one of the two answers.
+/// A request that is understood and not yet answered: consumed by exactly one of the answers.
 #[must_use = "the client waits for an answer"]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Pending {
+    command: Command,
     target: Address,
+    user: Option<UserName>,
+}
+
+/// A BIND request whose client knows where we listen, and waits to hear who came.
+#[must_use = "the client waits for the second answer"]
+#[derive(Debug, PartialEq, Eq)]
+pub struct PendingPeer {
+    _private: (),
 }
 
 /// The reply codes of RFC 1928, section 6.
@@ -53,34 +79,46 @@ pub enum Error {
     Version(u8),
     /// None of the offered methods is ours; the client has been told `FF`.
     NoMethod,
-    /// BIND, UDP ASSOCIATE or something unheard of; the client has been told 07.
+    /// The first byte of the login is not 1; the client has been told that it failed.
+    LoginVersion(u8),
+    /// Nobody has this name and this password; the client has been told that the login failed.
+    Login,
+    /// A command unheard of; the client has been told 07.
     Command(u8),
     /// No address; the client has been told 08.
     Address(AddressError),
 }
 
-impl Server {
-    /// A server at the start of a connection.
+impl Server<'static> {
+    /// A server at the start of a connection, for everybody.
     pub fn new() -> Self {
-        Self::ExpectGreeting
+        Self::with_users(None)
     }
 }
 
-impl Default for Server {
+impl<'u> Server<'u> {
+    /// A server at the start of a connection, for these users only, if there are any.
+    pub fn with_users(users: Option<&'u Users>) -> Self {
+        Self::ExpectGreeting { users }
+    }
+}
+
+impl Default for Server<'_> {
     fn default() -> Self {
-        Self::new()
+        Self::with_users(None)
     }
 }
 
-impl Handshake for Server {
+impl Handshake for Server<'_> {
     type Done = Pending;
     type Error = Error;
 
     fn advance(mut self, input: &mut Input<'_>, output: &mut Vec<u8>) -> Result<Step<Self>, Error> {
         loop {
-            let outcome = match self {
-                Self::ExpectGreeting => greet(input, output).map(Step::Wait),
-                Self::ExpectRequest => understand(input).map(Step::Done),
+            let outcome = match &mut self {
+                Self::ExpectGreeting { users } => greet(*users, input, output).map(Step::Wait),
+                Self::ExpectLogin { users } => log_in(users, input, output).map(Step::Wait),
+                Self::ExpectRequest { user } => understand(user, input).map(Step::Done),
             };
             match outcome {
                 Ok(Step::Wait(next)) => self = next,
@@ -101,17 +139,59 @@ impl Handshake for Server {
 ///  |  1  |    1     | 1 to 255 |
 ///  +-----+----------+----------+
 /// ```
-fn greet(input: &mut Input<'_>, output: &mut Vec<u8>) -> Result<Server, Stop<Error>> {
+fn greet<'u>(
+    users: Option<&'u Users>,
+    input: &mut Input<'_>,
+    output: &mut Vec<u8>,
+) -> Result<Server<'u>, Stop<Error>> {
+    // With users there is no way in without a name: whoever offers 00 alone is refused.
+    let (method, next) = match users {
+        None => (METHOD_NONE, Server::ExpectRequest { user: None }),
+        Some(users) => (METHOD_LOGIN, Server::ExpectLogin { users }),
+    };
     let offers_ours = input.decode(|reader| {
         version(reader.u8()?)?;
         let count = reader.u8()?;
-        Ok(reader.slice(usize::from(count))?.contains(&METHOD_NONE))
+        Ok(reader.slice(usize::from(count))?.contains(&method))
     })?;
     if !offers_ours {
         return Err(Stop::Malformed(Error::NoMethod));
     }
-    output.extend_from_slice(&[VERSION, METHOD_NONE]);
-    Ok(Server::ExpectRequest)
+    output.extend_from_slice(&[VERSION, method]);
+    Ok(next)
+}
+
+/// ```text
+///  +-----+------+----------+------+----------+      +-----+--------+
+///  | VER | ULEN |  UNAME   | PLEN |  PASSWD  |      | VER | STATUS |    RFC 1929, section 2
+///  |  1  |  1   | 1 to 255 |  1   | 1 to 255 |      |  1  |   1    |    0: welcome
+///  +-----+------+----------+------+----------+      +-----+--------+
+/// ```
+fn log_in<'u>(
+    users: &'u Users,
+    input: &mut Input<'_>,
+    output: &mut Vec<u8>,
+) -> Result<Server<'u>, Stop<Error>> {
+    let mut reader = Reader::new(input.rest());
+    match reader.u8()? {
+        LOGIN_VERSION => {}
+        other => return Err(Stop::Malformed(Error::LoginVersion(other))),
+    }
+    let name_len = reader.u8()?;
+    let name = reader.slice(usize::from(name_len))?;
+    let password_len = reader.u8()?;
+    let password = reader.slice(usize::from(password_len))?;
+    let user = users.check(name, password).cloned();
+    let login_len = reader.taken();
+    // The buffer goes on to other uses; the password does not.
+    if let Some(login) = input.take(login_len) {
+        login.zeroize();
+    }
+    let Some(user) = user else {
+        return Err(Stop::Malformed(Error::Login));
+    };
+    output.extend_from_slice(&[LOGIN_VERSION, LOGIN_WELCOME]);
+    Ok(Server::ExpectRequest { user: Some(user) })
 }
 
 /// ```text
@@ -120,17 +200,20 @@ fn greet(input: &mut Input<'_>, output: &mut Vec<u8>) -> Result<Server, Stop<Err
 ///  |  1  |  1  |  00  | 5..259  |
 ///  +-----+-----+------+---------+
 /// ```
-fn understand(input: &mut Input<'_>) -> Result<Pending, Stop<Error>> {
-    input.decode(|reader| {
+fn understand(user: &mut Option<UserName>, input: &mut Input<'_>) -> Result<Pending, Stop<Error>> {
+    let (command, target) = input.decode(|reader| {
         version(reader.u8()?)?;
-        let command = reader.u8()?;
-        if command != COMMAND_CONNECT {
-            return Err(Stop::Malformed(Error::Command(command)));
-        }
+        let command = match reader.u8()? {
+            COMMAND_CONNECT => Command::Connect,
+            COMMAND_BIND => Command::Bind,
+            COMMAND_UDP_ASSOCIATE => Command::UdpAssociate,
+            other => return Err(Stop::Malformed(Error::Command(other))),
+        };
         reader.u8()?;
         let target = Address::decode(reader).map_err(|stop| stop.map(Error::Address))?;
-        Ok(Pending { target })
-    })
+        Ok((command, target))
+    })?;
+    Ok(Pending { command, target, user: user.take() })
 }
 
 fn version(byte: u8) -> Result<(), Stop<Error>> {
@@ -141,15 +224,26 @@ fn refuse(error: Error, output: &mut Vec<u8>) {
     match error {
         Error::Version(_) => {}
         Error::NoMethod => output.extend_from_slice(&[VERSION, METHOD_UNACCEPTABLE]),
+        Error::LoginVersion(_) | Error::Login => output.extend_from_slice(&[LOGIN_VERSION, LOGIN_FAILED]),
         Error::Command(_) => reply(Reply::CommandNotSupported, UNSPECIFIED, output),
         Error::Address(_) => reply(Reply::AddressTypeNotSupported, UNSPECIFIED, output),
     }
 }
 
 impl Pending {
-    /// Where the client wants to go.
+    /// What the client wants.
+    pub fn command(&self) -> Command {
+        self.command
+    }
+
+    /// Where the client wants to go. With BIND, from where it expects a connection; with UDP ASSOCIATE, from where it will send.
     pub fn target(&self) -> &Address {
         &self.target
+    }
+
+    /// Who the client is, at a door that asks.
+    pub fn user(&self) -> Option<&UserName> {
+        self.user.as_ref()
     }
 
     /// Tells the client that the way stands. `bound` is the address that the target sees, where it is known.
@@ -157,7 +251,25 @@ impl Pending {
         reply(Reply::Succeeded, bound.unwrap_or(UNSPECIFIED), output);
     }
 
+    /// Tells the client of a BIND request where its target may connect to.
+    pub fn bound(self, listening: SocketAddr, output: &mut Vec<u8>) -> PendingPeer {
+        reply(Reply::Succeeded, listening, output);
+        PendingPeer { _private: () }
+    }
+
     /// Tells the client why there is no way; the connection is to be closed within 10 seconds (RFC 1928, section 6).
+    pub fn reject(self, why: Reply, output: &mut Vec<u8>) {
+        reply(why, UNSPECIFIED, output);
+    }
+}
+
+impl PendingPeer {
+    /// Tells the client who has connected.
+    pub fn accept(self, peer: SocketAddr, output: &mut Vec<u8>) {
+        reply(Reply::Succeeded, peer, output);
+    }
+
+    /// Tells the client that nobody came, or that the wrong one did.
     pub fn reject(self, why: Reply, output: &mut Vec<u8>) {
         reply(why, UNSPECIFIED, output);
     }
@@ -195,6 +307,8 @@ impl fmt::Display for Error {
         match self {
             Self::Version(version) => write!(f, "SOCKS version {version}"),
             Self::NoMethod => f.write_str("no acceptable method"),
+            Self::LoginVersion(version) => write!(f, "login of version {version}"),
+            Self::Login => f.write_str("nobody has this name and this password"),
             Self::Command(command) => write!(f, "unknown command {command}"),
             Self::Address(error) => error.fmt(f),
         }
@@ -205,8 +319,14 @@ impl std::error::Error for Error {}
 
 const VERSION: u8 = 5;
 const METHOD_NONE: u8 = 0;
+const METHOD_LOGIN: u8 = 2;
 const METHOD_UNACCEPTABLE: u8 = 0xff;
+const LOGIN_VERSION: u8 = 1;
+const LOGIN_WELCOME: u8 = 0;
+const LOGIN_FAILED: u8 = 1;
 const COMMAND_CONNECT: u8 = 1;
+const COMMAND_BIND: u8 = 2;
+const COMMAND_UDP_ASSOCIATE: u8 = 3;
 const UNSPECIFIED: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 #[cfg(test)]
@@ -280,7 +400,7 @@ mod tests {
         assert_eq!(told(b"\x05\x01\x02").target, Err(Error::NoMethod));
         assert_eq!(told(b"\x05\x01\x02").output, [5, 0xff]);
         assert_eq!(told(b"\x05\x00").target, Err(Error::NoMethod));
-        for command in [0, 2, 3, 9] {
+        for command in [0, 4, 9] {
             let outcome = run(&[b"\x05\x01\x00", &[5, command, 0, 1, 1, 2, 3, 4, 0, 80]]);
             assert_eq!(outcome.target, Err(Error::Command(command)));
             assert_eq!(outcome.output, [5, 0, 5, 7, 0, 1, 0, 0, 0, 0, 0, 0]);
@@ -298,11 +418,15 @@ mod tests {
         assert_eq!(run(&[&greeting]).output, [5, 0]);
     }
 
+    fn pending() -> Pending {
+        Pending { command: Command::Connect, target: "a:1".parse().unwrap(), user: None }
+    }
+
     #[test]
     fn an_answer_names_the_bound_address() {
         let answer = |bound: Option<&str>| {
             let mut output = Vec::new();
-            let pending = Pending { target: "a:1".parse().unwrap() };
+            let pending = pending();
             pending.accept(bound.map(|text| text.parse().unwrap()), &mut output);
             output
         };
@@ -310,7 +434,7 @@ mod tests {
         assert_eq!(answer(Some("10.0.0.1:258")), [5, 0, 0, 1, 10, 0, 0, 1, 1, 2]);
         assert_eq!(answer(Some("[::1]:258")).len(), 22);
         let mut output = Vec::new();
-        Pending { target: "a:1".parse().unwrap() }.reject(Reply::ConnectionRefused, &mut output);
+        pending().reject(Reply::ConnectionRefused, &mut output);
         assert_eq!(output, [5, 5, 0, 1, 0, 0, 0, 0, 0, 0]);
     }
 

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 use umbra_proto::address::Address;
+use umbra_proto::request::Command;
 use umbra_proto::shadowsocks::head::{ExpectHead, HeadError, Request};
 use umbra_proto::shadowsocks::stream::Sealer;
 use umbra_proto::socks5;
@@ -52,7 +53,11 @@ pub(crate) async fn understand<'d, N: Net>(
         Speech::Tunnel(target) => Ok(Wish::Tunnel(target)),
         Speech::Proxy => {
             let (pending, _) = drive(socks5::Server::new(), client, inbox).await?;
-            Ok(Wish::Socks5(pending))
+            match pending.command() {
+                Command::Connect => Ok(Wish::Socks5(pending)),
+                Command::Bind => refuse(pending, 2, client).await,
+                Command::UdpAssociate => refuse(pending, 3, client).await,
+            }
         }
         Speech::Shadowsocks(server) => {
             let (head, _) = drive(ExpectHead::new(&server.key, server.heads), client, inbox).await?;
@@ -62,6 +67,14 @@ pub(crate) async fn understand<'d, N: Net>(
             Ok(Wish::Shadowsocks { request, server })
         }
     }
+}
+
+/// Tells a client that its command is not one of this door's.
+async fn refuse<T, S: Socket>(pending: socks5::Pending, command: u8, client: &S) -> Result<T, Cause> {
+    let mut answer = Vec::new();
+    pending.reject(socks5::Reply::CommandNotSupported, &mut answer);
+    write_all(client, &answer).await.map_err(Cause::Io)?;
+    Err(Cause::Socks(socks5::Error::Command(command)))
 }
 
 impl Wish<'_> {

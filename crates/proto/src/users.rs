@@ -1,0 +1,173 @@
+//! Names and passwords: what a door asks of its clients, and what we say at the doors of others.
+
+use std::fmt;
+use std::sync::Arc;
+
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::limits::CREDENTIAL_BYTES_MAX;
+
+/// A name and its password, 1 to 255 bytes each, as RFC 1929 can carry them. The password is wiped when dropped; neither is printed.
+#[derive(Clone)]
+pub struct Credentials {
+    name: UserName,
+    password: Zeroizing<Box<[u8]>>,
+}
+
+/// The name of a user that a door knows. Cheap to clone; printed only by who asks for its text.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct UserName(Arc<str>);
+
+/// The users of a door. Passwords are not kept: of each user there is a keyed digest, wiped when dropped with its key.
+pub struct Users {
+    key: Zeroizing<[u8; DIGEST_KEY_BYTES]>,
+    users: Box<[User]>,
+}
+
+/// Why names and passwords are none, or not a door's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsersError {
+    /// There is nobody to let in.
+    NoUsers,
+    /// A name is empty.
+    EmptyName,
+    /// A name is longer than 255 bytes.
+    LongName,
+    /// A password is empty.
+    EmptyPassword,
+    /// A password is longer than 255 bytes.
+    LongPassword,
+    /// Two users have one name.
+    DuplicateName,
+}
+
+impl Credentials {
+    /// Checks the lengths.
+    pub fn new(name: &str, password: &str) -> Result<Self, UsersError> {
+        if name.is_empty() {
+            return Err(UsersError::EmptyName);
+        }
+        if name.len() > CREDENTIAL_BYTES_MAX {
+            return Err(UsersError::LongName);
+        }
+        if password.is_empty() {
+            return Err(UsersError::EmptyPassword);
+        }
+        if password.len() > CREDENTIAL_BYTES_MAX {
+            return Err(UsersError::LongPassword);
+        }
+        Ok(Self { name: UserName(name.into()), password: Zeroizing::new(password.as_bytes().into()) })
+    }
+
+    /// Whose they are.
+    pub fn name(&self) -> &UserName {
+        &self.name
+    }
+
+    pub(crate) fn password(&self) -> &[u8] {
+        &self.password
+    }
+}
+
+impl UserName {
+    /// The name as it was configured.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+struct User {
+    name: UserName,
+    digest: blake3::Hash,
+}
+
+impl Users {
+    /// A door's users. `key` is drawn at random for each door, so that nobody outside can compute a digest.
+    pub fn new(
+        key: [u8; DIGEST_KEY_BYTES],
+        credentials: impl IntoIterator<Item = Credentials>,
+    ) -> Result<Self, UsersError> {
+        let key = Zeroizing::new(key);
+        let mut users = Vec::new();
+        let mut names = std::collections::HashSet::new();
+        for Credentials { name, password } in credentials {
+            if !names.insert(name.clone()) {
+                return Err(UsersError::DuplicateName);
+            }
+            users.push(User { digest: digest(&key, name.as_str().as_bytes(), &password), name });
+        }
+        if users.is_empty() {
+            return Err(UsersError::NoUsers);
+        }
+        Ok(Self { key, users: users.into() })
+    }
+
+    /// Who has this name and this password.
+    ///
+    /// The time depends on how long the two are and on how many users there are, and not on what is wrong: both go into
+    /// one digest, which is compared with every user's in constant time.
+    pub fn check(&self, name: &[u8], password: &[u8]) -> Option<&UserName> {
+        let offered = digest(&self.key, name, password);
+        let mut found = None;
+        for user in &self.users {
+            // The library compares digests in constant time; there is no early way out of the loop.
+            if user.digest == offered {
+                found = Some(&user.name);
+            }
+        }
+        found
+    }
+}
+
+fn digest(key: &[u8; DIGEST_KEY_BYTES], name: &[u8], password: &[u8]) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    // The length keeps `ab`, `c` apart from `a`, `bc`.
+    hasher.update(&u64::try_from(name.len()).unwrap_or(u64::MAX).to_le_bytes());
+    hasher.update(name);
+    hasher.update(password);
+    let digest = hasher.finalize();
+    hasher.zeroize();
+    digest
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        self.digest.zeroize();
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(..)")
+    }
+}
+
+impl fmt::Debug for UserName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UserName(..)")
+    }
+}
+
+impl fmt::Debug for Users {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Users<{}>(..)", self.users.len())
+    }
+}
+
+impl fmt::Display for UsersError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoUsers => f.write_str("there are no users"),
+            Self::EmptyName => f.write_str("the user name is empty"),
+            Self::LongName => write!(f, "the user name is longer than {CREDENTIAL_BYTES_MAX} bytes"),
+            Self::EmptyPassword => f.write_str("the password is empty"),
+            Self::LongPassword => write!(f, "the password is longer than {CREDENTIAL_BYTES_MAX} bytes"),
+            Self::DuplicateName => f.write_str("two users have one name"),
+        }
+    }
+}
+
+impl std::error::Error for UsersError {}
+
+/// Bytes of the random key that [`Users::new`] wants.
+pub const DIGEST_KEY_BYTES: usize = 32;
