@@ -54,9 +54,14 @@ pub(crate) fn missing_peers(tools: &Tools) -> Result<()> {
     Ok(())
 }
 
+/// Where cargo's own tools are kept.
+pub(crate) fn tools() -> PathBuf {
+    cache().join("tools")
+}
+
 /// Where cargo-deny is, after installing it if need be.
 pub(crate) fn cargo_deny() -> Result<PathBuf> {
-    let root = cache().join("tools");
+    let root = tools();
     let installed = root.join("bin").join("cargo-deny");
     if installed.is_file() {
         return Ok(installed);
