@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, TcpListener, TcpStream as StdTcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -258,6 +259,32 @@ fn set_tcp_option(socket: &impl AsFd, option: libc::c_int, value: libc::c_int) {
         let fd = socket.as_fd().as_raw_fd();
         libc::setsockopt(fd, libc::IPPROTO_TCP, option, (&raw const value).cast(), len)
     };
+}
+
+/// Starts a program that the kernel kills as soon as the calling thread is gone, however it went: the end of a thread is the end
+/// of what it started, even when the process had no chance to do anything. Elsewhere than on Linux the program stays.
+///
+/// The kernel forgets the bond if the program gains privileges as it starts (set-user-id, file capabilities).
+pub fn spawn_bound(mut command: Command) -> io::Result<Child> {
+    #[cfg(target_os = "linux")]
+    bind_to_thread(&mut command);
+    command.spawn()
+}
+
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "what is done between fork and exec has no safe form")]
+fn bind_to_thread(command: &mut Command) {
+    use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
+    use std::os::unix::process::CommandExt as _;
+    let parent = getpid();
+    let bind = move || {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // A parent that went before the line above sends no signal any more.
+        if getppid() == Some(parent) { Ok(()) } else { Err(Errno::SRCH.into()) }
+    };
+    // SAFETY: between fork and exec only what is safe in a signal handler may be done: `bind` makes two system calls, takes no
+    // lock, and allocates nothing, not even for its errors.
+    let _ = unsafe { command.pre_exec(bind) };
 }
 
 /// Gives free memory of the allocator back to the system.
