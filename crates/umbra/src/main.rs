@@ -12,11 +12,13 @@ mod log;
 #[cfg(test)]
 #[path = "tests/manual.rs"]
 mod manual;
+mod plugin;
 mod process;
 mod raw;
 mod reference;
 mod report;
 mod resolve;
+mod roster;
 mod run;
 mod secret;
 mod up;

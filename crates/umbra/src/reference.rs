@@ -577,7 +577,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
         kind: Kind::Text,
         flag: flag(None, "plugin", "PROGRAM", Reach::Both),
         default: "none",
-        help: "A program in front of the server (SIP003): its name or path.",
+        help: "A program that carries the streams between the two ends (SIP003), started, watched and ended with us: its name \
+               in PATH, or its path. A link may only name one that is known as a plugin.",
     },
     Setting {
         id: Id::PluginOpts,
@@ -607,7 +608,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
         kind: Kind::Text,
         flag: flag(None, "plugin-mode", "MODE", Reach::Both),
         default: "tcp_only",
-        help: "What the plugin carries: `tcp_only`. `tcp_and_udp` is accepted with a warning, since datagrams are not carried yet.",
+        help: "What the plugin carries: `tcp_only`. `tcp_and_udp` is accepted with a warning, since datagrams do not go \
+               through plugins yet; `udp_only` is refused.",
     },
     Setting {
         id: Id::OnlineConfig,

@@ -9,21 +9,24 @@ mod hosts;
 mod server;
 
 use std::collections::HashSet;
+use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::url::ServerUrl;
-use umbra_relay::config::{Config, Inbound, Tcp};
+use umbra_relay::config::{Config, Inbound, Protocol, Servers, Tcp};
 
 use self::client::client_inbounds;
 use self::hosts::split_ports;
 use self::server::server_inbounds;
 use crate::flags::Role;
+use crate::plugin::Plugin;
 use crate::raw::{Raw, Settings, Value};
 use crate::reference::Id;
 use crate::report::Report;
+use crate::roster::{Front, Listed};
 
 /// Everything that was said, from the weakest voice to the strongest.
 #[derive(Default)]
@@ -43,6 +46,20 @@ pub(crate) struct Plan {
     pub(crate) config: Config,
     /// Descriptors to ask the system for; as many as it allows if nothing was said.
     pub(crate) nofile: Option<u64>,
+    /// The servers of a client, of which those behind plugins are not among its `config`'s until their plugins run.
+    pub(crate) listed: Vec<Listed>,
+    /// Where `config` has them.
+    pub(crate) servers: Servers,
+    /// What stands in front of inbounds of `config`.
+    pub(crate) fronts: Vec<Front>,
+}
+
+impl Plan {
+    /// Every plugin that it starts.
+    pub(crate) fn plugins(&self) -> impl Iterator<Item = &Plugin> {
+        let of_servers = self.listed.iter().filter_map(|listed| listed.plugin.as_ref());
+        of_servers.chain(self.fronts.iter().map(|front| &front.plugin))
+    }
 }
 
 /// Works out what `role` is to do. There is a plan only if `report` holds no error.
@@ -55,14 +72,15 @@ pub(crate) fn resolve(role: Role, mut sources: Sources, report: &mut Report) -> 
             refuse_pending(settings, report);
         }
     }
-    let inbounds = match role {
-        Role::Client => client_inbounds(sources, &common, report),
-        Role::Server => server_inbounds(sources, &common, report),
+    let servers = Servers::new(Vec::new());
+    let (doors, listed) = match role {
+        Role::Client => client_inbounds(sources, &servers, &common, report),
+        Role::Server => (server_inbounds(sources, &common, report), Vec::new()),
     };
-    find_shared_doors(&inbounds, report);
-    let inbounds = inbounds.into_iter().map(|door| door.inbound).collect();
-    let plan = Plan { config: Config { inbounds, workers: common.workers }, nofile: common.nofile };
-    report.errors.is_empty().then_some(plan)
+    find_shared_doors(&doors, report);
+    let (inbounds, fronts) = put_behind_plugins(doors);
+    let config = Config { inbounds, workers: common.workers };
+    report.errors.is_empty().then_some(Plan { config, nofile: common.nofile, listed, servers, fronts })
 }
 
 /// The end that a configuration is for, judged by what it speaks of.
@@ -80,6 +98,24 @@ pub(crate) fn guess_role(sources: &Sources) -> Role {
 struct Door {
     place: String,
     inbound: Inbound,
+    plugin: Option<Plugin>,
+}
+
+/// Where a plugin listens, its door cannot: it moves to a loopback port that only the plugin is told.
+fn put_behind_plugins(doors: Vec<Door>) -> (Vec<Inbound>, Vec<Front>) {
+    let (mut inbounds, mut fronts) = (Vec::new(), Vec::new());
+    for Door { mut inbound, plugin, .. } in doors {
+        if let Some(plugin) = plugin {
+            fronts.push(Front { inbound: inbounds.len(), listen: inbound.listen, plugin });
+            inbound.listen = (Ipv4Addr::LOCALHOST, 0).into();
+            if let Protocol::Shadowsocks(door) = &mut inbound.protocol {
+                // What a plugin hands on may be cut anywhere.
+                door.heads = HeadReads::Many;
+            }
+        }
+        inbounds.push(inbound);
+    }
+    (inbounds, fronts)
 }
 
 /// What is said once for the whole process.
@@ -272,8 +308,18 @@ fn warn_of_visible_secrets(sources: &Sources, report: &mut Report) {
     }
 }
 
-const SERVER_IDS: &[Id] =
-    &[Id::Server, Id::ServerPort, Id::PortPassword, Id::Password, Id::Method, Id::SegmentedHeads];
+const SERVER_IDS: &[Id] = &[
+    Id::Server,
+    Id::ServerPort,
+    Id::PortPassword,
+    Id::Password,
+    Id::Method,
+    Id::SegmentedHeads,
+    Id::Plugin,
+    Id::PluginOpts,
+    Id::PluginArgs,
+    Id::PluginMode,
+];
 const CLIENT_IDS: &[Id] =
     &[Id::LocalAddress, Id::LocalPort, Id::Protocol, Id::ForwardAddress, Id::ForwardPort, Id::TunnelPort];
 
@@ -283,10 +329,6 @@ const PENDING: &[(Id, &str)] = &[
     (Id::AcceptProxyProtocol, "PROXY headers are not supported yet; remove it"),
     (Id::SendProxyProtocol, "PROXY headers are not supported yet; remove it"),
     (Id::OneTimeAuth, "one-time authentication is obsolete and not supported; remove it at both ends"),
-    (
-        Id::Plugin,
-        "plugins are not supported yet, and without one the other end cannot be spoken to; remove it at both ends",
-    ),
     (
         Id::OutboundProxy,
         "proxies on the way out are not supported yet, and without it sessions would leave elsewhere",

@@ -10,15 +10,15 @@ use zeroize::Zeroizing;
 use crate::flags::{Options, Role};
 use crate::process::{Farewell, raise_nofile};
 use crate::report::Report;
-use crate::resolve::{Sources, guess_role, resolve};
+use crate::resolve::{Plan, Sources, guess_role, resolve};
+use crate::roster::{Fronts, Roster};
 use crate::{fail, file, log, say};
 
 /// Runs one end until it is told to end.
 pub(crate) fn run(role: Role, options: Options) -> ExitCode {
     let mut report = Report::default();
     let (level, config) = (options.level, options.config.clone());
-    let Some(plan) = read(options, &mut report).and_then(|sources| resolve(role, sources, &mut report))
-    else {
+    let Some(plan) = read(options, &mut report).and_then(|sources| plan(role, sources, &mut report)) else {
         tell(&report);
         return ExitCode::FAILURE;
     };
@@ -32,20 +32,40 @@ pub(crate) fn run(role: Role, options: Options) -> ExitCode {
     if let Err(why) = raise_nofile(plan.nofile) {
         warn!("{why}");
     }
-    let mut farewell = match Farewell::listen() {
-        Ok(farewell) => farewell,
-        Err(error) => return fail(&format!("cannot listen for signals: {error}")),
-    };
-    let relay = match Relay::start(&plan.config) {
-        Ok(relay) => relay,
-        Err(error) => return fail(&explain_start(&error, instead(role))),
-    };
-    for address in relay.addresses() {
-        info!("starting {} at {address}", role.word());
+    match serve(role, plan) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => fail(&why),
+    }
+}
+
+/// Starts what there is to start, and ends it when told to end.
+fn serve(role: Role, mut plan: Plan) -> Result<(), String> {
+    let explain = |error| explain_start(&error, instead(role));
+    let mut farewell = Farewell::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    Fronts::prepare(&mut plan.fronts).map_err(explain)?;
+    let roster = Roster::start(plan.servers, plan.listed)?;
+    let relay = Relay::start(&plan.config).map_err(explain)?;
+    let fronts = Fronts::start(&plan.fronts, &relay)?;
+    for (index, door) in relay.addresses().iter().enumerate() {
+        let front = plan.fronts.iter().find(|front| front.inbound == index);
+        info!("starting {} at {}", role.word(), front.map_or(door, |front| &front.listen));
     }
     farewell.wait();
     relay.stop();
-    ExitCode::SUCCESS
+    fronts.end();
+    roster.end();
+    Ok(())
+}
+
+/// What is to be done, if all of it can be.
+fn plan(role: Role, sources: Sources, report: &mut Report) -> Option<Plan> {
+    let plan = resolve(role, sources, report)?;
+    for plugin in plan.plugins() {
+        if let Err(why) = plugin.find() {
+            report.error(&plugin.place, why);
+        }
+    }
+    report.errors.is_empty().then_some(plan)
 }
 
 /// Says everything that is wrong or doubtful.
@@ -57,7 +77,7 @@ pub(crate) fn check(role: Option<Role>, options: Options) -> ExitCode {
         return ExitCode::FAILURE;
     };
     let role = role.unwrap_or_else(|| guess_role(&sources));
-    let plan = resolve(role, sources, &mut report);
+    let plan = plan(role, sources, &mut report);
     tell(&report);
     let name = config.map_or_else(|| "the command line".into(), |path| path.display().to_string());
     let (errors, warnings) = (report.errors.len(), report.warnings.len());

@@ -11,14 +11,23 @@ use super::{
 };
 use crate::flags::Role;
 use crate::link::link_settings;
+use crate::plugin::{Plugin, refuse_strange_plugin};
 use crate::raw::Settings;
 use crate::reference::{Id, LISTS, nearest};
 use crate::report::Report;
+use crate::roster::Listed;
 use crate::secret::read_key;
 
-/// A door for each inbound, all with the same way out.
-pub(super) fn client_inbounds(sources: Sources, common: &Common, report: &mut Report) -> Vec<Door> {
+/// A door for each inbound, all with the same way out, and the servers of that way. `way` is filled with those that need no
+/// plugin.
+pub(super) fn client_inbounds(
+    sources: Sources,
+    way: &Servers,
+    common: &Common,
+    report: &mut Report,
+) -> (Vec<Door>, Vec<Listed>) {
     let Sources { file, url, flags } = sources;
+    let mut listed = Vec::new();
     let path = if common.direct {
         refuse_servers(&file.root, file.servers.as_deref(), url.is_some(), &flags, report);
         Path::Direct
@@ -27,16 +36,19 @@ pub(super) fn client_inbounds(sources: Sources, common: &Common, report: &mut Re
             Some(url) => {
                 let settings = link_settings(url, "", "--server-url");
                 refuse_pending(&settings, report);
+                refuse_strange_plugin(&settings, report);
                 vec![settings]
             }
             None => entries(SERVER_IDS, LISTS[0], &file.root, file.servers, &flags, report),
         };
-        let servers = servers.iter().flat_map(|settings| client_servers(settings, report));
-        Path::Shadowsocks(Servers::new(servers.collect()))
+        listed.extend(servers.iter().flat_map(|settings| client_servers(settings, report)));
+        let plain = listed.iter().filter(|listed| listed.plugin.is_none());
+        way.replace(plain.map(|listed| listed.server.clone()).collect());
+        Path::Shadowsocks(way.clone())
     };
     let locals = entries(CLIENT_IDS, LISTS[1], &file.root, file.inbounds, &flags, report);
     let doors = locals.iter().filter_map(|settings| client_door(settings, &path, common, report));
-    doors.collect()
+    (doors.collect(), listed)
 }
 
 /// Whoever asks for a direct way and names a server may mean either.
@@ -55,7 +67,7 @@ fn refuse_servers(
     }
 }
 
-fn client_servers(settings: &Settings, report: &mut Report) -> Vec<Server> {
+fn client_servers(settings: &Settings, report: &mut Report) -> Vec<Listed> {
     check_mode(settings, report);
     if !settings.path.is_empty()
         && let Some((_, place)) = settings.number(Id::Timeout)
@@ -63,13 +75,15 @@ fn client_servers(settings: &Settings, report: &mut Report) -> Vec<Server> {
         report
             .warn(place, "left aside: on a client, the timeout of locals[] or at the top of the file counts");
     }
+    let plugin = Plugin::read(settings, report);
     let mut servers = Vec::new();
     for settings in by_password(settings, Role::Client, report) {
         let addresses = server_addresses(&settings, report);
         if let Some(key) = read_key(&settings, Role::Client, NO_CLIENT_SECRET, report) {
             let heads = read_heads(&settings);
             let server = |address| Server { address, key: key.clone(), heads, one_time_auth: false };
-            servers.extend(addresses.into_iter().map(server));
+            let listed = |address| Listed { server: server(address), plugin: plugin.clone() };
+            servers.extend(addresses.into_iter().map(listed));
         }
     }
     servers
@@ -97,7 +111,7 @@ fn client_door(settings: &Settings, path: &Path, common: &Common, report: &mut R
     }
     let proxy_header = ProxyHeader::default();
     let inbound = Inbound { listen, protocol, path: path.clone(), idle, tcp: common.tcp, proxy_header };
-    Some(Door { place, inbound })
+    Some(Door { place, inbound, plugin: None })
 }
 
 fn read_protocol(settings: &Settings, report: &mut Report) -> Option<Protocol> {

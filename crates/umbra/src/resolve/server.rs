@@ -7,6 +7,7 @@ use umbra_relay::config::{Inbound, Path, Protocol, ProxyHeader, ShadowsocksDoor}
 use super::hosts::{by_password, server_listens};
 use super::{Common, Door, SERVER_IDS, Sources, check_mode, entries, read_heads};
 use crate::flags::Role;
+use crate::plugin::Plugin;
 use crate::raw::Settings;
 use crate::reference::LISTS;
 use crate::report::Report;
@@ -26,6 +27,7 @@ pub(super) fn server_inbounds(sources: Sources, common: &Common, report: &mut Re
 fn server_doors(settings: &Settings, common: &Common, report: &mut Report) -> Vec<Door> {
     check_mode(settings, report);
     let idle = common.idle_of(settings, report);
+    let plugin = Plugin::read(settings, report);
     let mut doors = Vec::new();
     for settings in by_password(settings, Role::Server, report) {
         let listens = server_listens(&settings, report);
@@ -43,7 +45,7 @@ fn server_doors(settings: &Settings, common: &Common, report: &mut Report) -> Ve
                 tcp: common.tcp,
                 proxy_header: ProxyHeader::default(),
             };
-            Door { place, inbound }
+            Door { place, inbound, plugin: plugin.clone() }
         }));
     }
     // One is enough to say so; an entry may have thousands of ports.

@@ -127,8 +127,8 @@ fn a_link_takes_the_place_of_all_servers() {
     assert!(warnings[0].starts_with("--server-url: other users"));
 
     let errors =
-        Outcome::bad(&format!("umbra local --server-url {}", link.replace("#x", "/?plugin=obfs-local")), "");
-    assert!(errors[0].contains("plugin"));
+        Outcome::bad(&format!("umbra local --server-url {}", link.replace("#x", "/?plugin=poweroff")), "");
+    assert!(errors[0].starts_with("--server-url: poweroff is not among the plugins"), "{errors:?}");
     let errors = Outcome::bad("umbra local --server-url ss://YmYtY2ZiOnRlc3RAMTkyLjE2OC4xMDAuMTo4ODg4", "");
     assert_eq!(errors.len(), 2, "both the method and the example password: {errors:?}");
 }
@@ -435,15 +435,58 @@ fn only_whoever_asks_for_a_direct_way_gets_one() {
 }
 
 #[test]
+fn a_server_behind_a_plugin_is_not_reached_past_it() {
+    let file = r#"{"servers": [
+        {"server": "a", "password": "long-enough", "plugin": "obfs-local", "plugin_opts": "obfs=http", "plugin_args": ["-v"]},
+        {"server": "b", "password": "long-enough"},
+    ]}"#;
+    let plan = outcome("umbra local", file).plan.unwrap();
+    assert_eq!(
+        servers(&plan.config),
+        ["b:8388 chacha20-ietf-poly1305"],
+        "the other comes in with its plugin"
+    );
+    let [behind, plain] = plan.listed.as_slice() else { panic!() };
+    assert!(plain.plugin.is_none());
+    let plugin = behind.plugin.as_ref().unwrap();
+    assert_eq!((plugin.program.as_str(), plugin.place.as_str()), ("obfs-local", "servers[0].plugin"));
+    assert_eq!(plugin.options.as_ref().map(|options| options.as_str()), Some("obfs=http"));
+    assert_eq!(plugin.args.iter().map(|arg| arg.as_str()).collect::<Vec<_>>(), ["-v"]);
+    assert_eq!(behind.server.address.to_string(), "a:8388");
+
+    let link = "ss://YWVzLTEyOC1nY206bG9uZy1lbm91Z2g@192.0.2.1:1/?plugin=obfs-local%3Bobfs%3Dtls%3Ba%3Db#x";
+    let plan = outcome(&format!("umbra local --server-url {link}"), "").plan.unwrap();
+    let options = plan.plugins().next().unwrap().options.clone();
+    assert_eq!(options.as_ref().map(|options| options.as_str()), Some("obfs=tls;a=b"));
+}
+
+#[test]
+fn a_door_behind_a_plugin_is_on_loopback_only_and_takes_heads_in_pieces() {
+    let file =
+        r#"{"server": "0.0.0.0", "server_port": [1, 2], "password": "long-enough", "plugin": "obfs-server"}"#;
+    let plan = outcome("umbra server", file).plan.unwrap();
+    assert_eq!(listens(&plan.config), ["127.0.0.1:0", "127.0.0.1:0"]);
+    let fronts: Vec<_> = plan.fronts.iter().map(|front| (front.inbound, front.listen.to_string())).collect();
+    assert_eq!(fronts, [(0, "0.0.0.0:1".to_owned()), (1, "0.0.0.0:2".to_owned())]);
+    for inbound in &plan.config.inbounds {
+        let Protocol::Shadowsocks(door) = &inbound.protocol else { panic!() };
+        assert_eq!(door.heads, HeadReads::Many);
+    }
+    let file = r#"{"servers": [{"server_port": 1, "password": "long-enough", "plugin": "obfs-server"},
+                               {"server_port": 1, "password": "long-enough"}]}"#;
+    assert!(Outcome::bad("umbra server", file)[0].contains("another entry listens on 0.0.0.0:1 already"));
+}
+
+#[test]
 fn what_cannot_be_followed_yet_is_an_error_unless_it_is_off() {
     let off = r#"{"password": "long-enough", "plugin": "", "one_time_auth": false, "users": [], "security": {"insecure_methods": "deny"}}"#;
     assert_eq!(Outcome::good("umbra server", off).1, Vec::<String>::new());
     let errors = Outcome::bad(
         "umbra server",
-        r#"{"servers": [{"password": "long-enough", "plugin": "obfs-server"}], "online_config": {}}"#,
+        r#"{"servers": [{"password": "long-enough", "one_time_auth": true}], "online_config": {}}"#,
     );
     assert!(errors[0].starts_with("online_config: "), "{errors:?}");
-    assert!(errors[1].starts_with("servers[0].plugin: plugins are not supported yet"), "{errors:?}");
+    assert!(errors[1].starts_with("servers[0].one_time_auth: "), "{errors:?}");
     assert!(
         Outcome::bad("umbra server -k long-enough", r#"{"security": {"insecure_methods": "x"}}"#)[0]
             .starts_with("security.insecure_methods: x is neither")

@@ -1,0 +1,444 @@
+//! The real program with plugins of SIP003: a scripted one at each end, and Debian's simple-obfs where it is installed.
+//!
+//! The scripted plugin is this very test program, started with the arguments that make it run [`the_stand_in`] alone, and does what its
+//! options say.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use tempfile::TempDir;
+
+/// How long anything may take before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(20);
+const SECRET: &str = "long-enough-for-both-ends";
+
+// ---- the scripted plugin
+
+/// Not a test when it runs among the others: it does something only when started as a plugin.
+#[test]
+fn the_stand_in() {
+    let (Ok(far_host), Ok(near_host)) = (std::env::var("SS_REMOTE_HOST"), std::env::var("SS_LOCAL_HOST"))
+    else {
+        return;
+    };
+    let port = |name| std::env::var(name).unwrap();
+    let far = format!("{far_host}:{}", port("SS_REMOTE_PORT"));
+    let near = format!("{near_host}:{}", port("SS_LOCAL_PORT"));
+    let options = std::env::var("SS_PLUGIN_OPTIONS").unwrap_or_default();
+    let option = |wanted: &str| {
+        let mut pairs = options.split(';').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        pairs.find(|(name, _)| *name == wanted).map(|(_, value)| value.to_owned())
+    };
+    if let Some(path) = option("record") {
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        writeln!(file, "{} {far} {near} {options}", std::process::id()).unwrap();
+    }
+    if let Some(path) = option("crash-while")
+        && Path::new(&path).exists()
+    {
+        println!("about to crash, as told");
+        std::process::exit(3);
+    }
+    if option("deaf").is_some() {
+        let _never_followed =
+            signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::default()).unwrap();
+    }
+    // At a server, what comes from the network goes to the door; at a client, what comes from us goes to the network.
+    let (listen, target) = if option("server").is_some() { (far, near) } else { (near, far) };
+    println!("listening");
+    for stream in TcpListener::bind(listen).unwrap().incoming() {
+        let (client, server) = (stream.unwrap(), TcpStream::connect(&target));
+        let Ok(server) = server else { continue };
+        let (back, forth) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+        thread::spawn(move || forward(client, server));
+        thread::spawn(move || forward(back, forth));
+    }
+}
+
+/// Copies one direction, its first 100 bytes in pieces of 7.
+fn forward(mut from: TcpStream, mut to: TcpStream) {
+    to.set_nodelay(true).unwrap();
+    let mut buffer = [0; 16 * 1024];
+    let mut copied = 0;
+    loop {
+        let room = if copied < 100 { 7 } else { buffer.len() };
+        match from.read(&mut buffer[..room]) {
+            Ok(0) | Err(_) => break,
+            Ok(count) if to.write_all(&buffer[..count]).is_ok() => copied += count,
+            Ok(_) => break,
+        }
+        if copied < 100 {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    let _gone_already = to.shutdown(Shutdown::Write);
+}
+
+// ---- the program under test
+
+/// A running program, ended when the test ends.
+struct Umbra {
+    address: SocketAddr,
+    child: Child,
+    log: Arc<Log>,
+}
+
+#[derive(Default)]
+struct Log {
+    text: Mutex<String>,
+    grown: Condvar,
+}
+
+impl Umbra {
+    fn start(args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_umbra"));
+        let command = command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let log = Arc::<Log>::default();
+        let sink = Arc::clone(&log);
+        thread::spawn(move || {
+            while let Some(Ok(line)) = lines.next() {
+                let mut text = sink.text.lock().unwrap();
+                text.push_str(&line);
+                text.push('\n');
+                sink.grown.notify_all();
+            }
+        });
+        let mut umbra = Self { address: SocketAddr::from(([0, 0, 0, 0], 0)), child, log };
+        let started = format!("starting {} at ", args[0]);
+        umbra.address = umbra.wait_for(&started).parse().unwrap();
+        umbra
+    }
+
+    /// Waits for a line that has `mark`, and gives what follows it.
+    fn wait_for(&self, mark: &str) -> String {
+        let text = self.log.text.lock().unwrap();
+        let (text, waited) =
+            self.log.grown.wait_timeout_while(text, PATIENCE, |text| !text.contains(mark)).unwrap();
+        assert!(!waited.timed_out(), "no «{mark}» in:\n{text}");
+        let (_, rest) = text.split_once(mark).unwrap();
+        rest.lines().next().unwrap().to_owned()
+    }
+
+    fn log(&self) -> String {
+        self.log.text.lock().unwrap().clone()
+    }
+
+    /// Tells the process to end, and gives its exit code and how long it took.
+    fn end(&mut self) -> (Option<i32>, Duration) {
+        let told = Instant::now();
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        let code = self.child.wait().unwrap().code();
+        (code, told.elapsed())
+    }
+}
+
+impl Drop for Umbra {
+    fn drop(&mut self) {
+        let _gone_already = self.child.kill();
+        let _reaped_already = self.child.wait();
+    }
+}
+
+/// A folder for configurations and records.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// A configuration file with the stand-in as its plugin.
+    fn config(&self, name: &str, server: &str, options: &str) -> String {
+        let (host, port) = server.rsplit_once(':').unwrap();
+        let stand_in = std::env::current_exe().unwrap();
+        let text = format!(
+            r#"{{"server": "{host}", "server_port": {port}, "local_port": 0, "method": "2022-blake3-aes-128-gcm",
+                "password": "c2VjcmV0c2VjcmV0c2Vjcg==", "plugin": "{}", "plugin_opts": "{options}",
+                "plugin_args": ["--exact", "the_stand_in", "--nocapture"]}}"#,
+            stand_in.display(),
+        );
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// What each start of a stand-in has recorded: its process, far, near, options.
+    fn records(&self, name: &str) -> Vec<Vec<String>> {
+        let text = fs::read_to_string(self.path(name)).unwrap_or_default();
+        text.lines().map(|line| line.split(' ').map(Into::into).collect()).collect()
+    }
+
+    fn record_option(&self, name: &str) -> String {
+        format!("record={}", self.path(name).display())
+    }
+}
+
+fn pid(record: &[String]) -> Pid {
+    Pid::from_raw(record[0].parse().unwrap()).unwrap()
+}
+
+/// Waits for a condition, with a bound; it fails with what the condition last said.
+fn eventually<T>(mut condition: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match condition() {
+            Ok(value) => return value,
+            Err(why) => assert!(Instant::now() < deadline, "{why}"),
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn wait_until_gone(pid: Pid) {
+    eventually(|| match test_kill_process(pid) {
+        Err(_) => Ok(()),
+        Ok(()) if is_zombie(pid) => Ok(()),
+        Ok(()) => Err(format!("process {pid:?} is still there")),
+    });
+}
+
+/// An orphan stays in the list until somebody reaps it, which in a container may be nobody.
+fn is_zombie(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
+}
+
+/// A target that sends back what comes, until its end.
+fn echo() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut copy = stream.try_clone().unwrap();
+            thread::spawn(move || {
+                let _a_reset_ends_it_too = std::io::copy(&mut copy, &mut stream);
+                let _gone_already = stream.shutdown(Shutdown::Write);
+            });
+        }
+    });
+    address
+}
+
+/// Sends `sent` through the SOCKS5 door at `door` to `target`, and gives what comes back.
+fn exchange(door: SocketAddr, target: SocketAddr, sent: &[u8]) -> Result<Vec<u8>, String> {
+    let SocketAddr::V4(target) = target else { panic!("an IPv4 target is wanted") };
+    let io = |error: std::io::Error| error.to_string();
+    let mut stream = TcpStream::connect(door).map_err(io)?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut request = vec![5, 1, 0, 5, 1, 0, 1];
+    request.extend(target.ip().octets());
+    request.extend(target.port().to_be_bytes());
+    stream.write_all(&request).map_err(io)?;
+    let mut reply = [0; 12];
+    stream.read_exact(&mut reply).map_err(io)?;
+    if reply[3] != 0 {
+        return Err(format!("refused with {}", reply[3]));
+    }
+    let mut writer = stream.try_clone().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let _the_reader_will_tell = writer.write_all(sent);
+        });
+        // Some plugins take the end of one direction for the end of both.
+        let mut got = vec![0; sent.len()];
+        stream.read_exact(&mut got).map_err(io)?;
+        Ok(got)
+    })
+}
+
+/// Waits until a few bytes come back: plugins need a moment before they listen.
+fn assert_echoes(door: SocketAddr, target: SocketAddr) {
+    eventually(|| match exchange(door, target, b"there and back") {
+        Ok(got) if got == b"there and back" => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..u32::try_from(len / 4).unwrap()).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect()
+}
+
+// ---- the scripted plugin at both ends
+
+#[test]
+fn a_plugin_at_each_end_carries_sessions_and_knows_its_place() {
+    let folder = Folder::new();
+    let config =
+        folder.config("server.json", "127.0.0.1:0", &format!("server;{}", folder.record_option("server")));
+    let mut server = Umbra::start(&["server", "-c", &config]);
+    let options = format!("a=b\\\\;c;{}", folder.record_option("client"));
+    let config = folder.config("client.json", &server.address.to_string(), &options);
+    let mut client = Umbra::start(&["local", "-c", &config]);
+    let target = echo();
+    assert_echoes(client.address, target);
+    let sent = pattern(8 << 20);
+    assert!(exchange(client.address, target, &sent).unwrap() == sent, "8 MiB came back as they went");
+
+    let [at_client, at_server] = ["client", "server"].map(|name| folder.records(name).pop().unwrap());
+    assert_eq!(at_client[1], server.address.to_string(), "the far end of the client's is the server");
+    assert_eq!(
+        at_server[1],
+        server.address.to_string(),
+        "the server's listens where the server was to listen"
+    );
+    assert_eq!(at_client[3], options.replace("\\\\", "\\"), "options pass as they are");
+    for record in [&at_client, &at_server] {
+        assert!(record[2].starts_with("127.0.0.1:"), "{record:?}");
+    }
+    assert!(client.log().contains(&format!("for {} at {} started", at_client[1], at_client[2])));
+    assert!(client.log().contains(": listening"), "its words are in the log:\n{}", client.log());
+    for (umbra, record) in [(&mut client, at_client), (&mut server, at_server)] {
+        let (code, took) = umbra.end();
+        assert_eq!(code, Some(0));
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        wait_until_gone(pid(&record));
+        assert!(!umbra.log().contains("record="), "options are in no line of the log");
+    }
+}
+
+#[test]
+fn a_plugin_that_ends_is_started_again_with_longer_and_longer_rests() {
+    let folder = Folder::new();
+    let config =
+        folder.config("server.json", "127.0.0.1:0", &format!("server;{}", folder.record_option("server")));
+    let server = Umbra::start(&["server", "-c", &config]);
+    let crash = folder.path("crash");
+    let options = format!("crash-while={};{}", crash.display(), folder.record_option("client"));
+    let config = folder.config("client.json", &server.address.to_string(), &options);
+    let client = Umbra::start(&["local", "-c", &config]);
+    let target = echo();
+    assert_echoes(client.address, target);
+
+    fs::write(&crash, "").unwrap();
+    let first = folder.records("client").pop().unwrap();
+    kill_process(pid(&first), Signal::KILL).unwrap();
+    let ended = "ended by itself: signal: 9 (SIGKILL); nothing passes until it is started again in 1 s";
+    client.wait_for(ended);
+    let refused = exchange(client.address, target, b"x").unwrap_err();
+    assert!(refused.contains("refused with"), "{refused}");
+    client.wait_for("about to crash, as told");
+    client.wait_for("ended by itself: exit status: 3; nothing passes until it is started again in 2 s");
+    fs::remove_file(&crash).unwrap();
+    assert_echoes(client.address, target);
+    let starts = folder.records("client");
+    assert_eq!(starts.len(), 3, "{starts:?}");
+    let [before, after] = [&starts[0], &starts[2]].map(|record| record[2].clone());
+    assert!(before != after, "a plugin that has ended gets another port: {starts:?}");
+    let log = client.log();
+    let (words, end) = (log.find("about to crash").unwrap(), log.find("exit status: 3").unwrap());
+    assert!(words < end, "its last words come before its end:\n{log}");
+}
+
+#[test]
+fn a_server_with_its_plugin_gone_serves_again_once_it_is_back() {
+    let folder = Folder::new();
+    let config =
+        folder.config("server.json", "127.0.0.1:0", &format!("server;{}", folder.record_option("server")));
+    let server = Umbra::start(&["server", "-c", &config]);
+    let config = folder.config("client.json", &server.address.to_string(), "x=y");
+    let client = Umbra::start(&["local", "-c", &config]);
+    let target = echo();
+    assert_echoes(client.address, target);
+    kill_process(pid(&folder.records("server")[0]), Signal::TERM).unwrap();
+    server.wait_for("ended by itself: signal: 15 (SIGTERM); nothing passes until it is started again in 1 s");
+    assert_echoes(client.address, target);
+    let starts = folder.records("server");
+    assert_eq!(starts[0][1..], starts[1][1..], "it is in front of the same door at the same address");
+}
+
+#[test]
+fn a_plugin_that_does_not_listen_to_reason_is_killed() {
+    let folder = Folder::new();
+    let options = format!("deaf;{}", folder.record_option("client"));
+    let config = folder.config("client.json", "127.0.0.1:1", &options);
+    let mut client = Umbra::start(&["local", "-c", &config]);
+    client.wait_for(": listening");
+    let plugin = pid(&folder.records("client")[0]);
+    let (code, took) = client.end();
+    assert_eq!(code, Some(0));
+    assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(4), "{took:?}");
+    client.wait_for("does not end when told to; killing it");
+    wait_until_gone(plugin);
+}
+
+#[test]
+fn no_plugin_stays_behind_when_the_process_is_killed() {
+    let folder = Folder::new();
+    let options = format!("deaf;{}", folder.record_option("client"));
+    let config = folder.config("client.json", "127.0.0.1:1", &options);
+    let mut client = Umbra::start(&["local", "-c", &config]);
+    client.wait_for(": listening");
+    client.child.kill().unwrap();
+    client.child.wait().unwrap();
+    wait_until_gone(pid(&folder.records("client")[0]));
+}
+
+#[test]
+fn a_plugin_that_is_not_there_keeps_everything_from_starting() {
+    for (end, server) in [("local", "127.0.0.1:1"), ("server", "127.0.0.1:0"), ("check", "127.0.0.1:1")] {
+        let args =
+            ["-s", server, "-k", SECRET, "--plugin", "no-such-plugin", "--plugin-opts", "key=hunter2hunter2"];
+        let output = Command::new(env!("CARGO_BIN_EXE_umbra")).arg(end).args(args).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let complaint =
+            "error: --plugin: there is no program no-such-plugin in PATH; install the plugin, or give";
+        assert!(said.contains(complaint), "{said}");
+        assert!(!said.contains("starting") && !said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
+fn a_public_address_that_is_taken_is_told_before_any_plugin_starts() {
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = Folder::new();
+    let address = busy.local_addr().unwrap().to_string();
+    let config =
+        folder.config("server.json", &address, &format!("server;{}", folder.record_option("server")));
+    let output = Command::new(env!("CARGO_BIN_EXE_umbra")).args(["server", "-c", &config]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains(&format!("cannot listen on {address}: address in use")), "{said}");
+    assert!(folder.records("server").is_empty());
+}
+
+// ---- real ones
+
+#[test]
+fn simple_obfs_carries_8_mib_at_both_ends_in_both_modes() {
+    if ["obfs-local", "obfs-server"].into_iter().any(|name| Command::new(name).arg("-h").output().is_err()) {
+        println!("skipped: simple-obfs is not installed; apt-get install simple-obfs");
+        return;
+    }
+    let target = echo();
+    let sent = pattern(8 << 20);
+    for mode in ["http", "tls"] {
+        let options = format!("obfs={mode}");
+        let common = ["-m", "aes-128-gcm", "-k", SECRET, "--plugin-opts", &options, "--plugin"];
+        let server = [&["server", "-s", "127.0.0.1:0"][..], &common, &["obfs-server"]].concat();
+        let server = Umbra::start(&server);
+        let address = server.address.to_string();
+        let client = [&["local", "-l", "0", "-s", &address][..], &common, &["obfs-local"]].concat();
+        let client = Umbra::start(&client);
+        assert_echoes(client.address, target);
+        assert!(
+            exchange(client.address, target, &sent).unwrap() == sent,
+            "{mode}: 8 MiB came back as they went"
+        );
+    }
+}
