@@ -1,5 +1,7 @@
 //! The command line, made from the table in [`reference`](crate::reference).
 
+mod url;
+
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +12,7 @@ use tracing::level_filters::LevelFilter;
 use umbra_proto::shadowsocks::Method;
 use zeroize::Zeroizing;
 
+pub(crate) use self::url::{Servers, Url};
 use crate::raw::{Settings, Value};
 use crate::reference::{Flag, Id, Kind, Reach, SETTINGS, Setting};
 
@@ -23,6 +26,8 @@ pub(crate) enum Command {
     Up(Up),
     /// `umbra key METHOD`.
     Key(Method),
+    /// `umbra url`: links.
+    Url(Url),
 }
 
 /// Which end a configuration is for.
@@ -105,6 +110,7 @@ pub(crate) fn command() -> Clap {
         .subcommand(up())
         .subcommand(key())
         .subcommand(check())
+        .subcommand(url::command())
 }
 
 fn parse_end(
@@ -136,6 +142,10 @@ fn parse_umbra(args: impl Iterator<Item = OsString>) -> Result<Command, clap::Er
             Ok(Command::Check(role, read_options(role, command, matches)?))
         }
         "key" => Ok(Command::Key(read_method(&matches))),
+        "url" => match url::read(matches) {
+            Some(url) => Ok(Command::Url(url)),
+            None => Err(command.error(ErrorKind::MissingSubcommand, "encode, decode or qr is wanted")),
+        },
         _ => Ok(Command::Up(read_up(matches))),
     }
 }
@@ -160,7 +170,7 @@ fn tunnel(name: &'static str) -> Clap {
 
 fn read_tunnel(command: &mut Clap, matches: ArgMatches) -> Result<Command, clap::Error> {
     let mut options = read_options(Some(Role::Client), command, matches)?;
-    options.settings.insert(Id::Protocol, "umbra tunnel", Value::Text(Zeroizing::new("tunnel".into())));
+    options.settings.insert(Id::Protocol, TUNNEL_PLACE, Value::Text(Zeroizing::new("tunnel".into())));
     Ok(Command::Run(Role::Client, options))
 }
 
@@ -297,6 +307,10 @@ fn read_settings(matches: &mut ArgMatches) -> Settings {
     let mut settings = Settings::new("");
     for setting in SETTINGS {
         let Some(flag) = &setting.flag else { continue };
+        // Not every command has every flag.
+        if matches.try_contains_id(flag.long).is_err() {
+            continue;
+        }
         let value = match setting.kind {
             Kind::Switch => matches.get_flag(flag.long).then_some(Value::Switch(true)),
             Kind::Port | Kind::Ports => {
@@ -370,6 +384,9 @@ fn read_up(mut matches: ArgMatches) -> Up {
     }
 }
 
+/// Where it was said that a client is a tunnel.
+pub(crate) const TUNNEL_PLACE: &str = "umbra tunnel";
+
 const VERSION_OF_LINK: &str = concat!("(umbra) ", env!("CARGO_PKG_VERSION"));
 
 #[cfg(test)]
@@ -383,7 +400,7 @@ mod tests {
     fn options(words: &str) -> Options {
         match parse_words(words) {
             Ok(Command::Run(_, options) | Command::Check(_, options)) => options,
-            Ok(Command::Up(_) | Command::Key(_)) => panic!("{words}"),
+            Ok(Command::Up(_) | Command::Key(_) | Command::Url(_)) => panic!("{words}"),
             Err(error) => panic!("{error}"),
         }
     }

@@ -1,4 +1,4 @@
-//! The door: `umbra local`, `server`, `up`, `key` and `check`.
+//! The door: `umbra local`, `server`, `tunnel`, `up`, `key`, `check` and `url`.
 //!
 //! [`flags`] and [`mod@file`] say what was said, [`resolve`] what will be done, `umbra_relay` does it.
 #![forbid(unsafe_code)]
@@ -14,6 +14,7 @@ mod log;
 mod manual;
 mod plugin;
 mod process;
+mod qr;
 mod raw;
 mod reference;
 mod report;
@@ -22,6 +23,7 @@ mod roster;
 mod run;
 mod secret;
 mod up;
+mod url;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Ok(Command::Check(role, options)) => run::check(role, options),
         Ok(Command::Up(up)) => up::run(&up),
         Ok(Command::Key(method)) => print_key(method),
+        Ok(Command::Url(url)) => url::run(url),
         Err(told) => {
             // Help and version come this way too. A closed terminal is no reason to fail differently.
             let _unheard = told.print();

@@ -6,6 +6,7 @@
 
 mod client;
 mod hosts;
+mod links;
 mod server;
 
 use std::collections::HashSet;
@@ -20,6 +21,7 @@ use umbra_relay::config::{Config, Inbound, Protocol, Servers, Tcp};
 
 use self::client::client_inbounds;
 use self::hosts::split_ports;
+pub(crate) use self::links::describe_servers;
 use self::server::server_inbounds;
 use crate::flags::Role;
 use crate::plugin::Plugin;
@@ -315,6 +317,7 @@ const SERVER_IDS: &[Id] = &[
     Id::Password,
     Id::Method,
     Id::SegmentedHeads,
+    Id::OneTimeAuth,
     Id::Plugin,
     Id::PluginOpts,
     Id::PluginArgs,

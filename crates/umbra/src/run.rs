@@ -1,13 +1,15 @@
 //! One end, from its options to its end; and the check that stops short of starting it.
 
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tracing::{info, warn};
 use umbra_relay::{Relay, StartError};
 use zeroize::Zeroizing;
 
-use crate::flags::{Options, Role};
+use crate::flags::{Options, Role, TUNNEL_PLACE};
+use crate::link::explain;
 use crate::process::{Farewell, raise_nofile};
 use crate::report::Report;
 use crate::resolve::{Plan, Sources, guess_role, resolve};
@@ -15,8 +17,9 @@ use crate::roster::{Fronts, Roster};
 use crate::{fail, file, log, say};
 
 /// Runs one end until it is told to end.
-pub(crate) fn run(role: Role, options: Options) -> ExitCode {
+pub(crate) fn run(role: Role, mut options: Options) -> ExitCode {
     let mut report = Report::default();
+    find_config(&mut options);
     let (level, config) = (options.level, options.config.clone());
     let Some(plan) = read(options, &mut report).and_then(|sources| plan(role, sources, &mut report)) else {
         tell(&report);
@@ -69,8 +72,9 @@ fn plan(role: Role, sources: Sources, report: &mut Report) -> Option<Plan> {
 }
 
 /// Says everything that is wrong or doubtful.
-pub(crate) fn check(role: Option<Role>, options: Options) -> ExitCode {
+pub(crate) fn check(role: Option<Role>, mut options: Options) -> ExitCode {
     let mut report = Report::default();
+    find_config(&mut options);
     let config = options.config.clone();
     let Some(sources) = read(options, &mut report) else {
         tell(&report);
@@ -113,8 +117,17 @@ fn instead(role: Role) -> &'static str {
     }
 }
 
+/// Whoever says nothing at all means the file `config.json` of the folder, as since the first Shadowsocks.
+fn find_config(options: &mut Options) {
+    let is_silent = options.settings.places().all(|place| place == TUNNEL_PLACE);
+    let path = PathBuf::from(CONFIG_FOUND);
+    if options.config.is_none() && options.url.is_none() && is_silent && path.is_file() {
+        options.config = Some(path);
+    }
+}
+
 /// Everything that was said. Nothing, if a part cannot be read at all.
-fn read(options: Options, report: &mut Report) -> Option<Sources> {
+pub(crate) fn read(options: Options, report: &mut Report) -> Option<Sources> {
     let file = match &options.config {
         Some(path) => file::read(path, report),
         None => Some(Default::default()),
@@ -122,8 +135,7 @@ fn read(options: Options, report: &mut Report) -> Option<Sources> {
     let url = match options.url.as_ref().map(|text: &Zeroizing<String>| text.parse()) {
         Some(Ok(url)) => Some(url),
         Some(Err(error)) => {
-            report
-                .error("--server-url", format!("{error}; it looks like ss://METHOD:PASSWORD@HOST:PORT#NAME"));
+            report.error("--server-url", explain(error));
             return None;
         }
         None => None,
@@ -131,7 +143,8 @@ fn read(options: Options, report: &mut Report) -> Option<Sources> {
     Some(Sources { file: file?, url, flags: options.settings })
 }
 
-fn tell(report: &Report) {
+/// Says everything that is wrong or doubtful on the standard error output.
+pub(crate) fn tell(report: &Report) {
     for error in &report.errors {
         say(&format!("error: {error}"));
     }
@@ -139,3 +152,6 @@ fn tell(report: &Report) {
         say(&format!("warning: {warning}"));
     }
 }
+
+/// The file that is read when nothing is said.
+const CONFIG_FOUND: &str = "config.json";

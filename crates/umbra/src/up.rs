@@ -7,8 +7,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qrcode::QrCode;
-use qrcode::render::unicode::Dense1x2;
 use tracing::{info, warn};
 use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::key::Key;
@@ -23,7 +21,7 @@ use zeroize::Zeroizing;
 use crate::flags::Up;
 use crate::process::{Farewell, raise_nofile};
 use crate::run::explain_start;
-use crate::{fail, key, log};
+use crate::{fail, key, log, qr};
 
 /// Runs both ends until told to end.
 pub(crate) fn run(up: &Up) -> ExitCode {
@@ -150,22 +148,16 @@ Ctrl-C ends both. The key was made for this run; the next run makes another.
     ))
 }
 
-/// The link as a QR code, light on dark as terminals are, where somebody can see it.
+/// The link as a QR code, where somebody can see it.
 fn draw(up: &Up, links: &Links) -> Zeroizing<String> {
-    let on_terminal = io::stdout().is_terminal();
     let mut drawn = Zeroizing::new(String::new());
-    if !on_terminal && !up.draw_qr {
+    if !up.draw_qr && !io::stdout().is_terminal() {
         return drawn;
     }
     let url = links.to_carry(up);
-    let Ok(code) = QrCode::new(url.to_text().as_bytes()) else { return drawn };
-    // Dark and light change places: on a dark terminal the character's ink is the light part.
-    let image = code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
-    let (on, off) = if on_terminal { ("\x1b[97;40m", "\x1b[0m") } else { ("", "") };
+    let Some(code) = qr::draw(&url.to_text()) else { return drawn };
     drawn.push_str(&format!("\nThe server at {} as a QR code:\n\n", url.address));
-    for line in image.lines() {
-        drawn.push_str(&format!("{on}{line}{off}\n"));
-    }
+    drawn.push_str(&code);
     drawn
 }
 
@@ -233,16 +225,5 @@ mod tests {
         assert!(text.contains("umbra local --server-url 'ss://2022-blake3-aes-256-gcm:"));
         assert!(text.contains("@SERVER:8388#umbra'"));
         assert!(text.contains("@127.0.0.1:4321#umbra"));
-    }
-
-    #[test]
-    fn the_drawing_is_square_and_of_half_blocks() {
-        let up = up(None);
-        let (_, links) = links_of(&up);
-        let drawn = draw(&up, &links);
-        let rows = drawn.lines().skip(3);
-        let widths: Vec<_> = rows.map(|row| row.chars().filter(|c| " ▀▄█".contains(*c)).count()).collect();
-        assert!(widths.iter().all(|width| *width == widths[0]), "{widths:?}");
-        assert!(widths[0].abs_diff(2 * widths.len()) <= 1);
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::thread;
 
@@ -14,6 +14,11 @@ use tempfile::TempDir;
 
 fn umbra(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_umbra")).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+fn umbra_in(folder: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_umbra"));
+    command.args(args).current_dir(folder).stdin(Stdio::null()).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -48,8 +53,11 @@ struct Running {
 
 impl Running {
     fn start(args: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_umbra"));
-        let piped = command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::of(Command::new(env!("CARGO_BIN_EXE_umbra")).args(args))
+    }
+
+    fn of(command: &mut Command) -> Self {
+        let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = piped.spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
         Self { child, log, seen: String::new() }
@@ -125,7 +133,7 @@ fn version_and_help_go_to_the_standard_output() {
     assert_eq!(text(&version.stdout), format!("umbra {}\n", env!("CARGO_PKG_VERSION")));
     assert_eq!(version.status.code(), Some(0));
     let help = umbra(&["--help"]);
-    for word in ["local", "server", "up", "key", "check"] {
+    for word in ["local", "server", "tunnel", "up", "key", "check", "url"] {
         assert!(text(&help.stdout).contains(word));
     }
     let help = text(&umbra(&["local", "--help"]).stdout);
@@ -296,6 +304,29 @@ fn a_busy_port_is_told_with_the_flag_that_chooses_another() {
         assert!(text(&output.stderr).contains(&expected), "{args:?}: {}", text(&output.stderr));
         assert!(!text(&output.stderr).contains("starting"), "{args:?}");
     }
+}
+
+#[test]
+fn whoever_says_nothing_means_the_config_json_of_the_folder() {
+    let config = Config::new(
+        r#"{"server": "127.0.0.1", "server_port": 0, "password": "long-enough", "tunnel_remote": "::1", "local_port": 0}"#,
+    );
+    let folder = config.path.parent().unwrap();
+    let start = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_umbra"));
+        Running::of(command.args(args).current_dir(folder))
+    };
+    let mut server = start(&["server", "-v"]);
+    server.wait_for("INFO     loading config from config.json");
+    server.wait_for("starting server at 127.0.0.1:");
+    assert_eq!(server.end_with(Signal::TERM), Some(0));
+
+    let said = umbra_in(folder, &["server", "-m", "nosuch"]);
+    assert!(text(&said.stderr).contains("error: password: missing"), "whoever says something means that");
+    let check = umbra_in(folder, &["check"]);
+    assert!(text(&check.stdout).starts_with("config.json: "), "{}", text(&check.stdout));
+    let tunnel = umbra_in(folder, &["tunnel"]);
+    assert!(text(&tunnel.stderr).contains("server_port: 0 is no port"), "{}", text(&tunnel.stderr));
 }
 
 #[test]

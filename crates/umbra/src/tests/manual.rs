@@ -130,8 +130,8 @@ commas may stand. `umbra check FILE` says everything that is wrong or doubtful i
 }
 ```
 
-**The extended form** describes several. A client uses the first of `servers[]` that it can reach and listens on each of `locals[]`;
-a server listens on each of `servers[]`.
+**The extended form** describes several. A client uses one of `servers[]`, chosen for each session, and the others where that cannot be reached;
+it listens on each of `locals[]`. A server listens on each of `servers[]`.
 
 ```jsonc
 {
@@ -140,7 +140,7 @@ a server listens on each of `servers[]`.
         { "server": "a.example", "server_port": 8389, "password": "…", "disabled": true },
     ],
     "locals": [
-        { "local_address": "127.0.0.1", "local_port": 1080, "protocol": "socks" },
+        { "local_address": "127.0.0.1", "local_port": 1080, "protocol": "mixed" },
     ],
     "timeout": 300,
 }
@@ -158,7 +158,7 @@ The methods are `2022-blake3-aes-256-gcm`, `2022-blake3-aes-128-gcm`, `2022-blak
 const FLAGS: &str = "
 ## Flags
 
-`-c FILE` names the file. `-v` (twice for more) and `-q` (twice for less) set how much is logged: `-v` DEBUG, `-vv` TRACE, `-q` WARNING, `-qq` ERROR.
+`-c FILE` names the file. Without a word on the command line, `config.json` in the current folder is read. `-v` (twice for more) and `-q` (twice for less) set how much is logged: `-v` DEBUG, `-vv` TRACE, `-q` WARNING, `-qq` ERROR.
 `--server-url URL` gives `umbra local` its server as an `ss://` link.
 
 ";

@@ -1,0 +1,149 @@
+//! `umbra url` as people use it.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+fn url(args: &[&str], input: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_umbra"));
+    command.arg("url").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn good(args: &[&str], input: &str) -> String {
+    let output = url(args, input);
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), complaint.as_str()), (Some(0), ""), "{args:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn bad(args: &[&str], input: &str) -> String {
+    let output = url(args, input);
+    assert_eq!(output.status.code(), Some(1), "{args:?}");
+    assert!(output.stdout.is_empty(), "{args:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// A file that goes when the test ends.
+fn file(contents: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(contents.as_bytes()).unwrap();
+    file
+}
+
+const PUBLISHED: [&str; 5] = [
+    "ss://YWVzLTEyOC1nY206dGVzdA@192.168.100.1:8888#Example1",
+    "ss://cmM0LW1kNTpwYXNzd2Q@192.168.100.1:8888/?plugin=obfs-local%3Bobfs%3Dhttp#Example2",
+    "ss://2022-blake3-aes-256-gcm:YctPZ6U7xPPcU%2Bgp3u%2B0tx%2FtRizJN9K8y%2BuKlW2qjlI%3D@192.168.100.1:8888#Example3",
+    "ss://2022-blake3-aes-256-gcm:YctPZ6U7xPPcU%2Bgp3u%2B0tx%2FtRizJN9K8y%2BuKlW2qjlI%3D@192.168.100.1:8888/?plugin=v2ray-plugin%3Bserver#Example3",
+    "ss://YWVzLTEyOC1nY206dGVzdA@[2001:db8::1]:8888#%C3%A9t%C3%A9",
+];
+
+#[test]
+fn every_published_link_becomes_a_configuration_and_the_same_link_again() {
+    for link in PUBLISHED {
+        let config = file(&good(&["decode", link], ""));
+        assert_eq!(good(&["encode", config.path().to_str().unwrap()], ""), format!("{link}\n"));
+    }
+    let all = file(&good(&["decode", "-"], &PUBLISHED.join("\n\n")));
+    assert_eq!(good(&["encode", "-c", all.path().to_str().unwrap()], ""), PUBLISHED.join("\n") + "\n");
+}
+
+#[test]
+fn a_link_is_shown_as_a_file_that_can_be_started_with() {
+    let shown = good(&["decode", PUBLISHED[1]], "");
+    assert_eq!(
+        shown,
+        r#"{
+    "server": "192.168.100.1",
+    "server_port": 8888,
+    "method": "rc4-md5",
+    "password": "passwd",
+    "plugin": "obfs-local",
+    "plugin_opts": "obfs=http",
+    "remarks": "Example2"
+}
+"#
+    );
+}
+
+#[test]
+fn the_form_before_sip002_is_read_and_written() {
+    let legacy = "ss://YmYtY2ZiOnRlc3RAMTkyLjE2OC4xMDAuMTo4ODg4#example-server%201";
+    let config = file(&good(&["decode", legacy], ""));
+    let path = config.path().to_str().unwrap();
+    assert_eq!(good(&["encode", "--legacy", path], ""), format!("{legacy}\n"));
+    assert_eq!(good(&["encode", path], ""), "ss://YmYtY2ZiOnRlc3Q@192.168.100.1:8888#example-server%201\n");
+    let config = file(&good(&["decode", PUBLISHED[1]], ""));
+    assert!(
+        bad(&["encode", "--legacy", config.path().to_str().unwrap()], "").contains("no place for a plugin")
+    );
+}
+
+#[test]
+fn flags_are_enough_for_a_link_and_beat_the_file() {
+    let flags = ["-s", "::1", "-p", "8388", "-m", "AES-128-GCM", "-k", "a:b@c", "--tag", "my server"];
+    let link = "ss://YWVzLTEyOC1nY206YTpiQGM@[::1]:8388#my%20server\n";
+    assert_eq!(good(&[&["encode"], &flags[..]].concat(), ""), link);
+    let config =
+        file(r#"{"server": "a", "server_port": 1, "password": "x", "plugin": "p", "plugin_opts": "k=v"}"#);
+    let path = config.path().to_str().unwrap();
+    let plain = good(&["encode", path, "-p", "2", "--plugin-opts", r"k=\;"], "");
+    assert_eq!(plain, "ss://Y2hhY2hhMjAtaWV0Zi1wb2x5MTMwNTp4@a:2/?plugin=p%3Bk%3D%5C%3B\n");
+}
+
+#[test]
+fn a_servers_file_is_a_link_for_each_of_its_ports_with_the_host_that_clients_know() {
+    let config =
+        file(r#"{"server": "0.0.0.0", "port_password": {"1": "a", "2": "b"}, "method": "aes-128-gcm"}"#);
+    let path = config.path().to_str().unwrap();
+    let links = good(&["encode", path, "--host", "proxy.example"], "");
+    assert_eq!(links, "ss://YWVzLTEyOC1nY206YQ@proxy.example:1\nss://YWVzLTEyOC1nY206Yg@proxy.example:2\n");
+    let complaint = bad(&["encode", path], "");
+    assert!(
+        complaint
+            .contains("0.0.0.0 is where it listens; give the name or address that clients know with --host")
+    );
+    let list =
+        file(r#"{"server": ["a", "::1"], "server_port": [1, 2], "password": "x", "method": "aes-128-gcm"}"#);
+    assert_eq!(good(&["encode", list.path().to_str().unwrap()], "").lines().count(), 4);
+}
+
+#[test]
+fn links_and_files_are_drawn() {
+    for args in [&["qr", PUBLISHED[0]][..], &["qr", "-s", "192.168.100.1", "-k", "x", "--tag", "Example1"]] {
+        let drawn = good(args, "");
+        assert!(drawn.contains("Example1, 192.168.100.1:8"), "{drawn}");
+        assert!(drawn.lines().filter(|line| line.contains('█')).count() > 12, "{drawn}");
+    }
+    assert_eq!(
+        good(&["qr", "-"], &format!("{}\n{}", PUBLISHED[0], PUBLISHED[1])).matches("Example").count(),
+        2
+    );
+}
+
+#[test]
+fn what_is_wrong_is_told_without_the_secret() {
+    for (args, input, complaint) in [
+        (
+            &["decode", "http://hunter2"][..],
+            "",
+            "link 1: the link does not start with ss://; it looks like ss://METHOD",
+        ),
+        (&["decode", "-"], "\n\n", "there is no link in the standard input"),
+        (&["decode", "-"], "ss://a:hunter2@h\n", "link 1: the link's server:"),
+        (&["encode", "-s", "a"], "", "password: missing"),
+        (&["encode", "-k", "hunter2"], "", "server: missing"),
+        (&["encode", "-s", "a#b", "-k", "hunter2"], "", "cannot be written as a link"),
+        (&["encode", "-c", "/nonexistent"], "", "/nonexistent: cannot be read"),
+    ] {
+        let told = bad(args, input);
+        assert!(told.contains(complaint), "{args:?}: {told}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+    let misused = url(&["qr", "ss://x", "-c", "file"], "");
+    assert_eq!(misused.status.code(), Some(2));
+    assert_eq!(url(&[], "").status.code(), Some(2));
+}
