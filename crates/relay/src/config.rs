@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use umbra_proto::address::Address;
+use umbra_proto::proxy_header::Version;
 use umbra_proto::shadowsocks::key::Key;
 use umbra_proto::shadowsocks::stream::HeadReads;
+use umbra_proto::users::{Credentials, Users};
 
 /// A whole process: its inbounds and how many workers serve them.
 #[derive(Clone, Debug)]
@@ -59,11 +61,13 @@ pub struct ProxyDoor {
     pub socks5: bool,
     /// HTTP: CONNECT, and requests with an absolute target.
     pub http: bool,
+    /// Who may come in; everybody if there are none. SOCKS4, which has no passwords, is then refused.
+    pub users: Option<Arc<Users>>,
 }
 
 impl ProxyDoor {
     /// Every protocol on one port, for anybody.
-    pub const MIXED: Self = Self { socks4: true, socks5: true, http: true };
+    pub const MIXED: Self = Self { socks4: true, socks5: true, http: true, users: None };
 }
 
 /// A Shadowsocks server's secret, and what it lets pass.
@@ -82,6 +86,8 @@ pub struct ShadowsocksDoor {
 pub struct ProxyHeader {
     /// Connections from here must begin with a header; nobody else's is read.
     pub expect_from: Arc<[IpNet]>,
+    /// What a target's stream begins with, so that it learns who its client is.
+    pub send: Option<Version>,
 }
 
 /// The way to a target.
@@ -91,6 +97,17 @@ pub enum Path {
     Direct,
     /// Through one of these Shadowsocks servers: a random one for each session, then the others in order, until one can be reached.
     Shadowsocks(Servers),
+    /// Through a SOCKS5 proxy.
+    Socks5(Arc<Parent>),
+}
+
+/// A SOCKS5 proxy on the way to a target.
+#[derive(Clone, Debug)]
+pub struct Parent {
+    /// Its address; a name is resolved at each dial.
+    pub address: Address,
+    /// Who we are to it, should it ask.
+    pub login: Option<Credentials>,
 }
 
 /// Shadowsocks servers that can be replaced while sessions run; those keep theirs. Clones are the same servers.

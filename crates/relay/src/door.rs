@@ -10,7 +10,7 @@ use umbra_proto::shadowsocks::replay::SaltStore;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::shadowsocks::{Generation, Method, SALT_BYTES_MAX, Salt, UnixTime};
 
-use crate::config::{Inbound, Protocol};
+use crate::config::{Inbound, Protocol, ProxyDoor};
 use crate::failure::Cause;
 use crate::limits::ENDURED_PEERS_MAX;
 use crate::net::Net;
@@ -32,7 +32,7 @@ pub struct Door<N> {
 #[derive(Debug)]
 pub(crate) enum Speech {
     /// What proxies speak.
-    Proxy,
+    Proxy(ProxyDoor),
     /// Nothing: every connection goes to this target.
     Tunnel(Address),
     /// Shadowsocks, as the server.
@@ -73,7 +73,7 @@ impl<N: Net> Door<N> {
     /// A door over `net`.
     pub fn new(inbound: Inbound, net: N) -> Self {
         let speech = match &inbound.protocol {
-            Protocol::Proxy(_) => Speech::Proxy,
+            Protocol::Proxy(door) => Speech::Proxy(door.clone()),
             Protocol::Tunnel { target } => Speech::Tunnel(target.clone()),
             Protocol::Shadowsocks(door) => Speech::Shadowsocks(ServerSide::new(&door.key, door.heads)),
         };

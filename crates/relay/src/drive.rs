@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut};
+use std::ops::Range;
 
 use umbra_proto::wire::Input;
 use umbra_proto::{Handshake, Step};
@@ -31,6 +32,22 @@ impl Inbox {
     /// What is left for the session, if anything is.
     pub(crate) fn into_batch(self) -> Option<Batch> {
         self.0
+    }
+
+    /// The same behind `header`, which is as good as payload that came first: `early` payload lies behind it, and what is not
+    /// opened behind that. Gives the place of all that is opened.
+    pub(crate) fn into_batch_behind(self, header: &[u8], early: Range<usize>) -> (Batch, Range<usize>) {
+        let (opened, unopened) = match &self.0 {
+            Some(batch) => (&batch.bytes[early], &batch.bytes[batch.arrived.clone()]),
+            None => (&[][..], &[][..]),
+        };
+        let start = header.len() + opened.len();
+        let mut behind = Batch::unpooled(start + unopened.len());
+        for (place, bytes) in [(0, header), (header.len(), opened), (start, unopened)] {
+            behind.bytes[place..place + bytes.len()].copy_from_slice(bytes);
+        }
+        behind.arrived = start..start + unopened.len();
+        (behind, 0..start)
     }
 
     /// Waits for bytes with nothing in hand, then reads once.

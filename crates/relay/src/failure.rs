@@ -1,11 +1,13 @@
-//! How and why a session failed: one value that is the log line, and, by one table, what the client is told.
+//! How and why a session failed: one value that is the log line, and, by one table, what the client is told in its protocol's words.
 
 use std::fmt;
 use std::io;
 
+use umbra_proto::request::{Command, Refusal};
 use umbra_proto::shadowsocks::head::HeadError;
 use umbra_proto::shadowsocks::stream::OpenError;
-use umbra_proto::socks5;
+use umbra_proto::socks5::client::ClientError;
+use umbra_proto::{detect, proxy_header};
 
 /// Where a session failed, on whose side, and why.
 #[derive(Debug)]
@@ -53,8 +55,14 @@ pub enum Cause {
     TooLong,
     /// The name has no address.
     NoAddress,
-    /// Not SOCKS5 as we speak it.
-    Socks(socks5::Error),
+    /// Not what is spoken at the door, or nobody who may come in.
+    Proxy(detect::Error),
+    /// No PROXY header where there has to be one.
+    Header(proxy_header::Error),
+    /// A command that leads nowhere on this path.
+    Command(Command),
+    /// The SOCKS5 proxy on the way refused, or is none.
+    Parent(ClientError),
     /// Not the start of a Shadowsocks request with our key.
     Head(HeadError),
     /// Not a Shadowsocks record with our key.
@@ -72,30 +80,39 @@ impl Failure {
         Self { stage, side: Side::Outbound, cause }
     }
 
-    /// What a SOCKS5 client is told (the table of `docs/protocols.md`, with RFC 1928, section 6).
-    pub fn socks5_reply(&self) -> socks5::Reply {
+    /// What the client is told, to be said in the words of its protocol (the table of `docs/protocols.md`).
+    pub fn refusal(&self) -> Refusal {
         match (&self.cause, self.stage) {
-            (Cause::Io(error), _) => reply_to(error),
-            (Cause::NoAddress, _) | (Cause::Deadline, Stage::Resolve | Stage::Connect) => {
-                socks5::Reply::HostUnreachable
-            }
+            (Cause::Io(error), _) => refusal_of(error),
+            (Cause::NoAddress, _) => Refusal::NameNotFound,
+            (Cause::Deadline, Stage::Resolve | Stage::Connect) => Refusal::TimedOut,
+            (Cause::Command(_), _) => Refusal::CommandNotSupported,
+            (Cause::Parent(ClientError::Denied(code)), _) => Refusal::of_socks5(*code),
             (Cause::Deadline, Stage::Handshake | Stage::Relay)
-            | (Cause::Truncated | Cause::TooLong | Cause::Socks(_) | Cause::Head(_) | Cause::Open(_), _) => {
-                socks5::Reply::GeneralFailure
-            }
+            | (
+                Cause::Truncated
+                | Cause::TooLong
+                | Cause::Proxy(_)
+                | Cause::Header(_)
+                | Cause::Parent(_)
+                | Cause::Head(_)
+                | Cause::Open(_),
+                _,
+            ) => Refusal::GeneralFailure,
         }
     }
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the system's kinds are many and open-ended")]
-fn reply_to(error: &io::Error) -> socks5::Reply {
+fn refusal_of(error: &io::Error) -> Refusal {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => socks5::Reply::ConnectionRefused,
-        io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => socks5::Reply::NetworkUnreachable,
-        io::ErrorKind::HostUnreachable | io::ErrorKind::TimedOut => socks5::Reply::HostUnreachable,
-        io::ErrorKind::PermissionDenied => socks5::Reply::NotAllowed,
+        io::ErrorKind::ConnectionRefused => Refusal::ConnectionRefused,
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => Refusal::NetworkUnreachable,
+        io::ErrorKind::HostUnreachable => Refusal::HostUnreachable,
+        io::ErrorKind::TimedOut => Refusal::TimedOut,
+        io::ErrorKind::PermissionDenied => Refusal::NotAllowed,
         // The others say nothing that a client could use.
-        _ => socks5::Reply::GeneralFailure,
+        _ => Refusal::GeneralFailure,
     }
 }
 
@@ -127,7 +144,12 @@ impl fmt::Display for Cause {
             Self::Truncated => f.write_str("the peer ended too early"),
             Self::TooLong => f.write_str("a handshake without end"),
             Self::NoAddress => f.write_str("the name has no address"),
-            Self::Socks(error) => error.fmt(f),
+            Self::Proxy(error) => error.fmt(f),
+            Self::Header(error) => error.fmt(f),
+            Self::Command(Command::Connect) => f.write_str("no way for CONNECT"),
+            Self::Command(Command::Bind) => f.write_str("no way for BIND"),
+            Self::Command(Command::UdpAssociate) => f.write_str("no way for UDP ASSOCIATE"),
+            Self::Parent(error) => write!(f, "the SOCKS5 proxy on the way: {error}"),
             Self::Head(error) => error.fmt(f),
             Self::Open(error) => error.fmt(f),
         }
@@ -148,21 +170,16 @@ mod tests {
 
     #[test]
     fn clients_are_told_the_truth_about_a_dial() {
-        let told = |cause| Failure::outbound(Stage::Connect, cause).socks5_reply();
-        assert_eq!(
-            told(Cause::Io(io::ErrorKind::ConnectionRefused.into())),
-            socks5::Reply::ConnectionRefused
-        );
-        assert_eq!(
-            told(Cause::Io(io::ErrorKind::NetworkUnreachable.into())),
-            socks5::Reply::NetworkUnreachable
-        );
-        assert_eq!(told(Cause::Io(io::ErrorKind::HostUnreachable.into())), socks5::Reply::HostUnreachable);
-        assert_eq!(told(Cause::Io(io::Error::from_raw_os_error(24))), socks5::Reply::GeneralFailure);
-        assert_eq!(told(Cause::Deadline), socks5::Reply::HostUnreachable);
-        assert_eq!(
-            Failure::outbound(Stage::Resolve, Cause::NoAddress).socks5_reply(),
-            socks5::Reply::HostUnreachable
-        );
+        let told = |cause| Failure::outbound(Stage::Connect, cause).refusal();
+        let io = |kind: io::ErrorKind| told(Cause::Io(kind.into()));
+        assert_eq!(io(io::ErrorKind::ConnectionRefused), Refusal::ConnectionRefused);
+        assert_eq!(io(io::ErrorKind::NetworkUnreachable), Refusal::NetworkUnreachable);
+        assert_eq!(io(io::ErrorKind::HostUnreachable), Refusal::HostUnreachable);
+        assert_eq!(told(Cause::Io(io::Error::from_raw_os_error(24))), Refusal::GeneralFailure);
+        assert_eq!(told(Cause::Deadline), Refusal::TimedOut);
+        assert_eq!(told(Cause::Parent(ClientError::Denied(5))), Refusal::ConnectionRefused);
+        assert_eq!(told(Cause::Parent(ClientError::LoginRefused)), Refusal::GeneralFailure);
+        let unknown = Failure::outbound(Stage::Resolve, Cause::NoAddress).refusal();
+        assert_eq!(unknown, Refusal::NameNotFound);
     }
 }

@@ -6,24 +6,27 @@ use std::ops::Range;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 use umbra_proto::address::Address;
+use umbra_proto::detect::{self, Pending};
+use umbra_proto::http;
 use umbra_proto::request::Command;
 use umbra_proto::shadowsocks::head::{ExpectHead, HeadError, Request};
 use umbra_proto::shadowsocks::stream::Sealer;
-use umbra_proto::socks5;
 
 use crate::batch::{Batch, Size};
+use crate::config::ProxyDoor;
 use crate::door::{Door, ServerSide, Speech};
 use crate::drive::{DriveError, Inbox, drive, write_all};
 use crate::failure::{Cause, Failure};
 use crate::limits::{DISCARDED_BYTES_MAX, REFUSAL_SECS_MAX};
 use crate::net::{Net, Socket};
+use crate::origin::Origin;
 use crate::path::TargetSide;
 use crate::pump::{Reader, Writer};
 
 /// What a client wants, understood and not yet answered.
 pub(crate) enum Wish<'d> {
-    /// Of a SOCKS5 client, which waits for an answer.
-    Socks5(socks5::Pending),
+    /// Of a client that waits for an answer in its protocol's words.
+    Proxy(Pending),
     /// Of whoever comes to a tunnel, and is told nothing.
     Tunnel(&'d Address),
     /// Of a Shadowsocks client, which has been told nothing and expects nothing before the target speaks.
@@ -43,20 +46,21 @@ pub(crate) struct ClientSide {
     pub(crate) early: Range<usize>,
 }
 
-/// Speaks with the client until it has said what it wants.
+/// Speaks with the client, and with a load balancer before it, until it has said what it wants.
 pub(crate) async fn understand<'d, N: Net>(
     door: &'d Door<N>,
     client: &N::Socket,
+    origin: &mut Origin,
     inbox: &mut Inbox,
 ) -> Result<Wish<'d>, Cause> {
+    origin.learn(door, client, inbox).await?;
     match &door.speech {
         Speech::Tunnel(target) => Ok(Wish::Tunnel(target)),
-        Speech::Proxy => {
-            let (pending, _) = drive(socks5::Server::new(), client, inbox).await?;
-            match pending.command() {
-                Command::Connect => Ok(Wish::Socks5(pending)),
-                Command::Bind => refuse(pending, 2, client).await,
-                Command::UdpAssociate => refuse(pending, 3, client).await,
+        Speech::Proxy(proxy) => {
+            let (request, _) = drive(detect::Server::new(options(proxy)), client, inbox).await?;
+            match request {
+                detect::Request::Tunnel(pending) => Ok(Wish::Proxy(pending)),
+                detect::Request::Forward(_) => Err(Cause::Proxy(detect::Error::Http(http::Error::Malformed))),
             }
         }
         Speech::Shadowsocks(server) => {
@@ -69,28 +73,33 @@ pub(crate) async fn understand<'d, N: Net>(
     }
 }
 
-/// Tells a client that its command is not one of this door's.
-async fn refuse<T, S: Socket>(pending: socks5::Pending, command: u8, client: &S) -> Result<T, Cause> {
-    let mut answer = Vec::new();
-    pending.reject(socks5::Reply::CommandNotSupported, &mut answer);
-    write_all(client, &answer).await.map_err(Cause::Io)?;
-    Err(Cause::Socks(socks5::Error::Command(command)))
+fn options(door: &ProxyDoor) -> detect::Options<'_> {
+    let ProxyDoor { socks4, socks5, http, ref users } = *door;
+    detect::Options { socks4, socks5, http, users: users.as_deref() }
 }
 
 impl Wish<'_> {
     /// Where the client wants to go.
     pub(crate) fn target(&self) -> &Address {
         match self {
-            Self::Socks5(pending) => pending.target(),
+            Self::Proxy(pending) => pending.target(),
             Self::Tunnel(target) => target,
             Self::Shadowsocks { request, .. } => &request.target,
+        }
+    }
+
+    /// What the client wants of the target.
+    pub(crate) fn command(&self) -> Command {
+        match self {
+            Self::Proxy(pending) => pending.command(),
+            Self::Tunnel(_) | Self::Shadowsocks { .. } => Command::Connect,
         }
     }
 
     /// Whether payload that came with the wish lies opened in the inbox.
     pub(crate) fn has_early(&self) -> bool {
         match self {
-            Self::Socks5(_) | Self::Tunnel(_) => false,
+            Self::Proxy(_) | Self::Tunnel(_) => false,
             Self::Shadowsocks { request, .. } => !request.early.is_empty(),
         }
     }
@@ -103,7 +112,7 @@ impl Wish<'_> {
         target: &TargetSide<N::Socket>,
     ) -> Result<ClientSide, Cause> {
         match self {
-            Self::Socks5(pending) => {
+            Self::Proxy(pending) => {
                 let mut answer = Vec::new();
                 pending.accept(target.bound(), &mut answer);
                 write_all(client, &answer).await.map_err(Cause::Io)?;
@@ -122,9 +131,9 @@ impl Wish<'_> {
     /// Tells the client why there is no way, and lets it go.
     pub(crate) async fn reject<S: Socket>(self, client: S, failure: &Failure) {
         match self {
-            Self::Socks5(pending) => {
+            Self::Proxy(pending) => {
                 let mut answer = Vec::new();
-                pending.reject(failure.socks5_reply(), &mut answer);
+                pending.reject(failure.refusal(), &mut answer);
                 if write_all(&client, &answer).await.is_ok() {
                     see_off(client, Instant::now() + REFUSAL_SECS_MAX).await;
                 }
@@ -150,8 +159,10 @@ pub(crate) async fn dismiss<N: Net>(door: &Door<N>, client: N::Socket, cause: &C
     match (&door.speech, cause) {
         // A connection that is gone, or whose peer has ended it, has nobody to hide from.
         (_, Cause::Io(_) | Cause::Truncated) => {}
-        (Speech::Proxy, Cause::Socks(socks5::Error::Version(_))) => {}
-        (Speech::Proxy | Speech::Tunnel(_), _) => see_off(client, Instant::now() + REFUSAL_SECS_MAX).await,
+        // Whoever is trusted to send a header and does not is told nothing.
+        (_, Cause::Header(_)) => client.reset(),
+        (Speech::Proxy(_), Cause::Proxy(detect::Error::Protocol(_))) => {}
+        (Speech::Proxy(_) | Speech::Tunnel(_), _) => see_off(client, Instant::now() + REFUSAL_SECS_MAX).await,
         (Speech::Shadowsocks(_), _) => match door.endure() {
             Some(_place) => {
                 if discard(&client, deadline).await.is_err() {
@@ -198,9 +209,9 @@ async fn discard<S: Socket>(client: &S, deadline: Instant) -> Result<(), StillTh
     }
 }
 
-impl From<DriveError<socks5::Error>> for Cause {
-    fn from(error: DriveError<socks5::Error>) -> Self {
-        Self::of_drive(error, Self::Socks)
+impl From<DriveError<detect::Error>> for Cause {
+    fn from(error: DriveError<detect::Error>) -> Self {
+        Self::of_drive(error, Self::Proxy)
     }
 }
 
@@ -211,7 +222,8 @@ impl From<DriveError<HeadError>> for Cause {
 }
 
 impl Cause {
-    fn of_drive<E>(error: DriveError<E>, peer: impl FnOnce(E) -> Self) -> Self {
+    /// What came of a handshake, where `peer` says what it means that the peer is wrong.
+    pub(crate) fn of_drive<E>(error: DriveError<E>, peer: impl FnOnce(E) -> Self) -> Self {
         match error {
             DriveError::Io(error) => Self::Io(error),
             DriveError::Ended => Self::Truncated,

@@ -24,6 +24,8 @@ mod inbound;
 pub mod limits;
 pub mod net;
 mod notice;
+mod origin;
+mod parent;
 mod path;
 mod pump;
 pub mod session;

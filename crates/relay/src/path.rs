@@ -5,14 +5,17 @@ use std::net::SocketAddr;
 use tokio::time::timeout;
 use tracing::debug;
 use umbra_proto::address::Address;
+use umbra_proto::request::Command;
 use umbra_proto::shadowsocks::stream::{Opener, Sealer};
 
 use crate::config::{Path, Server, Tcp};
 use crate::dial::dial;
 use crate::door::Door;
+use crate::drive::Inbox;
 use crate::failure::{Cause, Failure, Stage};
 use crate::limits::REACH_SECS_MAX;
 use crate::net::{Net, Socket};
+use crate::parent::{Agreed, ask};
 use crate::pump::{Reader, Writer};
 
 /// The target's half of a session.
@@ -20,15 +23,37 @@ pub(crate) struct TargetSide<S> {
     pub(crate) socket: S,
     pub(crate) reader: Reader,
     pub(crate) writer: Writer,
+    /// What the target has already said.
+    pub(crate) inbox: Inbox,
+    bound: Bound,
+}
+
+/// The address that a target sees.
+enum Bound {
+    /// That of our own socket.
+    Ours,
+    /// One that a proxy on the way has told, or has not.
+    Theirs(Option<SocketAddr>),
 }
 
 impl<S: Socket> TargetSide<S> {
     /// The address that the target sees, where we know it.
     pub(crate) fn bound(&self) -> Option<SocketAddr> {
-        match self.writer {
-            Writer::Plain => self.socket.local_addr().ok(),
-            Writer::Sealed(_) => None,
+        match self.bound {
+            Bound::Ours => self.socket.local_addr().ok(),
+            Bound::Theirs(told) => told,
         }
+    }
+
+    /// A target at the other end of `socket`.
+    pub(crate) fn direct(socket: S) -> Self {
+        let inbox = Inbox::default();
+        Self { socket, reader: Reader::Plain, writer: Writer::Plain, inbox, bound: Bound::Ours }
+    }
+
+    /// A target behind a proxy that has agreed.
+    pub(crate) fn behind(Agreed { socket, inbox, bound }: Agreed<S>) -> Self {
+        Self { socket, reader: Reader::Plain, writer: Writer::Plain, inbox, bound: Bound::Theirs(bound) }
     }
 }
 
@@ -41,15 +66,20 @@ pub(crate) async fn reach<N: Net>(
         Path::Direct => {
             // Fast open would say "connected" before anything has been sent, and nothing is sent to a target that speaks first.
             let tcp = Tcp { fast_open: false, ..door.inbound.tcp };
-            let socket = dial(&door.net, target, tcp).await?;
-            Ok(TargetSide { socket, reader: Reader::Plain, writer: Writer::Plain })
+            dial(&door.net, target, tcp).await.map(TargetSide::direct)
         }
-        Path::Shadowsocks(servers) => {
-            match timeout(REACH_SECS_MAX, through_any(door, &servers.snapshot(), target)).await {
-                Ok(reached) => reached,
-                Err(_) => Err(Failure::outbound(Stage::Connect, Cause::Deadline)),
-            }
+        Path::Shadowsocks(servers) => in_time(through_any(door, &servers.snapshot(), target)).await,
+        Path::Socks5(parent) => {
+            in_time(ask(door, parent, Command::Connect, target)).await.map(TargetSide::behind)
         }
+    }
+}
+
+/// Holds a way with hops to its deadline.
+async fn in_time<T>(reaching: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    match timeout(REACH_SECS_MAX, reaching).await {
+        Ok(reached) => reached,
+        Err(_) => Err(Failure::outbound(Stage::Connect, Cause::Deadline)),
     }
 }
 
@@ -94,7 +124,7 @@ fn request<N: Net>(
     let salt = door.salt(server.key.method()).map_err(|cause| Failure::outbound(Stage::Connect, cause))?;
     let writer = Writer::Sealed(Sealer::request(&server.key, salt, target));
     let reader = Reader::Sealed(Opener::response(&server.key, salt, server.heads));
-    Ok(TargetSide { socket, reader, writer })
+    Ok(TargetSide { socket, reader, writer, inbox: Inbox::default(), bound: Bound::Theirs(None) })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
+use umbra_proto::request::Command;
 use umbra_proto::shadowsocks::head::HeadError;
 use umbra_proto::shadowsocks::replay::SaltRefusal;
 
@@ -16,6 +17,7 @@ use crate::first_flight;
 use crate::inbound::{dismiss, understand};
 use crate::limits::HANDSHAKE_SECS_MAX;
 use crate::net::{Net, Socket};
+use crate::origin::Origin;
 use crate::path::reach;
 use crate::pump::{Ended, Flow, FlowError, pump};
 
@@ -47,17 +49,21 @@ async fn establish<N: Net>(
 ) -> Result<Session<N::Socket>, Failure> {
     let deadline = Instant::now() + HANDSHAKE_SECS_MAX;
     let mut inbox = Inbox::default();
-    let wish = match timeout_at(deadline, understand(door, &client, &mut inbox)).await {
-        Ok(Ok(wish)) => wish,
-        Ok(Err(cause)) => return Err(turn_away(door, client, source, cause, deadline, inbox).await),
-        Err(_) => return Err(turn_away(door, client, source, Cause::Deadline, deadline, inbox).await),
+    let mut origin = Origin::of_connection(source);
+    let understood = timeout_at(deadline, understand(door, &client, &mut origin, &mut inbox)).await;
+    let wish = match understood.unwrap_or(Err(Cause::Deadline)) {
+        Ok(wish) => wish,
+        Err(cause) => return Err(turn_away(door, client, &origin, cause, deadline, inbox).await),
     };
-    debug!(target = %wish.target(), %source, "connecting");
+    debug!(target = %wish.target(), source = %origin.source, "connecting");
     if !wish.has_early() {
         inbox.drop_spent();
     }
     let unanswered = Unfinished(&client);
-    let reached = reach(door, wish.target()).await;
+    let reached = match wish.command() {
+        Command::Connect => reach(door, wish.target()).await,
+        command @ (Command::Bind | Command::UdpAssociate) => Err(Failure::handshake(Cause::Command(command))),
+    };
     unanswered.finish();
     let target = match reached {
         Ok(target) => target,
@@ -76,8 +82,15 @@ async fn establish<N: Net>(
             return Err(Failure::handshake(cause));
         }
     };
-    let mut uplink = Flow::new(side.reader, target.writer, inbox.into_batch(), side.early);
-    let downlink = Flow::new(target.reader, side.writer, None, 0..0);
+    let (batch, early) = match origin.header(door, &client) {
+        None => (inbox.into_batch(), side.early),
+        Some(header) => {
+            let (batch, early) = inbox.into_batch_behind(&header, side.early);
+            (Some(batch), early)
+        }
+    };
+    let mut uplink = Flow::new(side.reader, target.writer, batch, early);
+    let downlink = Flow::new(target.reader, side.writer, target.inbox.into_batch(), 0..0);
     let begun = [Unfinished(&client), Unfinished(&target.socket)];
     first_flight(door, &client, &mut uplink).await;
     begun.into_iter().for_each(Unfinished::finish);
@@ -102,7 +115,7 @@ async fn first_flight<N: Net>(door: &Door<N>, client: &N::Socket, uplink: &mut F
 async fn turn_away<N: Net>(
     door: &Door<N>,
     client: N::Socket,
-    source: SocketAddr,
+    origin: &Origin,
     cause: Cause,
     deadline: Instant,
     inbox: Inbox,
@@ -111,9 +124,9 @@ async fn turn_away<N: Net>(
     match cause {
         // Our own want of room is nobody's to be banned for.
         Cause::Head(HeadError::Salt(SaltRefusal::Full)) => {}
-        Cause::Head(_) => door.notices.bad_head(source),
+        Cause::Head(_) => door.notices.bad_head(origin.source),
         Cause::Io(_) | Cause::Deadline | Cause::Truncated | Cause::TooLong | Cause::NoAddress => {}
-        Cause::Socks(_) | Cause::Open(_) => {}
+        Cause::Proxy(_) | Cause::Header(_) | Cause::Command(_) | Cause::Parent(_) | Cause::Open(_) => {}
     }
     dismiss(door, client, &cause, deadline).await;
     Failure::handshake(cause)

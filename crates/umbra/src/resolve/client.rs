@@ -120,7 +120,7 @@ fn read_protocol(settings: &Settings, report: &mut Report) -> Option<Protocol> {
         "tunnel" => return read_tunnel(settings, report).map(|target| Protocol::Tunnel { target }),
         "mixed" => ProxyDoor::MIXED,
         "socks" => ProxyDoor { http: false, ..ProxyDoor::MIXED },
-        "http" => ProxyDoor { socks4: false, socks5: false, http: true },
+        "http" => ProxyDoor { socks4: false, socks5: false, ..ProxyDoor::MIXED },
         other => {
             let near = nearest(other, PROTOCOLS.into_iter());
             let hint = near.map_or_else(String::new, |near| format!("did you mean {near}? "));

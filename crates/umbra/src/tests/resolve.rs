@@ -47,7 +47,7 @@ fn servers(config: &Config) -> Vec<String> {
             .iter()
             .map(|server| format!("{} {}", server.address, server.key.method()))
             .collect(),
-        Path::Direct => vec![],
+        Path::Direct | Path::Socks5(_) => vec![],
     }
 }
 

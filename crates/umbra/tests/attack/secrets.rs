@@ -31,7 +31,8 @@ fn live(pair: &Pair) -> SocketAddr {
     name.shutdown(Shutdown::Write).unwrap();
     drop(read_to_end(&mut name));
     let mut wrong = connect(pair.local.address);
-    wrong.write_all(b"payload-of-somebody").unwrap();
+    // Letters alone could be the beginning of an HTTP request.
+    wrong.write_all(b"\x16payload-of-somebody").unwrap();
     drop(read_to_end(&mut wrong));
     target
 }

@@ -1,0 +1,104 @@
+//! Doors, targets and a load balancer for tests over real sockets.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use umbra_proto::shadowsocks::Method;
+use umbra_proto::shadowsocks::key::Key;
+use umbra_proto::shadowsocks::stream::HeadReads;
+use umbra_relay::Relay;
+use umbra_relay::config::{
+    Config, Inbound, Path, Protocol, ProxyHeader, Server, Servers, ShadowsocksDoor, Tcp,
+};
+
+/// A client and a server of ours, connected.
+pub(crate) struct Pair {
+    pub(crate) client: Relay,
+    pub(crate) server: Relay,
+}
+
+impl Pair {
+    pub(crate) fn stop(self) {
+        self.client.stop();
+        self.server.stop();
+    }
+}
+
+fn key() -> Key {
+    Key::from_bytes(METHOD, &[7; 32]).unwrap()
+}
+
+pub(crate) fn shadowsocks_server() -> Protocol {
+    let (heads, one_time_auth) = (HeadReads::One, false);
+    Protocol::Shadowsocks(ShadowsocksDoor { key: Arc::new(key()), heads, one_time_auth })
+}
+
+/// The way through a server of ours.
+pub(crate) fn through(server: SocketAddr) -> Path {
+    let (heads, one_time_auth) = (HeadReads::One, false);
+    Path::Shadowsocks(Servers::new(vec![Server { address: server.into(), key: key(), heads, one_time_auth }]))
+}
+
+/// A door that speaks `protocol`, and a server of ours behind it.
+pub(crate) fn shadowsocks_pair(protocol: Protocol) -> Pair {
+    let server = run(inbound(shadowsocks_server(), Path::Direct));
+    Pair { client: run(inbound(protocol, through(server.addresses()[0]))), server }
+}
+
+pub(crate) fn inbound(protocol: Protocol, path: Path) -> Inbound {
+    Inbound {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        protocol,
+        path,
+        idle: Duration::from_secs(60),
+        tcp: Tcp { no_delay: true, fast_open: false },
+        proxy_header: ProxyHeader::default(),
+    }
+}
+
+pub(crate) fn run(inbound: Inbound) -> Relay {
+    Relay::start(&Config { inbounds: vec![inbound], workers: NonZeroUsize::new(2).unwrap() }).unwrap()
+}
+
+pub(crate) fn open(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+/// A target that serves one connection with `script`.
+pub(crate) fn target<T: Send + 'static>(
+    script: impl FnOnce(TcpStream) -> T + Send + 'static,
+) -> (SocketAddr, thread::JoinHandle<T>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let thread = thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        script(stream)
+    });
+    (address, thread)
+}
+
+/// A load balancer for one connection, which puts `header` before what it passes on, in one write with the first bytes.
+pub(crate) fn glue(server: SocketAddr, header: &'static [u8]) -> SocketAddr {
+    let (address, _) = target(move |mut client| {
+        use std::io::Read;
+        let mut server = open(server);
+        let mut first = vec![0; 4096];
+        let count = client.read(&mut first).unwrap();
+        server.write_all(&[header, &first[..count]].concat()).unwrap();
+        let (mut back, mut forth) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+        let backward = thread::spawn(move || std::io::copy(&mut back, &mut forth));
+        let _ = std::io::copy(&mut client, &mut server);
+        let _ = backward.join();
+    });
+    address
+}
+
+const METHOD: Method = Method::Blake3Aes256Gcm;
