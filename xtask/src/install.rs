@@ -1,6 +1,6 @@
 //! Getting what is missing: tools and peers, once, into a folder outside the tree.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -19,7 +19,16 @@ pub(crate) fn must_be_complete() -> bool {
 }
 
 /// Programs that are not peers, and the packages that have them.
-const CLIENTS: [(&str, &str); 2] = [("curl", "curl"), ("python3", "python3-pip")];
+const CLIENTS: [(&str, &str); 8] = [
+    ("curl", "curl"),
+    ("python3", "python3-pip"),
+    ("ncat", "ncat"),
+    ("proxychains4", "proxychains4"),
+    ("chromium", "chromium"),
+    ("ssh", "openssh-client"),
+    ("sshd", "openssh-server"),
+    ("obfs-local", "simple-obfs"),
+];
 
 /// Installs every missing peer and client when nothing may be left out.
 pub(crate) fn missing_peers(tools: &Tools) -> Result<()> {

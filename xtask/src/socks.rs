@@ -16,7 +16,12 @@ pub(crate) const GREETING: [u8; 3] = [5, 1, 0];
 
 /// Dials `target` through the proxy.
 pub(crate) fn connect(proxy: SocketAddr, target: SocketAddr) -> Result<TcpStream> {
-    negotiate(proxy, &request(target))
+    negotiate(proxy, &[], &request(target))
+}
+
+/// Dials `target` through the proxy, which is sent `header` before all else.
+pub(crate) fn connect_after(header: &[u8], proxy: SocketAddr, target: SocketAddr) -> Result<TcpStream> {
+    negotiate(proxy, header, &request(target))
 }
 
 /// The CONNECT request for `target`.
@@ -63,9 +68,10 @@ fn be_patient(stream: &TcpStream) -> Result<()> {
     Ok(())
 }
 
-fn negotiate(proxy: SocketAddr, request: &[u8]) -> Result<TcpStream> {
+fn negotiate(proxy: SocketAddr, header: &[u8], request: &[u8]) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(proxy).context("connect to the proxy")?;
     be_patient(&stream)?;
+    stream.write_all(header)?;
     stream.write_all(&GREETING)?;
     let mut choice = [0; 2];
     stream.read_exact(&mut choice).context("the proxy's choice of login")?;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::http::Web;
-use super::{Ends, payload};
+use super::pairs::Ends;
+use super::{Outcome, payload};
 use crate::peers::{Family, Peer};
 use crate::socks::{self, PATIENCE};
 
@@ -30,17 +30,6 @@ pub(crate) enum Check {
     EarlyClose,
     /// A stranger gets nothing and disturbs nobody.
     WrongPassword,
-}
-
-/// What came of a check.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    /// It held.
-    Passed,
-    /// It did not.
-    Failed(anyhow::Error),
-    /// It could not be tried.
-    Skipped(String),
 }
 
 impl Check {
@@ -82,7 +71,7 @@ impl Check {
             Self::EarlyClose => early_close(ends),
             Self::WrongPassword => wrong_password(ends),
         };
-        held.map_or_else(Outcome::Failed, |()| Outcome::Passed)
+        held.into()
     }
 
     /// Why a check makes no sense between these ends.
@@ -113,14 +102,9 @@ impl Check {
 
 fn curl(ends: &Ends<'_>) -> Result<()> {
     let proxy = ends.proxy.to_string();
-    let web: &Web = ends.web;
-    let mut hosts = vec!["127.0.0.1", "localhost"];
-    if web.has_ipv6 {
-        hosts.push("[::1]");
-    }
     for option in ["--socks5-hostname", "--socks5"] {
-        for host in &hosts {
-            web.download(option, &proxy, host)?;
+        for host in ends.site.hosts() {
+            ends.site.download(&[option, &proxy], host)?;
         }
     }
     Ok(())

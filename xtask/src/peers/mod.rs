@@ -128,6 +128,11 @@ impl Tools {
         self.place(peer).err()
     }
 
+    /// Where `peer` is.
+    pub(crate) fn path(&self, peer: Peer) -> Result<&Path> {
+        self.place(peer).map_err(anyhow::Error::msg)
+    }
+
     /// Starts one end of `peer` on a port of the kernel's choosing and waits until it listens.
     pub(crate) fn start(
         &self,
@@ -137,7 +142,7 @@ impl Tools {
         password: &str,
         cpu: Option<usize>,
     ) -> Result<(Guard, SocketAddr)> {
-        let place = self.place(peer).map_err(anyhow::Error::msg)?;
+        let place = self.path(peer)?;
         let mut failure = None;
         // Some refuse port 0 and are given a port that was free a moment ago; another program may take it first.
         for _ in 0..3 {
