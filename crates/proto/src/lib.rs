@@ -24,6 +24,8 @@ pub mod request;
 pub mod shadowsocks;
 pub mod socks4;
 pub mod socks5;
+#[cfg(test)]
+mod testing;
 pub mod url;
 pub mod users;
 pub mod wire;

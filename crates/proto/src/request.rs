@@ -101,3 +101,47 @@ impl Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_words_in_every_protocol() {
+        let table = Refusal::ALL.map(|reason| {
+            let mut bytes = Vec::new();
+            socks5::testing::pending().reject(reason.socks5(), &mut bytes);
+            (reason, bytes[1], reason.socks4(), reason.http().code())
+        });
+        let rejected = socks4::Reply::Rejected;
+        assert_eq!(
+            table,
+            [
+                (Refusal::GeneralFailure, 1, rejected, 502),
+                (Refusal::Overloaded, 1, rejected, 503),
+                (Refusal::NotAllowed, 2, rejected, 403),
+                (Refusal::NetworkUnreachable, 3, rejected, 502),
+                (Refusal::HostUnreachable, 4, rejected, 502),
+                (Refusal::NameNotFound, 4, rejected, 502),
+                (Refusal::ConnectionRefused, 5, rejected, 502),
+                (Refusal::TimedOut, 4, rejected, 504),
+                (Refusal::CommandNotSupported, 7, rejected, 501),
+                (Refusal::AddressTypeNotSupported, 8, rejected, 502),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_parent_says_is_passed_on_with_the_same_code() {
+        for code in 1..=8 {
+            let mut bytes = Vec::new();
+            socks5::testing::pending().reject(Refusal::of_socks5(code).socks5(), &mut bytes);
+            // Time to live is the one that has no reason of its own here: it is told as a target that is not reached.
+            let told = if code == 6 { 4 } else { code };
+            assert_eq!(bytes[1], told);
+        }
+        for code in [0, 9, 0x5b, 0xff] {
+            assert_eq!(Refusal::of_socks5(code), Refusal::GeneralFailure);
+        }
+    }
+}

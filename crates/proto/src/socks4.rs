@@ -246,3 +246,136 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 const VERSION: u8 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Outcome, run, run_cut};
+    use proptest::prelude::*;
+
+    fn serve(session: &[u8]) -> Outcome<Pending, Error> {
+        run_cut(|_| Server::new(), session)
+    }
+
+    fn pending(session: &[u8]) -> (Pending, Vec<u8>) {
+        let outcome = serve(session);
+        assert_eq!(outcome.output, b"");
+        (outcome.done.unwrap().unwrap(), outcome.leftover)
+    }
+
+    const NAMED: &[u8] = b"\x04\x01\x00\x50\x00\x00\x00\x07me\x00example.com\x00GET /";
+
+    #[test]
+    fn addresses_names_and_user_ids_are_understood_and_early_payload_is_left() {
+        let (by_ip, leftover) = pending(b"\x04\x01\x1f\xbb\xcb\x00\x71\x09\x00");
+        assert_eq!(by_ip.command(), Command::Connect);
+        assert_eq!(by_ip.target(), &"203.0.113.9:8123".parse().unwrap());
+        assert_eq!((by_ip.user_id(), &leftover[..]), (&b""[..], &b""[..]));
+        let (by_name, leftover) = pending(NAMED);
+        assert_eq!(by_name.target(), &"example.com:80".parse().unwrap());
+        assert_eq!((by_name.user_id(), &leftover[..]), (&b"me"[..], &b"GET /"[..]));
+        let (bind, _) = pending(b"\x04\x02\x00\x00\x01\x02\x03\x04\xff\x00");
+        assert_eq!((bind.command(), bind.user_id()), (Command::Bind, &b"\xff"[..]));
+        // A name that is an IP literal is that IP, so one target has one form.
+        let (literal, _) = pending(b"\x04\x01\x00\x50\x00\x00\x00\x01\x00[::1]\x00");
+        assert_eq!(literal.target(), &"[::1]:80".parse().unwrap());
+        let (nowhere, _) = pending(b"\x04\x01\x00\x50\x00\x00\x00\x00\x00");
+        assert_eq!(nowhere.target(), &"0.0.0.0:80".parse().unwrap());
+    }
+
+    #[test]
+    fn a_split_anywhere_changes_nothing() {
+        for session in [
+            NAMED,
+            b"\x04\x01\x00\x50\x01\x02\x03\x04\x00",
+            b"\x04\x09\x00\x50\x01\x02\x03\x04\x00",
+            b"\x05\x01\x00",
+        ] {
+            serve(session);
+            run_cut(|_| Server::refusing(), session);
+        }
+    }
+
+    #[test]
+    fn every_refusal_is_told_with_91() {
+        let head = &b"\x04\x01\x00\x50\x00\x00\x00\x01"[..];
+        let long = [b'x'; 256];
+        let malformed = [
+            (b"\x04\x03\x00\x50\x01\x02\x03\x04\x00".to_vec(), Error::Command(3)),
+            (b"\x04\x00".to_vec(), Error::Command(0)),
+            ([head, &long[..]].concat(), Error::LongUserId),
+            ([head, b"\x00", &long[..]].concat(), Error::Address(AddressError::LongName)),
+            ([head, &b"\x00\x00"[..]].concat(), Error::Address(AddressError::EmptyName)),
+            ([head, &b"\x00a b\x00"[..]].concat(), Error::Address(AddressError::BadName)),
+            ([head, &b"\x00\xff\x00"[..]].concat(), Error::Address(AddressError::BadName)),
+        ];
+        for (session, error) in malformed {
+            let outcome = serve(&session);
+            assert_eq!(outcome.done, Err(error));
+            assert_eq!(outcome.output, [0, 91, 0, 0, 0, 0, 0, 0]);
+        }
+        let outcome = serve(b"\x05\x01\x00");
+        assert_eq!((outcome.done, &outcome.output[..]), (Err(Error::Version(5)), &b""[..]));
+    }
+
+    #[test]
+    fn a_user_id_and_a_name_of_255_bytes_are_fine() {
+        let long = [b'x'; 255];
+        let session = [b"\x04\x01\x00\x50\x00\x00\x00\x01", &long[..], b"\x00", &long[..], b"\x00"].concat();
+        let (pending, _) = pending(&session);
+        assert_eq!(pending.user_id(), long);
+    }
+
+    #[test]
+    fn where_a_password_is_asked_for_every_request_is_refused_at_once() {
+        for session in [NAMED, b"\x04", b"\x04\x02\x00\x50\x01\x02\x03\x04alice\x00", b"\x04\xff\xff"] {
+            let outcome = run_cut(|_| Server::refusing(), session);
+            assert_eq!(outcome.done, Err(Error::LoginRequired));
+            assert_eq!(outcome.output, [0, 91, 0, 0, 0, 0, 0, 0]);
+        }
+    }
+
+    #[test]
+    fn answers_have_eight_bytes_and_name_an_ipv4_address_where_there_is_one() {
+        let answer = |bound: Option<&str>| {
+            let mut output = Vec::new();
+            pending(NAMED).0.accept(bound.map(|text| text.parse().unwrap()), &mut output);
+            output
+        };
+        assert_eq!(answer(None), [0, 90, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(answer(Some("10.0.0.1:258")), [0, 90, 1, 2, 10, 0, 0, 1]);
+        assert_eq!(answer(Some("[::ffff:10.0.0.1]:258")), [0, 90, 1, 2, 10, 0, 0, 1]);
+        assert_eq!(answer(Some("[2001:db8::1]:258")), [0, 90, 1, 2, 0, 0, 0, 0]);
+        let mut output = Vec::new();
+        pending(NAMED).0.reject(Reply::UserIdMismatch, &mut output);
+        assert_eq!(output, [0, 93, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn bind_is_answered_twice() {
+        let mut output = Vec::new();
+        let waiting = pending(NAMED).0.bound("10.0.0.1:258".parse().unwrap(), &mut output);
+        waiting.accept("10.0.0.2:259".parse().unwrap(), &mut output);
+        assert_eq!(output, [0, 90, 1, 2, 10, 0, 0, 1, 0, 90, 1, 3, 10, 0, 0, 2]);
+        output.clear();
+        let waiting = pending(NAMED).0.bound("10.0.0.1:258".parse().unwrap(), &mut output);
+        waiting.reject(Reply::Rejected, &mut output);
+        assert_eq!(output[8..], [0, 91, 0, 0, 0, 0, 0, 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic_or_answer_at_length(
+            mut bytes: Vec<u8>, cut: prop::sample::Index, is_socks4: bool, refusing: bool,
+        ) {
+            if is_socks4 && let Some(first) = bytes.first_mut() {
+                *first = 4;
+            }
+            let (head, tail) = bytes.split_at(cut.index(bytes.len() + 1));
+            let start = |_: &mut Vec<u8>| if refusing { Server::refusing() } else { Server::new() };
+            let whole = run(start, &[&bytes]);
+            prop_assert!(whole.output.len() <= 8);
+            prop_assert_eq!(run(start, &[head, tail]), whole);
+        }
+    }
+}

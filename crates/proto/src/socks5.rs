@@ -330,44 +330,52 @@ const COMMAND_UDP_ASSOCIATE: u8 = 3;
 const UNSPECIFIED: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod testing {
     use super::*;
+
+    /// A request to answer.
+    pub(crate) fn pending() -> Pending {
+        Pending { command: Command::Connect, target: "a:1".parse().unwrap(), user: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::pending;
+    use super::*;
+    use crate::testing::{Outcome, run, run_cut, users};
     use proptest::prelude::*;
 
-    /// Everything a run leaves behind: outcome, answers, and the next layer's bytes.
-    #[derive(Debug, PartialEq, Eq)]
-    struct Outcome {
-        target: Result<Option<Address>, Error>,
-        output: Vec<u8>,
-        leftover: Vec<u8>,
+    fn serve(session: &[u8]) -> Outcome<Pending, Error> {
+        run_cut(|_| Server::new(), session)
     }
 
-    fn run(pieces: &[&[u8]]) -> Outcome {
-        let (mut buffer, mut output) = (Vec::new(), Vec::new());
-        let mut server = Some(Server::new());
-        let mut target = Ok(None);
-        for piece in pieces {
-            buffer.extend_from_slice(piece);
-            let Some(machine) = server.take() else { continue };
-            let mut input = Input::new(&mut buffer);
-            match machine.advance(&mut input, &mut output) {
-                Ok(Step::Wait(next)) => server = Some(next),
-                Ok(Step::Done(pending)) => target = Ok(Some(pending.target)),
-                Err(error) => target = Err(error),
-            }
-            let taken = input.taken();
-            buffer.drain(..taken);
-        }
-        Outcome { target, output, leftover: buffer }
+    fn serve_users(session: &[u8]) -> Outcome<Pending, Error> {
+        let users = users();
+        run_cut(|_| Server::with_users(Some(&users)), session)
     }
 
     const SESSION: &[u8] = b"\x05\x02\x00\x02\x05\x01\x00\x03\x0bexample.com\x00\x50GET /";
+    const LOGIN: &[u8] =
+        b"\x05\x02\x00\x02\x01\x05alice\x06secret\x05\x01\x00\x03\x0bexample.com\x00\x50GET /";
 
     #[test]
     fn a_session_is_understood_and_early_payload_is_left() {
-        let outcome = run(&[SESSION]);
-        assert_eq!(outcome.target, Ok(Some("example.com:80".parse().unwrap())));
+        let outcome = serve(SESSION);
+        let pending = outcome.done.unwrap().unwrap();
+        assert_eq!((pending.command(), pending.user()), (Command::Connect, None));
+        assert_eq!(pending.target(), &"example.com:80".parse().unwrap());
         assert_eq!(outcome.output, [5, 0]);
+        assert_eq!(outcome.leftover, b"GET /");
+    }
+
+    #[test]
+    fn a_session_with_a_login_is_understood_and_early_payload_is_left() {
+        let outcome = serve_users(LOGIN);
+        let pending = outcome.done.unwrap().unwrap();
+        assert_eq!(pending.user().map(UserName::as_str), Some("alice"));
+        assert_eq!(pending.target(), &"example.com:80".parse().unwrap());
+        assert_eq!(outcome.output, [5, 2, 1, 0]);
         assert_eq!(outcome.leftover, b"GET /");
     }
 
@@ -375,39 +383,83 @@ mod tests {
     fn a_split_anywhere_changes_nothing() {
         for session in [
             SESSION,
+            LOGIN,
             b"\x05\x01\x00\x05\x02\x00\x01\x01\x02\x03\x04\x00\x50",
             b"\x05\x01\x00\x05\x01\x00\x05",
+            b"\x05\x01\x02\x01\x05alice\x01x",
         ] {
-            let whole = run(&[session]);
-            for at in 0..=session.len() {
-                let (head, tail) = session.split_at(at);
-                let split = run(&[head, tail]);
-                assert_eq!((&split.target, &split.output), (&whole.target, &whole.output), "split at {at}");
-                if whole.target.is_ok() {
-                    assert_eq!(split.leftover, whole.leftover, "split at {at}");
-                }
-            }
-            let bytes = run(&session.chunks(1).collect::<Vec<_>>());
-            assert_eq!((bytes.target, bytes.output), (whole.target, whole.output));
+            serve(session);
+            serve_users(session);
         }
     }
 
     #[test]
     fn every_refusal_is_told_as_the_rfc_says() {
-        let told = |bytes: &[u8]| run(&[bytes]);
-        assert_eq!(told(b"\x04\x01").target, Err(Error::Version(4)));
-        assert_eq!(told(b"\x04\x01").output, b"");
-        assert_eq!(told(b"\x05\x01\x02").target, Err(Error::NoMethod));
-        assert_eq!(told(b"\x05\x01\x02").output, [5, 0xff]);
-        assert_eq!(told(b"\x05\x00").target, Err(Error::NoMethod));
+        assert_eq!(serve(b"\x04\x01").done, Err(Error::Version(4)));
+        assert_eq!(serve(b"\x04\x01").output, b"");
+        assert_eq!(serve(b"\x05\x01\x02").done, Err(Error::NoMethod));
+        assert_eq!(serve(b"\x05\x01\x02").output, [5, 0xff]);
+        assert_eq!(serve(b"\x05\x00").done, Err(Error::NoMethod));
         for command in [0, 4, 9] {
-            let outcome = run(&[b"\x05\x01\x00", &[5, command, 0, 1, 1, 2, 3, 4, 0, 80]]);
-            assert_eq!(outcome.target, Err(Error::Command(command)));
+            let outcome = serve(&[b"\x05\x01\x00", &[5, command, 0, 1, 1, 2, 3, 4, 0, 80][..]].concat());
+            assert_eq!(outcome.done, Err(Error::Command(command)));
             assert_eq!(outcome.output, [5, 0, 5, 7, 0, 1, 0, 0, 0, 0, 0, 0]);
         }
-        let outcome = told(b"\x05\x01\x00\x05\x01\x00\x05");
-        assert_eq!(outcome.target, Err(Error::Address(AddressError::UnknownType(5))));
+        let outcome = serve(b"\x05\x01\x00\x05\x01\x00\x05");
+        assert_eq!(outcome.done, Err(Error::Address(AddressError::UnknownType(5))));
         assert_eq!(outcome.output, [5, 0, 5, 8, 0, 1, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn where_a_login_is_asked_for_nobody_comes_in_without_one() {
+        for greeting in [&b"\x05\x01\x00"[..], b"\x05\x00", b"\x05\x03\x00\x01\x80"] {
+            let outcome = serve_users(&[greeting, b"\x05\x01\x00\x01\x01\x02\x03\x04\x00\x50"].concat());
+            assert_eq!((outcome.done, &outcome.output[..]), (Err(Error::NoMethod), &[5, 0xff][..]));
+        }
+        // A request in the place of the login is no login.
+        let outcome = serve_users(b"\x05\x01\x02\x05\x01\x00\x01\x01\x02\x03\x04\x00\x50");
+        assert_eq!((outcome.done, &outcome.output[..]), (Err(Error::LoginVersion(5)), &[5, 2, 1, 1][..]));
+    }
+
+    #[test]
+    fn every_wrong_login_gets_the_same_answer() {
+        for login in [
+            &b"\x01\x05alice\x06sEcret"[..],
+            b"\x01\x05alicf\x06secret",
+            b"\x01\x05alice\x07secret\x00",
+            b"\x01\x05alice\x00",
+            b"\x01\x00\x06secret",
+            b"\x01\x00\x00",
+            b"\x01\x03bob\x06secret",
+            b"\x01\x05alic\xff\x06secret",
+        ] {
+            let outcome =
+                serve_users(&[b"\x05\x01\x02", login, b"\x05\x01\x00\x01\x01\x02\x03\x04\x00\x50"].concat());
+            assert_eq!(
+                (outcome.done, &outcome.output[..]),
+                (Err(Error::Login), &[5, 2, 1, 1][..]),
+                "{login:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_login_is_wiped_from_the_buffer_that_brought_it() {
+        let users = users();
+        let mut bytes = LOGIN.to_vec();
+        let mut input = Input::new(&mut bytes);
+        let step = Server::with_users(Some(&users)).advance(&mut input, &mut Vec::new());
+        assert!(matches!(step, Ok(Step::Done(_))));
+        assert!(!bytes.windows(6).any(|window| window == b"secret"));
+    }
+
+    #[test]
+    fn all_three_commands_are_understood() {
+        let commands = [(1, Command::Connect), (2, Command::Bind), (3, Command::UdpAssociate)];
+        for (code, command) in commands {
+            let outcome = serve(&[5, 1, 0, 5, code, 0, 1, 1, 2, 3, 4, 0, 80]);
+            assert_eq!(outcome.done.unwrap().unwrap().command(), command);
+        }
     }
 
     #[test]
@@ -415,19 +467,14 @@ mod tests {
         let mut greeting = vec![5, 255];
         greeting.resize(2 + 254, 0x80);
         greeting.push(0);
-        assert_eq!(run(&[&greeting]).output, [5, 0]);
-    }
-
-    fn pending() -> Pending {
-        Pending { command: Command::Connect, target: "a:1".parse().unwrap(), user: None }
+        assert_eq!(serve(&greeting).output, [5, 0]);
     }
 
     #[test]
     fn an_answer_names_the_bound_address() {
         let answer = |bound: Option<&str>| {
             let mut output = Vec::new();
-            let pending = pending();
-            pending.accept(bound.map(|text| text.parse().unwrap()), &mut output);
+            pending().accept(bound.map(|text| text.parse().unwrap()), &mut output);
             output
         };
         assert_eq!(answer(None), [5, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
@@ -438,11 +485,31 @@ mod tests {
         assert_eq!(output, [5, 5, 0, 1, 0, 0, 0, 0, 0, 0]);
     }
 
+    #[test]
+    fn bind_is_answered_twice() {
+        let mut output = Vec::new();
+        let waiting = pending().bound("10.0.0.1:258".parse().unwrap(), &mut output);
+        waiting.accept("10.0.0.2:259".parse().unwrap(), &mut output);
+        assert_eq!(output, [5, 0, 0, 1, 10, 0, 0, 1, 1, 2, 5, 0, 0, 1, 10, 0, 0, 2, 1, 3]);
+        output.clear();
+        let waiting = pending().bound("[::1]:258".parse().unwrap(), &mut output);
+        waiting.reject(Reply::HostUnreachable, &mut output);
+        assert_eq!(output[22..], [5, 4, 0, 1, 0, 0, 0, 0, 0, 0]);
+    }
+
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic_or_answer_at_length(bytes: Vec<u8>, cut: prop::sample::Index) {
+        fn no_bytes_make_it_panic_or_answer_at_length(
+            bytes: Vec<u8>, welcome in 0..4_usize, cut: prop::sample::Index, asks: bool,
+        ) {
+            let openings = [&b""[..], b"\x05\x02\x00\x02", b"\x05\x01\x02\x01\x05alice\x06secret", b"\x05"];
+            let bytes = [openings[welcome], &bytes].concat();
             let (head, tail) = bytes.split_at(cut.index(bytes.len() + 1));
-            prop_assert!(run(&[head, tail]).output.len() <= 2 + 10);
+            let users = users();
+            let start = |_: &mut Vec<u8>| Server::with_users(asks.then_some(&users));
+            let whole = run(start, &[&bytes]);
+            prop_assert!(whole.output.len() <= 4 + 10);
+            prop_assert_eq!(run(start, &[head, tail]), whole);
         }
     }
 }

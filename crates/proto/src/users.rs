@@ -171,3 +171,88 @@ impl std::error::Error for UsersError {}
 
 /// Bytes of the random key that [`Users::new`] wants.
 pub const DIGEST_KEY_BYTES: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::users;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_name_with_its_password_is_known_and_nothing_else_is() {
+        let users = users();
+        let check = |name: &str, password: &str| {
+            users.check(name.as_bytes(), password.as_bytes()).map(UserName::as_str)
+        };
+        assert_eq!(check("alice", "secret"), Some("alice"));
+        assert_eq!(check("bob", "hunter2"), Some("bob"));
+        for (name, password) in [
+            ("alice", "hunter2"),
+            ("alice", "secre"),
+            ("alice", "secret1"),
+            ("alice", ""),
+            ("alices", "ecret"),
+            ("alic", "esecret"),
+            ("", "alicesecret"),
+            ("carol", "secret"),
+            ("Alice", "secret"),
+            ("", ""),
+        ] {
+            assert_eq!(check(name, password), None, "{name} {password}");
+        }
+        assert_eq!(users.check(b"alice\xff", &[0; 70_000]), None);
+    }
+
+    #[test]
+    fn names_and_passwords_have_one_to_255_bytes() {
+        let most = "x".repeat(255);
+        let long = "x".repeat(256);
+        let why = |name: &str, password: &str| Credentials::new(name, password).err();
+        assert_eq!(why(&most, &most), None);
+        assert_eq!(why("", "p"), Some(UsersError::EmptyName));
+        assert_eq!(why("n", ""), Some(UsersError::EmptyPassword));
+        assert_eq!(why(&long, "p"), Some(UsersError::LongName));
+        assert_eq!(why("n", &long), Some(UsersError::LongPassword));
+        assert_eq!(why(&"é".repeat(128), "p"), Some(UsersError::LongName));
+    }
+
+    #[test]
+    fn a_door_has_users_and_each_name_once() {
+        let login = |name, password| Credentials::new(name, password).unwrap();
+        assert_eq!(Users::new([0; 32], []).err(), Some(UsersError::NoUsers));
+        let twice = [login("a", "b"), login("c", "d"), login("a", "e")];
+        assert_eq!(Users::new([0; 32], twice).err(), Some(UsersError::DuplicateName));
+        // One password for two users is theirs to judge.
+        assert!(Users::new([0; 32], [login("a", "b"), login("c", "b")]).is_ok());
+    }
+
+    #[test]
+    fn neither_names_nor_passwords_are_printed() {
+        let login = Credentials::new("alice", "secret").unwrap();
+        let printed = format!("{login:?} {:?} {:?}", login.name(), users());
+        assert!(!printed.contains("alice") && !printed.contains("secret"), "{printed}");
+    }
+
+    #[test]
+    fn digests_of_two_doors_differ() {
+        let door = |key| Users::new([key; 32], [Credentials::new("a", "b").unwrap()]).unwrap();
+        assert_ne!(door(0).users[0].digest, door(1).users[0].digest);
+    }
+
+    proptest! {
+        #[test]
+        fn only_the_very_same_name_and_password_are_let_in(
+            name in ".{1,40}", password in ".{1,40}", other: Vec<u8>, another: Vec<u8>,
+        ) {
+            let users = Users::new([3; 32], [Credentials::new(&name, &password).unwrap()]).unwrap();
+            let (name, password) = (name.as_bytes(), password.as_bytes());
+            prop_assert!(users.check(name, password).is_some());
+            prop_assert_eq!(users.check(&other, password).is_some(), other == name);
+            prop_assert_eq!(users.check(name, &another).is_some(), another == password);
+            for cut in 1..name.len() {
+                let moved = [&name[cut..], password].concat();
+                prop_assert!(users.check(&name[..cut], &moved).is_none());
+            }
+        }
+    }
+}

@@ -223,3 +223,182 @@ impl fmt::Display for ClientError {
 }
 
 impl std::error::Error for ClientError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Outcome, run, run_cut};
+    use proptest::prelude::*;
+
+    struct Wanted {
+        command: Command,
+        target: Address,
+        credentials: Option<Credentials>,
+    }
+
+    fn wanted(target: &str, login: bool) -> Wanted {
+        let credentials = login.then(|| Credentials::new("alice", "secret").unwrap());
+        Wanted { command: Command::Connect, target: target.parse().unwrap(), credentials }
+    }
+
+    impl Wanted {
+        fn start(&self, output: &mut Vec<u8>) -> Client<'_> {
+            let request = Request { command: self.command, target: &self.target };
+            Client::new(request, self.credentials.as_ref(), output)
+        }
+
+        fn hear(&self, server: &[u8]) -> Outcome<Granted, ClientError> {
+            run_cut(|output| self.start(output), server)
+        }
+    }
+
+    fn bound(address: &str) -> Granted {
+        Granted { bound: Some(address.parse().unwrap()) }
+    }
+
+    #[test]
+    fn what_is_sent_is_what_the_references_send() {
+        let outcome =
+            wanted("203.0.113.9:8123", false).hear(b"\x05\x00\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00");
+        assert_eq!(outcome.output, b"\x05\x01\x00\x05\x01\x00\x01\xcb\x00\x71\x09\x1f\xbb");
+        assert_eq!(outcome.done, Ok(Some(bound("0.0.0.0:0"))));
+        let with_login = wanted("203.0.113.9:8123", true);
+        let outcome = with_login.hear(b"\x05\x02\x01\x00\x05\x00\x00\x01\x01\x02\x03\x04\x00\x50");
+        assert_eq!(
+            outcome.output,
+            b"\x05\x02\x00\x02\x01\x05alice\x06secret\x05\x01\x00\x01\xcb\x00\x71\x09\x1f\xbb"
+        );
+        assert_eq!(outcome.done, Ok(Some(bound("1.2.3.4:80"))));
+        // A server may go without the login that we offered.
+        let outcome = with_login.hear(b"\x05\x00\x05\x00\x00\x01\x01\x02\x03\x04\x00\x50");
+        assert_eq!(outcome.output, b"\x05\x02\x00\x02\x05\x01\x00\x01\xcb\x00\x71\x09\x1f\xbb");
+    }
+
+    #[test]
+    fn every_form_of_target_is_asked_for() {
+        for target in ["1.2.3.4:80", "[2001:db8::1]:443", "example.com:65535"] {
+            for (command, code) in [(Command::Connect, 1), (Command::Bind, 2), (Command::UdpAssociate, 3)] {
+                let wanted = Wanted { command, ..wanted(target, false) };
+                let mut request = vec![5, 1, 0, 5, code, 0];
+                wanted.target.encode(&mut request);
+                assert_eq!(wanted.hear(b"\x05\x00").output, request);
+            }
+        }
+    }
+
+    #[test]
+    fn every_form_of_reply_is_taken_whole_and_what_is_glued_behind_it_is_left() {
+        for (address, told) in [
+            (&b"\x01\x01\x02\x03\x04\x00\x50"[..], Some("1.2.3.4:80")),
+            (
+                b"\x04\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x50",
+                Some("[2001:db8::1]:80"),
+            ),
+            (b"\x03\x07gateway\x00\x50", Some("gateway:80")),
+            (b"\x03\x00\x00\x50", None),
+            (b"\x03\x03a b\x00\x50", None),
+            (b"\x03\x02\xff\x00\x00\x50", None),
+        ] {
+            let session = [b"\x05\x00\x05\x00\x00", address, b"220 banner"].concat();
+            let outcome = wanted("a:1", false).hear(&session);
+            assert_eq!(outcome.done, Ok(Some(Granted { bound: told.map(|text| text.parse().unwrap()) })));
+            assert_eq!(outcome.leftover, b"220 banner");
+        }
+    }
+
+    #[test]
+    fn a_split_anywhere_changes_nothing() {
+        let session = b"\x05\x02\x01\x00\x05\x00\x00\x03\x07gateway\x00\x50more";
+        assert!(wanted("a:1", true).hear(session).done.is_ok());
+        assert_eq!(wanted("a:1", false).hear(session).done, Err(ClientError::MethodNotOffered(2)));
+    }
+
+    #[test]
+    fn every_way_of_saying_no_is_an_error_of_its_own() {
+        for (with_login, server, error) in [
+            (false, &b"\x05\xff"[..], ClientError::MethodRefused),
+            (true, b"\x05\xff", ClientError::MethodRefused),
+            (false, b"\x05\x02", ClientError::MethodNotOffered(2)),
+            (true, b"\x05\x01", ClientError::MethodNotOffered(1)),
+            (true, b"\x05\x05", ClientError::MethodNotOffered(5)),
+            (false, b"\x04\x00", ClientError::Version(4)),
+            (false, b"HTTP/1.1 400", ClientError::Version(b'H')),
+            (true, b"\x05\x02\x01\x01", ClientError::LoginRefused),
+            (true, b"\x05\x02\x01\xff", ClientError::LoginRefused),
+            (true, b"\x05\x02\x05\x00", ClientError::Version(5)),
+            (false, b"\x05\x00\x04\x00", ClientError::Version(4)),
+            (false, b"\x05\x00\x05\x00\x00\x02", ClientError::Address(AddressError::UnknownType(2))),
+            (false, b"\x05\x00\x05\x05", ClientError::Denied(5)),
+            (false, b"\x05\x00\x05\x01\x00\x01\x00\x00\x00\x00\x00\x00", ClientError::Denied(1)),
+            (false, b"\x05\x00\x05\xff\x00\x09", ClientError::Denied(255)),
+        ] {
+            assert_eq!(wanted("a:1", with_login).hear(server).done, Err(error), "{server:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_login_is_said_to_a_server_that_does_not_ask() {
+        for server in [&b"\x05\x00"[..], b"\x05\xff", b"\x05\x01", b"\x04\x02", b""] {
+            let outcome = wanted("a:1", true).hear(server);
+            assert!(!outcome.output.windows(6).any(|window| window == b"secret"));
+        }
+    }
+
+    #[test]
+    fn the_second_reply_to_bind_is_heard_by_the_last_state_alone() {
+        let wanted = Wanted { command: Command::Bind, ..wanted("1.2.3.4:80", false) };
+        let first = wanted.hear(b"\x05\x00\x05\x00\x00\x01\x0a\x00\x00\x01\x01\x02\x05\x00\x00\x01\x0a");
+        assert_eq!(first.done, Ok(Some(bound("10.0.0.1:258"))));
+        assert_eq!(first.leftover, b"\x05\x00\x00\x01\x0a");
+        let second = |server: &[u8]| run_cut(|_| ExpectReply, server);
+        let outcome = second(b"\x05\x00\x00\x01\x0a\x00\x00\x02\x01\x03hello");
+        assert_eq!((outcome.done, &outcome.leftover[..]), (Ok(Some(bound("10.0.0.2:259"))), &b"hello"[..]));
+        assert_eq!(second(b"\x05\x04").done, Err(ClientError::Denied(4)));
+    }
+
+    #[test]
+    fn our_client_and_our_server_understand_each_other() {
+        let users = crate::testing::users();
+        for (asks, has) in [(false, false), (false, true), (true, true)] {
+            let wanted = wanted("example.com:80", has);
+            let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
+            let mut client = Some(wanted.start(&mut to_server));
+            let mut server = Some(crate::socks5::Server::with_users(asks.then_some(&users)));
+            let mut granted = None;
+            while let Some(waiting) = client.take() {
+                if let Some(machine) = server.take() {
+                    let mut bytes = std::mem::take(&mut to_server);
+                    match machine.advance(&mut Input::new(&mut bytes), &mut to_client).unwrap() {
+                        Step::Wait(next) => server = Some(next),
+                        Step::Done(pending) => {
+                            assert_eq!(pending.user().is_some(), asks);
+                            assert_eq!(pending.target(), &wanted.target);
+                            pending.accept("10.0.0.1:1".parse().ok(), &mut to_client);
+                        }
+                    }
+                }
+                let mut bytes = std::mem::take(&mut to_client);
+                match waiting.advance(&mut Input::new(&mut bytes), &mut to_server).unwrap() {
+                    Step::Wait(next) => client = Some(next),
+                    Step::Done(outcome) => granted = Some(outcome),
+                }
+            }
+            assert_eq!(granted, Some(bound("10.0.0.1:1")));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic_or_say_more_than_it_has_to_say(
+            bytes: Vec<u8>, opening in 0..4_usize, cut: prop::sample::Index, has_login: bool,
+        ) {
+            let openings = [&b""[..], b"\x05\x00", b"\x05\x02\x01\x00", b"\x05\x00\x05\x00\x00"];
+            let bytes = [openings[opening], &bytes].concat();
+            let (head, tail) = bytes.split_at(cut.index(bytes.len() + 1));
+            let wanted = wanted("example.com:80", has_login);
+            let whole = run(|output| wanted.start(output), &[&bytes]);
+            prop_assert!(whole.output.len() <= 4 + 14 + 3 + 15);
+            prop_assert_eq!(run(|output| wanted.start(output), &[head, tail]), whole);
+        }
+    }
+}
