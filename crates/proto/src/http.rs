@@ -244,20 +244,17 @@ pub fn forward_target(uri: &str) -> Result<Address, TargetError> {
 
 /// `host [ ":" port ]`. A user's name before the host is refused: RFC 9110, section 4.2.4, takes it for an attempt to deceive.
 fn split_authority(authority: &str, port_default: Option<u16>) -> Result<Address, TargetError> {
-    let is_port = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let (host, port) = match (authority.rsplit_once(':'), port_default) {
-        (Some((host, port)), _) if is_port(port) && (host.ends_with(']') || !host.contains(':')) => {
-            (host, port.parse().map_err(|_| TargetError::Address(AddressError::BadPort))?)
-        }
-        (Some((host, "")), Some(port)) => (host, port),
+    let (host, port) = match authority.rsplit_once(':') {
         // The last colon of a bare IPv6 address in brackets is no port's.
-        (Some(_), Some(port)) if authority.ends_with(']') => (authority, port),
-        (None, Some(port)) => (authority, port),
-        (Some(_) | None, _) => return Err(TargetError::Address(AddressError::BadPort)),
+        Some((host, port)) if !authority.ends_with(']') => (host, port),
+        Some(_) | None => (authority, ""),
     };
-    if port == 0 {
-        return Err(TargetError::Address(AddressError::BadPort));
-    }
+    let port = match (port, port_default) {
+        ("", default) => default,
+        (digits, _) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok(),
+        (_, _) => None,
+    };
+    let port = port.filter(|port| *port != 0).ok_or(TargetError::Address(AddressError::BadPort))?;
     let target = Address::from_host(host, port).map_err(TargetError::Address)?;
     // Brackets are an IPv6 address's, and an IPv6 address has brackets.
     let is_v6 = matches!(target, Address::Ip(SocketAddr::V6(_)));
@@ -418,3 +415,6 @@ const HOP_BY_HOP: [&str; 10] = [
     "transfer-encoding",
     "upgrade",
 ];
+
+#[cfg(test)]
+mod tests;

@@ -319,3 +319,270 @@ const ATTRIBUTE_CRC32C: u8 = 3;
 
 /// CRC-32C, whose first use was iSCSI.
 static CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Outcome, run, run_cut};
+    use proptest::prelude::*;
+
+    fn receive(session: &[u8]) -> Outcome<Header, Error> {
+        let outcome = run_cut(|_| ExpectHeader, session);
+        assert_eq!(outcome.output, b"", "the protocol has no answers");
+        outcome
+    }
+
+    fn proxied(source: &str, destination: &str) -> Header {
+        Header::Proxied { source: source.parse().unwrap(), destination: destination.parse().unwrap() }
+    }
+
+    /// A header of version 2 with this command, family and transport, and block.
+    fn v2(command: u8, kind: u8, block: &[u8]) -> Vec<u8> {
+        let len = u16::try_from(block.len()).unwrap().to_be_bytes();
+        [&V2_SIGNATURE[..], &[command, kind], &len, block].concat()
+    }
+
+    /// 192.0.2.1:56324 to 192.0.2.11:443.
+    const V4_BLOCK: &[u8] = &[192, 0, 2, 1, 192, 0, 2, 11, 0xdc, 0x04, 0x01, 0xbb];
+
+    #[test]
+    fn lines_are_understood_and_what_follows_is_left() {
+        for (line, header) in [
+            (
+                "PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n",
+                proxied("192.168.0.1:56324", "192.168.0.11:443"),
+            ),
+            (
+                "PROXY TCP6 2001:db8::1 ::ffff:1.2.3.4 0 65535\r\n",
+                proxied("[2001:db8::1]:0", "[::ffff:1.2.3.4]:65535"),
+            ),
+            ("PROXY UNKNOWN\r\n", Header::Unknown),
+            ("PROXY UNKNOWN anything  at\tall 99999\r\n", Header::Unknown),
+        ] {
+            let outcome = receive(format!("{line}GET /\r\n").as_bytes());
+            assert_eq!(
+                (outcome.done, &outcome.leftover[..]),
+                (Ok(Some(header)), &b"GET /\r\n"[..]),
+                "{line}"
+            );
+        }
+        // The longest line that the protocol's authors could think of.
+        let all = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
+        let line = format!("PROXY UNKNOWN {all} {all} 65535 65535\r\n");
+        assert_eq!(line.len(), PROXY_V1_LINE_BYTES_MAX);
+        assert_eq!(receive(line.as_bytes()).done, Ok(Some(Header::Unknown)));
+    }
+
+    #[test]
+    fn a_line_that_is_not_exact_is_refused() {
+        for line in [
+            "PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\n",
+            "PROXY TCP4 192.168.0.1 192.168.0.11 56324 443 \r\n",
+            "PROXY TCP4  192.168.0.1 192.168.0.11 56324 443\r\n",
+            "PROXY  TCP4 192.168.0.1 192.168.0.11 56324 443\r\n",
+            "PROXY TCP4 192.168.0.1 192.168.0.11 56324 443 5\r\n",
+            "PROXY TCP4 192.168.0.1 192.168.0.11 56324\r\n",
+            "PROXY TCP4 192.168.0.1\t192.168.0.11 56324 443\r\n",
+            "PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\r\n",
+            "PROXY TCP4 192.168.0.1 192.168.0.11\r56324 443\r\n",
+            "PROXY UNKNOWN a\rb\r\n",
+            "PROXY UNKNOWN\n",
+            "PROXY TCP4 192.168.0.1 192.168.0.11 65536 443\r\n",
+            "PROXY TCP4 192.168.0.1 192.168.0.11 +80 443\r\n",
+            "PROXY TCP4 192.168.0.1 192.168.0.11 080 443\r\n",
+            "PROXY TCP4 192.168.0.1 192.168.0.11 00 443\r\n",
+            "PROXY TCP4 192.168.0.1 192.168.0.11 -1 443\r\n",
+            "PROXY TCP4 192.168.0.01 192.168.0.11 56324 443\r\n",
+            "PROXY TCP4 192.168.0.256 192.168.0.11 56324 443\r\n",
+            "PROXY TCP4 192.168.1 192.168.0.11 56324 443\r\n",
+            "PROXY TCP4 ::1 ::1 56324 443\r\n",
+            "PROXY TCP6 192.168.0.1 192.168.0.11 56324 443\r\n",
+            "PROXY TCP6 [::1] ::1 56324 443\r\n",
+            "PROXY TCP6 fe80::1%eth0 ::1 56324 443\r\n",
+            "PROXY UDP4 192.168.0.1 192.168.0.11 56324 443\r\n",
+            "PROXY tcp4 192.168.0.1 192.168.0.11 56324 443\r\n",
+            "PROXY UNKNOWNS\r\n",
+            "PROXY \r\n",
+            "PROXY TCP4\r\n",
+        ] {
+            assert_eq!(receive(line.as_bytes()).done, Err(Error::Line), "{line:?}");
+        }
+        assert_eq!(receive(b"PROXY UNKNOWN \xff\r\n").done, Err(Error::Line));
+        let long = format!("PROXY UNKNOWN {}\r\n", "x".repeat(PROXY_V1_LINE_BYTES_MAX - 15));
+        assert_eq!(receive(long.as_bytes()).done, Err(Error::LongLine));
+    }
+
+    #[test]
+    fn what_begins_otherwise_is_no_header() {
+        for bytes in
+            [&b"GET / HTTP/1.1\r\n"[..], b"\x05\x01\x00", b"proxy TCP4", b"PROXYTCP4", b"\r\n\r\n\r", b"\n"]
+        {
+            assert_eq!(receive(bytes).done, Err(Error::Signature), "{bytes:?}");
+        }
+        for bytes in [&b""[..], b"P", b"PROXY", b"\r", b"\r\n\r\n\0\r\nQUIT"] {
+            assert_eq!(receive(bytes).done, Ok(None), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn binary_headers_are_understood_and_what_follows_is_left() {
+        let told = proxied("192.0.2.1:56324", "192.0.2.11:443");
+        let v6_block = [&[0x20; 16][..], &[0x30; 16], &[0, 1, 0, 2]].concat();
+        let v6_told = proxied(
+            "[2020:2020:2020:2020:2020:2020:2020:2020]:1",
+            "[3030:3030:3030:3030:3030:3030:3030:3030]:2",
+        );
+        let attributes = b"\x04\x00\x02\x00\x00\xe0\x00\x00\x02\x00\x03a.b";
+        for (bytes, header) in [
+            (v2(0x21, 0x11, V4_BLOCK), told),
+            (v2(0x21, 0x11, &[V4_BLOCK, attributes].concat()), told),
+            (v2(0x21, 0x21, &v6_block), v6_told),
+            // Datagrams over a connection, and paths: real, but not this connection's addresses.
+            (v2(0x21, 0x12, V4_BLOCK), Header::Unknown),
+            (v2(0x21, 0x10, V4_BLOCK), Header::Unknown),
+            (v2(0x21, 0x31, &[b'/'; 216]), Header::Unknown),
+            (v2(0x21, 0x00, b""), Header::Unknown),
+            (v2(0x21, 0x01, b"anything"), Header::Unknown),
+            // The block of LOCAL is discarded, whatever it is.
+            (v2(0x20, 0x00, b""), Header::Unknown),
+            (v2(0x20, 0x11, V4_BLOCK), Header::Unknown),
+            (v2(0x20, 0x21, b"short"), Header::Unknown),
+        ] {
+            let outcome = receive(&[&bytes[..], b"\x05\x01\x00"].concat());
+            assert_eq!(
+                (outcome.done, &outcome.leftover[..]),
+                (Ok(Some(header)), &b"\x05\x01\x00"[..]),
+                "{bytes:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_binary_header_that_is_wrong_is_refused() {
+        let with = |attributes: &[u8]| v2(0x21, 0x11, &[V4_BLOCK, attributes].concat());
+        let mut long = v2(0x21, 0x11, &[0; PROXY_V2_BLOCK_BYTES_MAX + 1]);
+        for (bytes, error) in [
+            (v2(0x11, 0x11, V4_BLOCK), Error::Fixed),
+            (v2(0x31, 0x11, V4_BLOCK), Error::Fixed),
+            (v2(0x22, 0x11, V4_BLOCK), Error::Fixed),
+            (v2(0x2f, 0x11, V4_BLOCK), Error::Fixed),
+            (v2(0x21, 0x41, V4_BLOCK), Error::Fixed),
+            (v2(0x21, 0x13, V4_BLOCK), Error::Fixed),
+            (v2(0x21, 0x11, &V4_BLOCK[..11]), Error::Block),
+            (v2(0x21, 0x21, V4_BLOCK), Error::Block),
+            (v2(0x21, 0x31, V4_BLOCK), Error::Block),
+            (v2(0x21, 0x11, b""), Error::Block),
+            (with(b"\x04"), Error::Block),
+            (with(b"\x04\x00"), Error::Block),
+            (with(b"\x04\x00\x02\x00"), Error::Block),
+            (with(b"\x03\x00\x03\x00\x00\x00"), Error::Block),
+            (with(b"\x03\x00\x00"), Error::Block),
+            (with(b"\x03\x00\x04\x00\x00\x00\x00"), Error::Checksum),
+        ] {
+            assert_eq!(receive(&bytes).done, Err(error), "{bytes:?}");
+        }
+        // Without waiting for what is too long.
+        long.truncate(16);
+        assert_eq!(receive(&long).done, Err(Error::LongBlock(4097)));
+        let most = v2(0x20, 0x00, &[0; PROXY_V2_BLOCK_BYTES_MAX]);
+        assert_eq!(run(|_| ExpectHeader, &[&most]).done, Ok(Some(Header::Unknown)));
+    }
+
+    /// CRC-32C bit by bit, to be another hand than the crate's.
+    fn crc32c(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(u32::MAX, |crc, byte| {
+            (0..8).fold(
+                crc ^ u32::from(*byte),
+                |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 },
+            )
+        })
+    }
+
+    #[test]
+    fn a_checksum_is_checked_over_the_whole_header() {
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283, "the check value of the catalogue");
+        let attributes = b"\x04\x00\x01\xaa\x03\x00\x04\x00\x00\x00\x00\xea\x00\x01\xbb";
+        let mut bytes = v2(0x21, 0x11, &[V4_BLOCK, attributes].concat());
+        let at = bytes.len() - 8;
+        let sum = crc32c(&bytes).to_be_bytes();
+        bytes[at..at + 4].copy_from_slice(&sum);
+        assert_eq!(receive(&bytes).done, Ok(Some(proxied("192.0.2.1:56324", "192.0.2.11:443"))));
+        for place in 16..bytes.len() {
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[place] ^= 1 << bit;
+                let outcome = run(|_| ExpectHeader, &[&flipped]).done;
+                // A flip in the checksum's own head makes it another attribute, and that is no checksum.
+                if !(at - 3..at).contains(&place) && place != 28 + 1 && place != 28 + 2 {
+                    assert!(outcome.is_err(), "place {place}, bit {bit}: {outcome:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_split_anywhere_changes_nothing() {
+        receive(b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\nmore");
+        receive(b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 4430000\r\nmore");
+        receive(&[&v2(0x21, 0x11, V4_BLOCK)[..], b"more"].concat());
+        receive(&[&v2(0x21, 0x11, b"too short")[..], b"more"].concat());
+    }
+
+    #[test]
+    fn what_is_written_is_exact() {
+        let write = |header: Header, version| {
+            let mut output = Vec::new();
+            header.encode(version, &mut output);
+            output
+        };
+        let four = proxied("192.168.0.1:56324", "192.168.0.11:443");
+        assert_eq!(write(four, Version::V1), b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n");
+        let block = [192, 168, 0, 1, 192, 168, 0, 11, 0xdc, 0x04, 0x01, 0xbb];
+        assert_eq!(write(four, Version::V2), v2(0x21, 0x11, &block));
+        let six = proxied("[2001:db8::1]:1", "[2001:db8::2]:2");
+        assert_eq!(write(six, Version::V1), b"PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n");
+        assert_eq!(write(six, Version::V2).len(), 16 + 36);
+        assert_eq!(write(Header::Unknown, Version::V1), b"PROXY UNKNOWN\r\n");
+        assert_eq!(write(Header::Unknown, Version::V2), v2(0x20, 0x00, b""));
+        // One family for both, and the simpler one where both are IPv4 in truth.
+        let mixed = proxied("192.0.2.1:1", "[2001:db8::2]:2");
+        assert_eq!(write(mixed, Version::V1), b"PROXY TCP6 ::ffff:192.0.2.1 2001:db8::2 1 2\r\n");
+        let mapped = proxied("[::ffff:192.0.2.1]:1", "192.0.2.2:2");
+        assert_eq!(write(mapped, Version::V1), b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>, opening in 0..5_usize, cut: prop::sample::Index) {
+            let openings = [
+                b"".to_vec(),
+                b"PROXY ".to_vec(),
+                b"PROXY TCP4 1.2.3.4 ".to_vec(),
+                V2_SIGNATURE.to_vec(),
+                v2(0x21, 0x11, &[V4_BLOCK, b"\x03\x00\x04"].concat()),
+            ];
+            let mut bytes = [&openings[opening][..], &bytes].concat();
+            if opening == 4 {
+                let len = u16::try_from(bytes.len() - 16).unwrap().to_be_bytes();
+                bytes[14..16].copy_from_slice(&len);
+            }
+            let (head, tail) = bytes.split_at(cut.index(bytes.len() + 1));
+            prop_assert_eq!(run(|_| ExpectHeader, &[head, tail]), run(|_| ExpectHeader, &[&bytes]));
+        }
+
+        #[test]
+        fn what_is_written_reads_as_itself(
+            v4: [[u8; 4]; 2], v6: [[u8; 16]; 2], ports: [u16; 2], is_v4: bool, is_text: bool, behind: Vec<u8>,
+        ) {
+            let ips = if is_v4 { v4.map(IpAddr::from) } else { v6.map(IpAddr::from) };
+            let [source, destination] = [0, 1].map(|end| SocketAddr::new(ips[end], ports[end]));
+            let header = Header::Proxied { source, destination };
+            let mut bytes = Vec::new();
+            header.encode(if is_text { Version::V1 } else { Version::V2 }, &mut bytes);
+            bytes.extend_from_slice(&behind);
+            let outcome = run(|_| ExpectHeader, &[&bytes]);
+            prop_assert_eq!(outcome.done, Ok(Some(header)));
+            prop_assert_eq!(outcome.leftover, behind);
+        }
+    }
+}
