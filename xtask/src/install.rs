@@ -38,8 +38,9 @@ pub(crate) fn missing_peers(tools: &Tools) -> Result<()> {
     let mut packages = Vec::new();
     let peers = [(Peer::ShadowsocksLibev, "shadowsocks-libev"), (Peer::V2ray, "v2ray")];
     packages.extend(peers.into_iter().filter(|(peer, _)| !tools.has(*peer)).map(|(_, package)| package));
-    packages
-        .extend(CLIENTS.into_iter().filter(|(name, _)| in_path(name).is_none()).map(|(_, package)| package));
+    // What only its owner runs is not in everybody's path.
+    let is_missing = |name| in_path(name).is_none() && !Path::new("/usr/sbin").join(name).is_file();
+    packages.extend(CLIENTS.into_iter().filter(|(name, _)| is_missing(name)).map(|(_, package)| package));
     if !packages.is_empty() {
         system_packages(&packages)?;
     }
