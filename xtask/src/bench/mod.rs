@@ -36,7 +36,7 @@ pub(crate) struct Args {
     /// How many times everything is measured
     #[arg(long)]
     rounds: Option<usize>,
-    /// Only rows whose name contains one of these
+    /// Only rows whose name contains one of these; those of every method begin with `method-` and run only when named
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     row: Vec<String>,
     /// How long one measurement takes
@@ -69,7 +69,8 @@ const PROXY_CPU: usize = 1;
 
 /// Measures, and prints the table.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let rows: Vec<Row> = rows::all().into_iter().filter(|row| args.wants(row)).collect();
+    let every = rows::all().into_iter().chain(rows::methods());
+    let rows: Vec<Row> = every.filter(|row| args.wants(row)).collect();
     if args.list {
         rows.iter().for_each(|row| println!("{}", row.name));
         return Ok(());
@@ -96,7 +97,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.write {
         let command = std::env::args().skip(1).map(without_folder).collect::<Vec<_>>().join(" ");
         let command = format!("cargo xtask {command}");
-        results.write_page(&workspace::root().join("docs/benchmarks.md"), &command, &peers)?;
+        let (page, head) = if rows.iter().all(Row::is_method) {
+            ("docs/benchmarks-methods.md", report::METHODS_HEAD)
+        } else {
+            ("docs/benchmarks.md", report::PAGE_HEAD)
+        };
+        results.write_page(&workspace::root().join(page), head, &command, &peers)?;
     }
     if results.failures().is_empty() {
         return Ok(());
@@ -106,7 +112,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 impl Args {
     fn wants(&self, row: &Row) -> bool {
-        self.row.is_empty() || self.row.iter().any(|part| row.name.contains(part.as_str()))
+        if self.row.is_empty() {
+            return !row.is_method();
+        }
+        self.row.iter().any(|part| row.name.contains(part.as_str()))
     }
 
     fn present(&self, tools: &Tools) -> Vec<Peer> {

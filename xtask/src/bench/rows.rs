@@ -11,7 +11,7 @@ use super::hold::{Blocked, idle, slow};
 use super::pair::{Each, Pair, listen};
 use super::sessions::{Close, churn};
 use super::trip::{self, TRIP_BYTES};
-use crate::peers::{AES_128_GCM, AES_256_2022, AES_256_GCM, CHACHA20, Method};
+use crate::peers::{self, AES_128_GCM, AES_256_2022, AES_256_GCM, CHACHA20, MODERN, Method, Peer};
 
 /// One line of the bench: a workload with a name to ask for it by.
 #[derive(Debug, Clone)]
@@ -81,6 +81,8 @@ pub(crate) enum Goal {
     Open,
     /// At most this share of what shadowsocks-rust measures in the same run.
     Share(f64),
+    /// At most this share of what the best other measures in the same run.
+    Best(f64),
     /// At most this.
     Most(f64),
 }
@@ -118,7 +120,27 @@ pub(crate) fn all() -> Vec<Row> {
     rows
 }
 
+/// A row for every method and way, all of them short; they are run when asked for.
+pub(crate) fn methods() -> Vec<Row> {
+    let methods = MODERN.into_iter().chain(peers::others()).filter(|method| Peer::Umbra.speaks(*method));
+    let ways = [(Way::Up, "up"), (Way::Down, "down")];
+    methods
+        .flat_map(|method| {
+            ways.map(|(way, text)| Row {
+                name: format!("method-{}-{text}", method.name),
+                method,
+                work: Work::Bulk { flows: 1, way, write_bytes: 256 * 1024 },
+            })
+        })
+        .collect()
+}
+
 impl Row {
+    /// Whether it is one of [`methods`].
+    pub(crate) fn is_method(&self) -> bool {
+        self.name.starts_with("method-")
+    }
+
     /// Measures the row once on a fresh pair.
     pub(crate) fn measure(&self, pair: &Pair, plan: Plan, limits: Option<&Path>) -> Result<Vec<Figure>> {
         match self.work {
@@ -170,6 +192,9 @@ impl Row {
     }
 
     fn bulk_goal(&self, flows: usize, write_bytes: usize) -> Goal {
+        if self.is_method() {
+            return Goal::Best(1.0);
+        }
         match (flows, self.method.name) {
             _ if write_bytes <= 512 => Goal::Share(0.75),
             (1, "aes-256-gcm") => Goal::Share(0.80),
