@@ -29,6 +29,21 @@ pub(crate) enum DriveError<E> {
 }
 
 impl Inbox {
+    /// An inbox with `bytes` in it.
+    pub(crate) fn holding(bytes: &[u8]) -> Self {
+        if bytes.is_empty() {
+            return Self::default();
+        }
+        let mut batch = if bytes.len() <= Size::Small.bytes() {
+            Batch::take(Size::Small)
+        } else {
+            Batch::unpooled(bytes.len())
+        };
+        batch.bytes[..bytes.len()].copy_from_slice(bytes);
+        batch.arrived = 0..bytes.len();
+        Self(Some(batch))
+    }
+
     /// What is left for the session, if anything is.
     pub(crate) fn into_batch(self) -> Option<Batch> {
         self.0

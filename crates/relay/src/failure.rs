@@ -59,6 +59,8 @@ pub enum Cause {
     Proxy(detect::Error),
     /// No PROXY header where there has to be one.
     Header(proxy_header::Error),
+    /// Not HTTP, or a message that broke off.
+    Http(hyper::Error),
     /// A command that leads nowhere on this path.
     Command(Command),
     /// The SOCKS5 proxy on the way refused, or is none.
@@ -94,6 +96,7 @@ impl Failure {
                 | Cause::TooLong
                 | Cause::Proxy(_)
                 | Cause::Header(_)
+                | Cause::Http(_)
                 | Cause::Parent(_)
                 | Cause::Head(_)
                 | Cause::Open(_),
@@ -146,6 +149,7 @@ impl fmt::Display for Cause {
             Self::NoAddress => f.write_str("the name has no address"),
             Self::Proxy(error) => error.fmt(f),
             Self::Header(error) => error.fmt(f),
+            Self::Http(error) => error.fmt(f),
             Self::Command(Command::Connect) => f.write_str("no way for CONNECT"),
             Self::Command(Command::Bind) => f.write_str("no way for BIND"),
             Self::Command(Command::UdpAssociate) => f.write_str("no way for UDP ASSOCIATE"),

@@ -11,6 +11,7 @@ use umbra_proto::http;
 use umbra_proto::request::Command;
 use umbra_proto::shadowsocks::head::{ExpectHead, HeadError, Request};
 use umbra_proto::shadowsocks::stream::Sealer;
+use umbra_proto::users::Users;
 
 use crate::batch::{Batch, Size};
 use crate::config::ProxyDoor;
@@ -27,6 +28,13 @@ use crate::pump::{Reader, Writer};
 pub(crate) enum Wish<'d> {
     /// Of a client that waits for an answer in its protocol's words.
     Proxy(Pending),
+    /// Of an HTTP client: to have requests forwarded, the first of which lies untouched in the inbox.
+    Forward {
+        /// Whose resource the first one is.
+        target: Address,
+        /// Who may ask.
+        users: Option<&'d Users>,
+    },
     /// Of whoever comes to a tunnel, and is told nothing.
     Tunnel(&'d Address),
     /// Of a Shadowsocks client, which has been told nothing and expects nothing before the target speaks.
@@ -60,7 +68,9 @@ pub(crate) async fn understand<'d, N: Net>(
             let (request, _) = drive(detect::Server::new(options(proxy)), client, inbox).await?;
             match request {
                 detect::Request::Tunnel(pending) => Ok(Wish::Proxy(pending)),
-                detect::Request::Forward(_) => Err(Cause::Proxy(detect::Error::Http(http::Error::Malformed))),
+                detect::Request::Forward(http::Forward { target, .. }) => {
+                    Ok(Wish::Forward { target, users: proxy.users.as_deref() })
+                }
             }
         }
         Speech::Shadowsocks(server) => {
@@ -83,6 +93,7 @@ impl Wish<'_> {
     pub(crate) fn target(&self) -> &Address {
         match self {
             Self::Proxy(pending) => pending.target(),
+            Self::Forward { target, .. } => target,
             Self::Tunnel(target) => target,
             Self::Shadowsocks { request, .. } => &request.target,
         }
@@ -92,14 +103,14 @@ impl Wish<'_> {
     pub(crate) fn command(&self) -> Command {
         match self {
             Self::Proxy(pending) => pending.command(),
-            Self::Tunnel(_) | Self::Shadowsocks { .. } => Command::Connect,
+            Self::Forward { .. } | Self::Tunnel(_) | Self::Shadowsocks { .. } => Command::Connect,
         }
     }
 
     /// Whether payload that came with the wish lies opened in the inbox.
     pub(crate) fn has_early(&self) -> bool {
         match self {
-            Self::Proxy(_) | Self::Tunnel(_) => false,
+            Self::Proxy(_) | Self::Forward { .. } | Self::Tunnel(_) => false,
             Self::Shadowsocks { request, .. } => !request.early.is_empty(),
         }
     }
@@ -118,7 +129,8 @@ impl Wish<'_> {
                 write_all(client, &answer).await.map_err(Cause::Io)?;
                 Ok(ClientSide::plain())
             }
-            Self::Tunnel(_) => Ok(ClientSide::plain()),
+            // Nobody comes here with requests: each of them is answered by itself.
+            Self::Forward { .. } | Self::Tunnel(_) => Ok(ClientSide::plain()),
             Self::Shadowsocks { request, server } => {
                 let salt = door.salt(server.key.method())?;
                 server.remember(salt, door.net.unix_time());
@@ -139,14 +151,14 @@ impl Wish<'_> {
                 }
             }
             // An orderly end would read as an empty answer of the target.
-            Self::Tunnel(_) | Self::Shadowsocks { .. } => client.reset(),
+            Self::Forward { .. } | Self::Tunnel(_) | Self::Shadowsocks { .. } => client.reset(),
         }
     }
 }
 
 impl ClientSide {
     /// Of a client whose bytes are carried as they are.
-    fn plain() -> Self {
+    pub(crate) fn plain() -> Self {
         Self { reader: Reader::Plain, writer: Writer::Plain, early: 0..0 }
     }
 }
@@ -175,7 +187,7 @@ pub(crate) async fn dismiss<N: Net>(door: &Door<N>, client: N::Socket, cause: &C
 }
 
 /// Ends our direction and waits for the peer to end its own, so that unread bytes do not turn the last words into a reset.
-async fn see_off<S: Socket>(client: S, deadline: Instant) {
+pub(crate) async fn see_off<S: Socket>(client: S, deadline: Instant) {
     if client.shutdown_write().is_ok() {
         // Whether the peer ended or the time did, the connection closes now.
         let _ = discard(&client, deadline).await;

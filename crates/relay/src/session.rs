@@ -13,18 +13,19 @@ use umbra_proto::shadowsocks::replay::SaltRefusal;
 use crate::door::{Door, NetClock};
 use crate::drive::Inbox;
 use crate::failure::{Cause, Failure, Side, Stage};
-use crate::first_flight;
-use crate::inbound::{dismiss, understand};
+use crate::first_flight::first_flight;
+use crate::http::{Left, converse};
+use crate::inbound::{ClientSide, Wish, dismiss, understand};
 use crate::limits::HANDSHAKE_SECS_MAX;
 use crate::net::{Net, Socket};
 use crate::origin::Origin;
-use crate::path::reach;
+use crate::path::{TargetSide, reach};
 use crate::pump::{Ended, Flow, FlowError, pump};
 
 /// Both ends, connected and agreed.
-struct Session<S> {
-    client: S,
-    target: S,
+pub(crate) struct Session<C, T> {
+    client: C,
+    target: T,
     uplink: Flow,
     downlink: Flow,
 }
@@ -33,20 +34,22 @@ struct Session<S> {
 pub async fn run<N: Net>(door: Arc<Door<N>>, client: N::Socket, source: SocketAddr) {
     // Boxed, so that what only the beginning needs is given back before the long part begins.
     match Box::pin(establish(&door, client, source)).await {
-        Ok(mut session) => {
+        Ok(Some(mut session)) => {
             // By reference: what a future owns twice, an idle session pays twice.
             let ended = session.carry(&door).await;
             session.end(&door, ended);
         }
+        Ok(None) => {}
         Err(failure) => door.notices.failure(&failure),
     }
 }
 
+/// Up to where bytes are carried; nothing, if all that the client wanted was done on the way.
 async fn establish<N: Net>(
-    door: &Door<N>,
+    door: &Arc<Door<N>>,
     client: N::Socket,
     source: SocketAddr,
-) -> Result<Session<N::Socket>, Failure> {
+) -> Result<Option<Session<N::Socket, N::Socket>>, Failure> {
     let deadline = Instant::now() + HANDSHAKE_SECS_MAX;
     let mut inbox = Inbox::default();
     let mut origin = Origin::of_connection(source);
@@ -56,6 +59,15 @@ async fn establish<N: Net>(
         Err(cause) => return Err(turn_away(door, client, &origin, cause, deadline, inbox).await),
     };
     debug!(target = %wish.target(), source = %origin.source, "connecting");
+    if let Wish::Forward { users, .. } = wish {
+        return match Box::pin(converse(door, users, client, &origin, inbox)).await? {
+            Left::Nothing => Ok(None),
+            Left::Way { client, inbox, target } => {
+                let side = ClientSide::plain();
+                Ok(Some(begin(door, client, side, inbox, &origin, target).await))
+            }
+        };
+    }
     if !wish.has_early() {
         inbox.drop_spent();
     }
@@ -73,42 +85,30 @@ async fn establish<N: Net>(
             return Err(failure);
         }
     };
-    let side = match wish.accept(door, &client, &target).await {
-        Ok(side) => side,
+    match wish.accept(door, &client, &target).await {
+        Ok(side) => Ok(Some(begin(door, client, side, inbox, &origin, target).await)),
         Err(cause) => {
             // To the target an orderly end would be a client that had nothing to say.
             client.reset();
             target.socket.reset();
-            return Err(Failure::handshake(cause));
+            Err(Failure::handshake(cause))
         }
-    };
-    let (batch, early) = match origin.header(door, &client) {
-        None => (inbox.into_batch(), side.early),
-        Some(header) => {
-            let (batch, early) = inbox.into_batch_behind(&header, side.early);
-            (Some(batch), early)
-        }
-    };
-    let mut uplink = Flow::new(side.reader, target.writer, batch, early);
-    let downlink = Flow::new(target.reader, side.writer, target.inbox.into_batch(), 0..0);
-    let begun = [Unfinished(&client), Unfinished(&target.socket)];
-    first_flight(door, &client, &mut uplink).await;
-    begun.into_iter().for_each(Unfinished::finish);
-    Ok(Session { client, target: target.socket, uplink, downlink })
+    }
 }
 
-/// Lets first payload ride with the request's head, if the client has some to send; one that waits for the server to speak
-/// first is not kept waiting.
-async fn first_flight<N: Net>(door: &Door<N>, client: &N::Socket, uplink: &mut Flow) {
-    if !uplink.owes_request() {
-        return;
-    }
-    tokio::select! {
-        biased;
-        // A failing client is the pump's to report.
-        _ = poll_fn(|cx| client.poll_readable(cx)) => {}
-        () = first_flight::first_flight() => uplink.begin_without_payload(&NetClock(&door.net)),
-    }
+/// Puts the two ends together, and lets the first words of both pass.
+async fn begin<N: Net>(
+    door: &Door<N>,
+    client: N::Socket,
+    side: ClientSide,
+    inbox: Inbox,
+    origin: &Origin,
+    target: TargetSide<N::Socket>,
+) -> Session<N::Socket, N::Socket> {
+    let header = origin.header(door, &client);
+    let mut session = Session::new(client, side, inbox, header, target);
+    session.first_flight(door).await;
+    session
 }
 
 /// Reports a client that is wrong, then lets it go in its protocol's way.
@@ -126,19 +126,69 @@ async fn turn_away<N: Net>(
         Cause::Head(HeadError::Salt(SaltRefusal::Full)) => {}
         Cause::Head(_) => door.notices.bad_head(origin.source),
         Cause::Io(_) | Cause::Deadline | Cause::Truncated | Cause::TooLong | Cause::NoAddress => {}
-        Cause::Proxy(_) | Cause::Header(_) | Cause::Command(_) | Cause::Parent(_) | Cause::Open(_) => {}
+        Cause::Proxy(_)
+        | Cause::Header(_)
+        | Cause::Http(_)
+        | Cause::Command(_)
+        | Cause::Parent(_)
+        | Cause::Open(_) => {}
     }
     dismiss(door, client, &cause, deadline).await;
     Failure::handshake(cause)
 }
 
-impl<S: Socket> Session<S> {
+impl<C: Socket, T: Socket> Session<C, T> {
+    /// Both ends with what has already been said. The target hears `header` first.
+    pub(crate) fn new(
+        client: C,
+        side: ClientSide,
+        inbox: Inbox,
+        header: Option<Vec<u8>>,
+        target: TargetSide<T>,
+    ) -> Self {
+        let (batch, early) = match header {
+            None => (inbox.into_batch(), side.early),
+            Some(header) => {
+                let (batch, early) = inbox.into_batch_behind(&header, side.early);
+                (Some(batch), early)
+            }
+        };
+        let uplink = Flow::new(side.reader, target.writer, batch, early);
+        let downlink = Flow::new(target.reader, side.writer, target.inbox.into_batch(), 0..0);
+        Self { client, target: target.socket, uplink, downlink }
+    }
+
+    /// All that is left of a session.
+    pub(crate) async fn run<N: Net>(mut self, door: &Door<N>) {
+        self.first_flight(door).await;
+        let ended = self.carry(door).await;
+        self.end(door, ended);
+    }
+
+    /// Lets first payload ride with the request's head, if the client has some to send; one that waits for the server to speak
+    /// first is not kept waiting.
+    async fn first_flight<N: Net>(&mut self, door: &Door<N>) {
+        if !self.uplink.owes_request() {
+            return;
+        }
+        let begun = (Unfinished(&self.client), Unfinished(&self.target));
+        tokio::select! {
+            biased;
+            // A failing client is the pump's to report.
+            _ = poll_fn(|cx| self.client.poll_readable(cx)) => {}
+            () = first_flight() => self.uplink.begin_without_payload(&NetClock(&door.net)),
+        }
+        begun.0.finish();
+        begun.1.finish();
+    }
+
     async fn carry<N: Net>(&mut self, door: &Door<N>) -> Ended {
         let Self { client, target, uplink, downlink } = self;
-        let ends = [Unfinished(client), Unfinished(target)];
+        let ends = (Unfinished(client), Unfinished(target));
         let ended = pump(client, target, uplink, downlink, &NetClock(&door.net), door.inbound.idle).await;
         if let Ended::Whole = ended {
-            ends.into_iter().for_each(Unfinished::finish);
+            ends.0.finish();
+            ends.1.finish();
         }
         ended
     }

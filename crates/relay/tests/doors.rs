@@ -255,6 +255,21 @@ fn nobody_elses_header_is_read() {
     relay.stop();
 }
 
+/// A load balancer for one connection, which puts `header` before what it passes on, in one write with the first bytes.
+fn glue(server: SocketAddr, header: &'static [u8]) -> SocketAddr {
+    let (address, _) = target(move |mut client| {
+        let mut server = open(server);
+        let mut first = vec![0; 4096];
+        let count = client.read(&mut first).unwrap();
+        server.write_all(&[header, &first[..count]].concat()).unwrap();
+        let (mut back, mut forth) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+        let backward = std::thread::spawn(move || std::io::copy(&mut back, &mut forth));
+        let _ = std::io::copy(&mut client, &mut server);
+        let _ = backward.join();
+    });
+    address
+}
+
 #[test]
 fn a_header_goes_through_shadowsocks_both_before_the_salt_and_as_first_payload() {
     for (send, first) in [
@@ -271,7 +286,7 @@ fn a_header_goes_through_shadowsocks_both_before_the_salt_and_as_first_payload()
         // The client's tunnel sends a header to the server, which trusts it, and the server sends what it says to the target.
         let server = common::shadowsocks_server();
         let server = run(expecting(server, "127.0.0.1/32", Some(send)));
-        let balancer = common::glue(server.addresses()[0], b"PROXY TCP4 192.0.2.1 192.0.2.9 1111 2222\r\n");
+        let balancer = glue(server.addresses()[0], b"PROXY TCP4 192.0.2.1 192.0.2.9 1111 2222\r\n");
         let client = start(Protocol::Tunnel { target: address.into() }, common::through(balancer));
         let mut near = open(client.addresses()[0]);
         near.write_all(b"question").unwrap();

@@ -1,6 +1,5 @@
-//! Doors, targets and a load balancer for tests over real sockets.
+//! Doors and targets for tests over real sockets.
 
-use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -83,22 +82,6 @@ pub(crate) fn target<T: Send + 'static>(
         script(stream)
     });
     (address, thread)
-}
-
-/// A load balancer for one connection, which puts `header` before what it passes on, in one write with the first bytes.
-pub(crate) fn glue(server: SocketAddr, header: &'static [u8]) -> SocketAddr {
-    let (address, _) = target(move |mut client| {
-        use std::io::Read;
-        let mut server = open(server);
-        let mut first = vec![0; 4096];
-        let count = client.read(&mut first).unwrap();
-        server.write_all(&[header, &first[..count]].concat()).unwrap();
-        let (mut back, mut forth) = (server.try_clone().unwrap(), client.try_clone().unwrap());
-        let backward = thread::spawn(move || std::io::copy(&mut back, &mut forth));
-        let _ = std::io::copy(&mut client, &mut server);
-        let _ = backward.join();
-    });
-    address
 }
 
 const METHOD: Method = Method::Blake3Aes256Gcm;

@@ -1,0 +1,362 @@
+//! An HTTP client whose requests are forwarded one by one, each to the target that it names.
+//!
+//! hyper reads and writes HTTP on both sides; between them lies what a proxy does to a message (RFC 9110, section 7.6). The way to
+//! a target is dialled as for any session, and kept while the client goes on asking for it. CONNECT and a change of
+//! protocol end the conversation: what follows are bytes.
+
+mod io;
+mod onward;
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, UPGRADE,
+};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use tokio::time::{Instant, sleep_until};
+use umbra_proto::address::Address;
+use umbra_proto::http::{self, CHALLENGE, Status};
+use umbra_proto::limits::HTTP_HEADERS_MAX;
+use umbra_proto::users::Users;
+
+use crate::door::Door;
+use crate::drive::Inbox;
+use crate::failure::{Cause, Failure, Side, Stage};
+use crate::inbound::{ClientSide, see_off};
+use crate::limits::{HTTP_BUFFER_BYTES_MAX, REFUSAL_SECS_MAX};
+use crate::net::{Net, Socket};
+use crate::origin::Origin;
+use crate::path::{TargetSide, reach};
+use crate::session::Session;
+use io::{Io, Moved};
+use onward::{Onward, Unanswered};
+
+/// What a conversation leaves behind it.
+pub(crate) enum Left<S> {
+    /// Nothing.
+    Nothing,
+    /// A client that has been told that its way stands: bytes follow.
+    Way {
+        /// The client.
+        client: S,
+        /// What it has already said.
+        inbox: Inbox,
+        /// The target.
+        target: TargetSide<S>,
+    },
+}
+
+/// A client and its requests.
+struct Conversation<'d, N: Net> {
+    door: &'d Arc<Door<N>>,
+    users: Option<&'d Users>,
+    /// What each connection to a target begins with.
+    header: Option<Vec<u8>>,
+    state: Mutex<State<N::Socket>>,
+}
+
+struct State<S> {
+    /// The connection to the target of the last request, for the next one.
+    kept: Option<Onward>,
+    /// Why the conversation ends.
+    leaving: Leaving<S>,
+}
+
+enum Leaving<S> {
+    Stays,
+    /// The client has asked for a way, and it stands.
+    Way(TargetSide<S>),
+    /// The target has changed the protocol.
+    Upgrade(Onward),
+}
+
+/// Talks HTTP with a client, beginning with the request that lies untouched in `inbox`, until one of them has enough of it.
+pub(crate) async fn converse<N: Net>(
+    door: &Arc<Door<N>>,
+    users: Option<&Users>,
+    client: N::Socket,
+    origin: &Origin,
+    inbox: Inbox,
+) -> Result<Left<N::Socket>, Failure> {
+    let header = origin.header(door, &client);
+    let io = Io::new(client, inbox.into_batch());
+    let moved = io.moved();
+    let state = Mutex::new(State { kept: None, leaving: Leaving::Stays });
+    let conversation = Conversation { door, users, header, state };
+    let service = service_fn(|request| Box::pin(conversation.answer(request)));
+    let mut connection = http1::Builder::new()
+        .auto_date_header(false)
+        .half_close(true)
+        .preserve_header_case(true)
+        .max_headers(HTTP_HEADERS_MAX)
+        .max_buf_size(HTTP_BUFFER_BYTES_MAX)
+        .serve_connection(io, service);
+    let ended = tokio::select! {
+        ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
+        () = idle(moved, door.inbound.idle) => {
+            return Err(Failure { stage: Stage::Relay, side: Side::Inbound, cause: Cause::Deadline });
+        }
+    };
+    let parts = connection.into_parts();
+    let leaving = std::mem::replace(&mut conversation.state().leaving, Leaving::Stays);
+    let Some(client) = parts.io.into_inner() else { return Ok(Left::Nothing) };
+    match (ended, leaving) {
+        (Ok(()), Leaving::Stays) => {
+            drop(conversation);
+            see_off(client, Instant::now() + REFUSAL_SECS_MAX).await;
+            Ok(Left::Nothing)
+        }
+        (Ok(()), Leaving::Way(target)) => {
+            Ok(Left::Way { client, inbox: Inbox::holding(&parts.read_buf), target })
+        }
+        (Ok(()), Leaving::Upgrade(onward)) => {
+            carry_on(door, client, &parts.read_buf, onward).await;
+            Ok(Left::Nothing)
+        }
+        // hyper has told the client so.
+        (Err(error), _) if error.is_parse() => {
+            drop(conversation);
+            see_off(client, Instant::now() + REFUSAL_SECS_MAX).await;
+            Err(Failure::handshake(Cause::Http(error)))
+        }
+        (Err(error), _) => {
+            // A message that broke off must not pass for a whole one.
+            client.reset();
+            Err(Failure { stage: Stage::Relay, side: Side::Inbound, cause: Cause::Http(error) })
+        }
+    }
+}
+
+/// Carries bytes between two ends that have agreed on another protocol.
+async fn carry_on<N: Net>(door: &Door<N>, client: N::Socket, early: &[u8], onward: Onward) {
+    let Some((pipe, said, _present)) = onward.into_pipe().await else { return client.reset() };
+    let mut target = TargetSide::direct(pipe);
+    target.inbox = Inbox::holding(&said);
+    Session::new(client, ClientSide::plain(), Inbox::holding(early), None, target).run(door).await;
+}
+
+/// Ends when nothing has moved for `idle`.
+async fn idle(moved: Moved, idle: Duration) {
+    let mut before = moved.bytes();
+    let mut deadline = pin!(sleep_until(Instant::now() + idle));
+    loop {
+        deadline.as_mut().await;
+        let now = moved.bytes();
+        if now == before {
+            return;
+        }
+        before = now;
+        deadline.as_mut().reset(Instant::now() + idle);
+    }
+}
+
+impl<N: Net> Conversation<'_, N> {
+    fn state(&self) -> MutexGuard<'_, State<N::Socket>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One request and its answer. Every request shows its own password.
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Content>, Infallible> {
+        let is_head = request.method() == Method::HEAD;
+        let outcome = match self.users {
+            Some(users) if !is_known(users, request.headers()) => Err(Status::ProxyAuthenticationRequired),
+            Some(_) | None if request.method() == Method::CONNECT => self.open_way(request.uri()).await,
+            Some(_) | None => self.forward(request).await,
+        };
+        Ok(outcome.unwrap_or_else(|status| refusal(status, is_head)))
+    }
+
+    /// CONNECT on a connection that has forwarded requests before.
+    async fn open_way(&self, uri: &Uri) -> Result<Response<Content>, Status> {
+        let authority = uri.authority().ok_or(Status::BadRequest)?;
+        let target = http::connect_target(authority.as_str()).map_err(|_| Status::BadRequest)?;
+        self.state().kept = None;
+        let side = reach(self.door, &target).await.map_err(|failure| self.failed(&failure))?;
+        self.state().leaving = Leaving::Way(side);
+        Ok(Response::new(Content::Nothing))
+    }
+
+    async fn forward(&self, mut request: Request<Incoming>) -> Result<Response<Content>, Status> {
+        let target = http::forward_target(&request.uri().to_string()).map_err(|_| Status::BadRequest)?;
+        let asks_upgrade = prepare(&mut request)?;
+        let (onward, mut response) = self.send(&target, request.map(Content::Passing)).await?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            if !asks_upgrade {
+                return Err(Status::BadGateway);
+            }
+            self.state().leaving = Leaving::Upgrade(onward);
+            return Ok(response.map(|_| Content::Nothing));
+        }
+        self.state().kept = Some(onward);
+        strip(response.headers_mut());
+        Ok(response.map(Content::Passing))
+    }
+
+    /// Sends a request over the connection kept for its target, or a fresh one.
+    async fn send(
+        &self,
+        target: &Address,
+        request: Request<Content>,
+    ) -> Result<(Onward, Response<Incoming>), Status> {
+        let kept = self.state().kept.take().filter(|kept| kept.leads_to(target));
+        let request = match kept {
+            None => request,
+            Some(mut onward) => match onward.send(request).await {
+                Ok(response) => return Ok((onward, response)),
+                // The target may have ended the connection at any time between two requests.
+                Err(Unanswered::MayBeSentAgain(request)) => *request,
+                Err(Unanswered::Lost) => return Err(self.lost()),
+            },
+        };
+        let side = reach(self.door, target).await.map_err(|failure| self.failed(&failure))?;
+        let header = self.header.clone();
+        let mut onward = Onward::open(self.door, target, side, header).await.map_err(|_| self.lost())?;
+        match onward.send(request).await {
+            Ok(response) => Ok((onward, response)),
+            Err(Unanswered::MayBeSentAgain(_) | Unanswered::Lost) => Err(self.lost()),
+        }
+    }
+
+    fn failed(&self, failure: &Failure) -> Status {
+        self.door.notices.failure(failure);
+        failure.refusal().http()
+    }
+
+    fn lost(&self) -> Status {
+        self.failed(&Failure::outbound(Stage::Relay, Cause::Truncated))
+    }
+}
+
+/// Whether the request has one login, and somebody's.
+fn is_known(users: &Users, headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(PROXY_AUTHORIZATION).iter();
+    let value = match (lines.next(), lines.next()) {
+        (Some(value), None) => value.as_bytes(),
+        (None, _) | (Some(_), Some(_)) => b"",
+    };
+    http::check_basic(users, value).is_some()
+}
+
+/// Makes a request for a proxy one for its target: the target's own form, its Host, and nothing that was for us alone. Says
+/// whether it asks to change the protocol.
+fn prepare(request: &mut Request<Incoming>) -> Result<bool, Status> {
+    let authority = request.uri().authority().ok_or(Status::BadRequest)?;
+    // RFC 9112, section 3.2.2: a proxy MUST ignore the Host that came and put the target's in its place.
+    let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Status::BadRequest)?;
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    *request.uri_mut() = path.parse().map_err(|_| Status::BadRequest)?;
+    let upgrade = asked_upgrade(request.headers());
+    let headers = request.headers_mut();
+    strip(headers);
+    headers.insert(HOST, host);
+    let asks_upgrade = upgrade.is_some();
+    if let Some(protocol) = upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, protocol);
+    }
+    *request.version_mut() = Version::HTTP_11;
+    Ok(asks_upgrade)
+}
+
+/// The protocol that a request wants to change to, if its Connection line says that it does.
+fn asked_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let options = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let asks = options.flat_map(http::connection_options).any(|name| name.eq_ignore_ascii_case("upgrade"));
+    headers.get(UPGRADE).filter(|_| asks).cloned()
+}
+
+/// Takes out what is for one hop alone (RFC 9110, section 7.6.1).
+fn strip(headers: &mut HeaderMap) {
+    let listed: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .chain(headers.get_all("proxy-connection"))
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(http::connection_options)
+        .filter_map(|name| name.parse().ok())
+        .collect();
+    let known: Vec<HeaderName> =
+        headers.keys().filter(|name| http::is_hop_by_hop(name.as_str())).cloned().collect();
+    for name in listed.into_iter().chain(known) {
+        headers.remove(name);
+    }
+}
+
+/// An answer of our own. One that asks for a password ends the connection: strangers are not kept.
+fn refusal(status: Status, is_head: bool) -> Response<Content> {
+    let text = status.text();
+    let mut response = Response::new(if is_head { Content::Nothing } else { Content::Text(text) });
+    *response.status_mut() = StatusCode::from_u16(status.code()).unwrap_or(StatusCode::BAD_GATEWAY);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+    match status {
+        Status::ProxyAuthenticationRequired => {
+            headers.insert(PROXY_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Status::BadRequest | Status::HeadTooLarge => {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Status::Forbidden
+        | Status::NotImplemented
+        | Status::BadGateway
+        | Status::ServiceUnavailable
+        | Status::GatewayTimeout => {}
+    }
+    response
+}
+
+/// What a message contains.
+enum Content {
+    Nothing,
+    /// What the other side sends, as it comes and no faster than it is taken.
+    Passing(Incoming),
+    /// Words of our own.
+    Text(&'static str),
+}
+
+impl Body for Content {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut *self {
+            Self::Nothing => Poll::Ready(None),
+            Self::Passing(incoming) => Pin::new(incoming).poll_frame(cx),
+            Self::Text(text) => {
+                let bytes = Bytes::from_static(text.as_bytes());
+                *self = Self::Nothing;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Passing(incoming) => incoming.is_end_stream(),
+            Self::Text(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Nothing => SizeHint::with_exact(0),
+            Self::Passing(incoming) => incoming.size_hint(),
+            Self::Text(text) => SizeHint::with_exact(text.len() as u64),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! A connection to a target that requests are forwarded over, as long as both it and the client last.
+
+use std::sync::Arc;
+
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{self, Parts, SendRequest};
+use hyper::{Method, Request, Response};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use umbra_proto::address::Address;
+use umbra_proto::limits::HTTP_HEADERS_MAX;
+
+use super::Content;
+use super::io::Io;
+use crate::door::Door;
+use crate::drive::Inbox;
+use crate::inbound::ClientSide;
+use crate::limits::{HTTP_BUFFER_BYTES_MAX, REFUSAL_SECS_MAX};
+use crate::net::Net;
+use crate::path::TargetSide;
+use crate::pipe::{Pipe, pipe};
+use crate::session::Session;
+
+/// A connection to `target`, in hyper's hands.
+///
+/// hyper speaks into a pipe, and an ordinary session carries what it says along the path. Dropped, it lets both go.
+pub(super) struct Onward {
+    target: Address,
+    sender: SendRequest<Content>,
+    connection: JoinHandle<hyper::Result<Parts<Io<Pipe>>>>,
+    present: Present,
+}
+
+/// Tells the session of a connection that somebody still speaks into its pipe.
+#[derive(Debug)]
+pub(super) struct Present(#[expect(dead_code, reason = "its drop is what tells")] oneshot::Sender<()>);
+
+/// Why a request has no answer.
+pub(super) enum Unanswered {
+    /// The target has not begun to act on it, or would do the same again.
+    MayBeSentAgain(Box<Request<Content>>),
+    /// Nobody knows what the target has done.
+    Lost,
+}
+
+impl Onward {
+    /// Begins to speak HTTP with a target that has been reached, behind `header` if there is one.
+    pub(super) async fn open<N: Net>(
+        door: &Arc<Door<N>>,
+        target: &Address,
+        side: TargetSide<N::Socket>,
+        header: Option<Vec<u8>>,
+    ) -> hyper::Result<Self> {
+        let (ours, theirs) = pipe();
+        let (present, gone) = oneshot::channel::<()>();
+        let session = Session::new(theirs, ClientSide::plain(), Inbox::default(), header, side);
+        let door = Arc::clone(door);
+        drop(tokio::spawn(async move {
+            tokio::select! {
+                () = session.run(&door) => {}
+                // What was said last has the time to leave; a target that keeps its end open is not waited for.
+                () = async { drop(gone.await); sleep(REFUSAL_SECS_MAX).await } => {}
+            }
+        }));
+        let (sender, connection) = http1::Builder::new()
+            .preserve_header_case(true)
+            .max_headers(HTTP_HEADERS_MAX)
+            .max_buf_size(HTTP_BUFFER_BYTES_MAX)
+            .handshake(Io::new(ours, None))
+            .await?;
+        let connection = tokio::spawn(async {
+            let mut parts = connection.without_shutdown().await?;
+            parts.io.finish();
+            Ok(parts)
+        });
+        Ok(Self { target: target.clone(), sender, connection, present: Present(present) })
+    }
+
+    /// Whether it is for requests to `target`, as far as is known.
+    pub(super) fn leads_to(&self, target: &Address) -> bool {
+        self.target == *target && !self.sender.is_closed()
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub(super) async fn send(&mut self, request: Request<Content>) -> Result<Response<Incoming>, Unanswered> {
+        let again = copy_of(&request);
+        if self.sender.ready().await.is_err() {
+            return Err(Unanswered::MayBeSentAgain(Box::new(request)));
+        }
+        match self.sender.try_send_request(request).await {
+            Ok(response) => Ok(response),
+            Err(mut error) => match error.take_message().or(again) {
+                Some(request) => Err(Unanswered::MayBeSentAgain(Box::new(request))),
+                None => Err(Unanswered::Lost),
+            },
+        }
+    }
+
+    /// The pipe itself, with what the target has said behind its last answer, where that has changed the protocol.
+    /// What comes third has to be kept as long as the pipe is in use.
+    pub(super) async fn into_pipe(self) -> Option<(Pipe, Bytes, Present)> {
+        let parts = self.connection.await.ok()?.ok()?;
+        Some((parts.io.into_inner()?, parts.read_buf, self.present))
+    }
+}
+
+/// A second copy of a request that may be sent twice (RFC 9110, section 9.2.2): one that changes nothing and has no content.
+fn copy_of(request: &Request<Content>) -> Option<Request<Content>> {
+    let harmless = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
+    if !harmless || !hyper::body::Body::is_end_stream(request.body()) {
+        return None;
+    }
+    let mut copy = Request::new(Content::Nothing);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
+    Some(copy)
+}

@@ -1,0 +1,345 @@
+//! Forwarded HTTP requests over real sockets: what reaches the target, what comes back, and what becomes of the connections.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
+
+use umbra_proto::users::{Credentials, Users};
+use umbra_relay::Relay;
+use umbra_relay::config::{Path, Protocol, ProxyDoor};
+
+use common::{inbound, open, run, shadowsocks_pair, target};
+
+fn direct() -> Relay {
+    run(inbound(Protocol::Proxy(ProxyDoor::MIXED), Path::Direct))
+}
+
+/// A connection on which messages are said and heard.
+struct Wire {
+    reader: BufReader<TcpStream>,
+}
+
+impl Wire {
+    fn new(stream: TcpStream) -> Self {
+        Self { reader: BufReader::new(stream) }
+    }
+
+    fn to(relay: &Relay) -> Self {
+        Self::new(open(relay.addresses()[0]))
+    }
+
+    fn say(&mut self, text: &str) {
+        self.reader.get_mut().write_all(text.as_bytes()).unwrap();
+    }
+
+    /// A head, in lower case, with its lines sorted behind the first.
+    fn head(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            self.reader.read_line(&mut line).unwrap();
+            if line == "\r\n" || line.is_empty() {
+                break;
+            }
+            lines.push(line.trim_end().to_lowercase());
+        }
+        if !lines.is_empty() {
+            lines[1..].sort();
+        }
+        lines
+    }
+
+    fn body(&mut self, len: usize) -> Vec<u8> {
+        let mut body = vec![0; len];
+        self.reader.read_exact(&mut body).unwrap();
+        body
+    }
+
+    fn get(&mut self, target: SocketAddr, path: &str) {
+        self.say(&format!("GET http://{target}{path} HTTP/1.1\r\nHost: elsewhere\r\n\r\n"));
+    }
+}
+
+/// A target that serves each of its connections with `script`.
+fn server(script: impl Fn(Wire) + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let script = Arc::new(script);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (stream, script) = (stream.unwrap(), Arc::clone(&script));
+            thread::spawn(move || script(Wire::new(stream)));
+        }
+    });
+    address
+}
+
+/// A target that tells each request its number on the connection, until the client has gone.
+fn counting() -> SocketAddr {
+    server(|mut wire| {
+        for number in 1.. {
+            if wire.head().is_empty() {
+                return;
+            }
+            wire.say(&format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{number}"));
+        }
+    })
+}
+
+#[test]
+fn a_forwarded_request_is_the_targets_own_and_says_nothing_of_us() {
+    let (address, far) = target(|stream| {
+        let mut wire = Wire::new(stream);
+        let head = wire.head();
+        wire.say("HTTP/1.1 200 OK\r\nConnection: close, X-Secret\r\nX-Secret: 1\r\nKeep-Alive: 5\r\nServer: x\r\nContent-Length: 2\r\n\r\nok");
+        head
+    });
+    let relay = direct();
+    let mut near = Wire::to(&relay);
+    near.say(&format!(
+        "GET http://{address}/a?b HTTP/1.1\r\nHost: elsewhere\r\nProxy-Connection: keep-alive\r\nConnection: X-Private, keep-alive\r\n\
+         X-Private: 1\r\nProxy-Authorization: Basic eA==\r\nTE: trailers\r\nAccept: */*\r\n\r\n"
+    ));
+    assert_eq!(near.head(), ["http/1.1 200 ok", "content-length: 2", "server: x"]);
+    assert_eq!(near.body(2), b"ok");
+    assert_eq!(far.join().unwrap(), ["get /a?b http/1.1", "accept: */*", &format!("host: {address}")]);
+    relay.stop();
+}
+
+#[test]
+fn one_connection_carries_requests_to_several_targets_and_keeps_the_last_of_them() {
+    let pair = shadowsocks_pair(Protocol::Proxy(ProxyDoor::MIXED));
+    let (first, second) = (counting(), counting());
+    for relay in [&pair.client, &direct()] {
+        let mut near = Wire::to(relay);
+        for (address, number) in [(first, b"1"), (first, b"2"), (first, b"3"), (second, b"1"), (first, b"1")]
+        {
+            near.get(address, "/");
+            assert_eq!(near.head()[0], "http/1.1 200 ok");
+            assert_eq!(near.body(1), number);
+        }
+    }
+    pair.stop();
+}
+
+#[test]
+fn megabytes_stream_both_ways_in_one_exchange() {
+    let pair = shadowsocks_pair(Protocol::Proxy(ProxyDoor::MIXED));
+    let much: Vec<u8> =
+        (0..4_000_000_u32).map(|number| number.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+    let echoes = much.len();
+    for chunked in [false, true] {
+        let address = server(move |mut wire| {
+            let is_chunked = wire.head().contains(&"transfer-encoding: chunked".into());
+            wire.say(&format!("HTTP/1.1 200 OK\r\nContent-Length: {echoes}\r\n\r\n"));
+            let mut writer = wire.reader.get_ref().try_clone().unwrap();
+            let mut left = echoes;
+            while left > 0 {
+                let len = if is_chunked {
+                    let mut line = String::new();
+                    wire.reader.read_line(&mut line).unwrap();
+                    usize::from_str_radix(line.trim(), 16).unwrap()
+                } else {
+                    left.min(10_000)
+                };
+                writer.write_all(&wire.body(len)).unwrap();
+                if is_chunked {
+                    wire.body(2);
+                }
+                left -= len;
+            }
+            if is_chunked {
+                assert_eq!(wire.head(), ["0"]);
+            }
+        });
+        let mut near = Wire::to(&pair.client);
+        let framing = if chunked {
+            "Transfer-Encoding: chunked".into()
+        } else {
+            format!("Content-Length: {}", much.len())
+        };
+        near.say(&format!("POST http://{address}/ HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n"));
+        let mut writer = near.reader.get_ref().try_clone().unwrap();
+        let upload = much.clone();
+        let writing = thread::spawn(move || {
+            for part in upload.chunks(33_333) {
+                if chunked {
+                    writer.write_all(format!("{:x}\r\n", part.len()).as_bytes()).unwrap();
+                }
+                writer.write_all(part).unwrap();
+                if chunked {
+                    writer.write_all(b"\r\n").unwrap();
+                }
+            }
+            if chunked {
+                writer.write_all(b"0\r\n\r\n").unwrap();
+            }
+        });
+        assert_eq!(near.head()[0], "http/1.1 200 ok");
+        assert!(near.body(much.len()) == much);
+        writing.join().unwrap();
+    }
+    pair.stop();
+}
+
+#[test]
+fn a_kept_connection_that_has_died_costs_a_get_nothing() {
+    // Says one answer that promises to stay, and goes.
+    let address = server(|mut wire| {
+        wire.head();
+        wire.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    });
+    let relay = direct();
+    let mut near = Wire::to(&relay);
+    for _ in 0..5 {
+        near.get(address, "/");
+        assert_eq!(near.head()[0], "http/1.1 200 ok");
+        assert_eq!(near.body(2), b"ok");
+    }
+    relay.stop();
+}
+
+#[test]
+fn a_failure_is_told_with_a_status_and_the_conversation_goes_on() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Goes without a word.
+    let mute = server(|mut wire| drop(wire.head()));
+    let good = counting();
+    let relay = direct();
+    let mut near = Wire::to(&relay);
+    for (address, status) in [(closed, "502 bad gateway"), (mute, "502 bad gateway"), (good, "200 ok")] {
+        near.get(address, "/");
+        let head = near.head();
+        assert_eq!(head[0], format!("http/1.1 {status}"));
+        let len = head.iter().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+        near.body(len.parse().unwrap());
+    }
+    near.say("GET https://example.com/ HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(near.head()[0], "http/1.1 400 bad request");
+    assert!(near.reader.read_to_end(&mut Vec::new()).is_ok());
+    relay.stop();
+}
+
+#[test]
+fn every_request_has_to_show_its_password() {
+    let users = Users::new([7; 32], [Credentials::new("alice", "secret").unwrap()]).unwrap();
+    let door = ProxyDoor { users: Some(Arc::new(users)), ..ProxyDoor::MIXED };
+    let relay = run(inbound(Protocol::Proxy(door), Path::Direct));
+    let address = counting();
+    let mut near = Wire::to(&relay);
+    near.say(&format!(
+        "GET http://{address}/ HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Basic YWxpY2U6c2VjcmV0\r\n\r\n"
+    ));
+    assert_eq!(near.head()[0], "http/1.1 200 ok");
+    near.body(1);
+    near.get(address, "/");
+    let head = near.head();
+    assert_eq!(head[0], "http/1.1 407 proxy authentication required");
+    assert!(head.contains(&"proxy-authenticate: basic realm=\"umbra\"".into()), "{head:?}");
+    let mut rest = Vec::new();
+    near.reader.read_to_end(&mut rest).unwrap();
+    assert!(rest.ends_with(b"password.\n"));
+    relay.stop();
+}
+
+#[test]
+fn connect_works_behind_requests_that_were_forwarded() {
+    let pair = shadowsocks_pair(Protocol::Proxy(ProxyDoor::MIXED));
+    let first = counting();
+    let (address, far) = target(|mut stream| {
+        let mut heard = [0; 8];
+        stream.read_exact(&mut heard).unwrap();
+        stream.write_all(b"answer").unwrap();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).unwrap();
+        (heard, rest)
+    });
+    let mut near = Wire::to(&pair.client);
+    near.get(first, "/");
+    near.head();
+    near.body(1);
+    near.say(&format!("CONNECT {address} HTTP/1.1\r\nHost: {address}\r\n\r\nquestion"));
+    assert_eq!(near.head(), ["http/1.1 200 ok"]);
+    assert_eq!(near.body(6), b"answer");
+    near.say("more");
+    near.reader.get_mut().shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(near.reader.read_to_end(&mut Vec::new()).unwrap(), 0);
+    assert_eq!(far.join().unwrap(), (*b"question", b"more".to_vec()));
+    pair.stop();
+}
+
+#[test]
+fn a_change_of_protocol_passes_through() {
+    let pair = shadowsocks_pair(Protocol::Proxy(ProxyDoor::MIXED));
+    for relay in [&pair.client, &direct()] {
+        let (address, far) = target(|stream| {
+            let mut wire = Wire::new(stream);
+            let head = wire.head();
+            wire.say(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello",
+            );
+            let heard = wire.body(4);
+            wire.say("bye");
+            (head, heard)
+        });
+        let mut near = Wire::to(relay);
+        near.say(&format!(
+            "GET http://{address}/chat HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        ));
+        let head = near.head();
+        assert_eq!(head[0], "http/1.1 101 switching protocols");
+        assert!(head.contains(&"upgrade: websocket".into()), "{head:?}");
+        assert_eq!(near.body(5), b"hello");
+        near.say("ping");
+        let mut rest = Vec::new();
+        near.reader.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, b"bye");
+        let (head, heard) = far.join().unwrap();
+        assert_eq!(heard, b"ping");
+        let expected =
+            ["get /chat http/1.1", "connection: upgrade", &format!("host: {address}"), "upgrade: websocket"];
+        assert_eq!(head, expected);
+    }
+    pair.stop();
+}
+
+#[test]
+fn an_answer_that_breaks_off_does_not_pass_for_a_whole_one() {
+    // No length: only the end of the connection says where the answer ends.
+    let address = server(|mut wire| {
+        wire.head();
+        wire.say("HTTP/1.1 200 OK\r\n\r\nhalf of it");
+        let stream = wire.reader.into_inner();
+        thread::sleep(std::time::Duration::from_millis(100));
+        socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    });
+    let relay = direct();
+    for version in ["1.0", "1.1"] {
+        let mut near = Wire::to(&relay);
+        near.say(&format!("GET http://{address}/ HTTP/{version}\r\nHost: x\r\n\r\n"));
+        assert_eq!(near.head()[0], format!("http/{version} 200 ok"));
+        assert!(near.reader.read_to_end(&mut Vec::new()).is_err(), "HTTP/{version}");
+    }
+    relay.stop();
+}
+
+#[test]
+fn an_answer_to_head_has_no_body_and_the_next_answer_is_found() {
+    let address = server(|mut wire| {
+        while !wire.head().is_empty() {
+            wire.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n");
+        }
+    });
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let relay = direct();
+    let mut near = Wire::to(&relay);
+    for (address, status) in [(address, "200 ok"), (closed, "502 bad gateway"), (address, "200 ok")] {
+        near.say(&format!("HEAD http://{address}/ HTTP/1.1\r\nHost: x\r\n\r\n"));
+        assert_eq!(near.head()[0], format!("http/1.1 {status}"));
+    }
+    relay.stop();
+}
