@@ -10,7 +10,7 @@
 //! - [`detect`]: all doors on one port; [`socks5`], [`socks4`], [`http`]: each of them.
 //! - [`proxy_header`]: whose connection it is, told by whoever passes it on.
 //! - [`shadowsocks`]: methods, keys, the two AEAD generations, replay memory.
-//! - [`url`]: `ss://` links.
+//! - [`url`]: `ss://` links; [`parent_url`]: `socks5://` URLs.
 //! - [`limits`]: every bound, with its reason.
 
 #![forbid(unsafe_code)]
@@ -19,6 +19,7 @@ pub mod address;
 pub mod detect;
 pub mod http;
 pub mod limits;
+pub mod parent_url;
 pub mod proxy_header;
 pub mod request;
 pub mod shadowsocks;

@@ -26,8 +26,39 @@ pub(crate) fn read(path: &Path, report: &mut Report) -> Option<Raw> {
     }
 }
 
+/// Reads the users of the file at `path`, which is one of shadowsocks-rust's: `{ "password": { "users": [ … ] } }`.
+pub(crate) fn read_users(path: &Path, report: &mut Report) -> Option<Vec<Settings>> {
+    let name = path.display().to_string();
+    let text = match read_text(path) {
+        Ok(text) => text,
+        Err(error) => {
+            report.error(name, format!("cannot be read: {}", explain(&error)));
+            return None;
+        }
+    };
+    parse_root(&name, &text, report, |root, report| {
+        let users = root.get_object("password").and_then(|password| password.get_array("users"));
+        let Some(users) = users else {
+            let wanted = r#"wants { "password": { "users": [ { "user_name": …, "password": … }, … ] } }"#;
+            report.error(&name, wanted);
+            return None;
+        };
+        Some(read_entries(&format!("{name}: password.users"), Place::User, users, report))
+    })?
+}
+
 /// Reads the text of a configuration that is called `name` in messages.
 pub(crate) fn parse(name: &str, text: &str, report: &mut Report) -> Option<Raw> {
+    parse_root(name, text, report, read_root)
+}
+
+/// Reads the outermost object of `text` with `read`.
+fn parse_root<T>(
+    name: &str,
+    text: &str,
+    report: &mut Report,
+    read: impl FnOnce(&Object<'_>, &mut Report) -> T,
+) -> Option<T> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let parsed = match parse_to_ast(text, &CollectOptions::default(), &JSON_WITH_COMMENTS) {
         Ok(parsed) => parsed,
@@ -38,7 +69,7 @@ pub(crate) fn parse(name: &str, text: &str, report: &mut Report) -> Option<Raw> 
         }
     };
     match parsed.value {
-        Some(Json::Object(root)) => Some(read_root(&root, report)),
+        Some(Json::Object(root)) => Some(read(&root, report)),
         Some(_) => {
             report.error(format!("{name}:1:1"), "wants an object: { \"server\": …, \"password\": … }");
             None

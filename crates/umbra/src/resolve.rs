@@ -4,10 +4,12 @@
 //! `--server-url` takes the place of all servers of the file. Everything wrong is found in one go, and then nothing
 //! starts.
 
+mod beside;
 mod client;
 mod hosts;
 mod links;
 mod server;
+mod users;
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
@@ -17,8 +19,9 @@ use std::time::Duration;
 
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::url::ServerUrl;
-use umbra_relay::config::{Config, Inbound, Protocol, Servers, Tcp};
+use umbra_relay::config::{Config, Inbound, Path, Protocol, Servers, Tcp};
 
+use self::beside::read_outbound_proxy;
 use self::client::client_inbounds;
 use self::hosts::split_ports;
 pub(crate) use self::links::describe_servers;
@@ -129,8 +132,8 @@ struct Common {
     tcp: Tcp,
     workers: NonZeroUsize,
     nofile: Option<u64>,
-    /// A client without a server.
-    direct: bool,
+    /// A way that needs no server, and what asked for it.
+    way: Option<(Path, &'static str)>,
 }
 
 impl Common {
@@ -159,7 +162,7 @@ fn read_common(sources: &Sources, report: &mut Report) -> Common {
         tcp,
         workers: read_workers(&both, report),
         nofile: read_nofile(&both, report),
-        direct: both.switch(Id::Direct).unwrap_or(false),
+        way: read_way(&both, report),
     }
 }
 
@@ -198,6 +201,16 @@ fn entries(
     list
 }
 
+/// The way out of whoever asks for none through a server.
+fn read_way(settings: &Settings, report: &mut Report) -> Option<(Path, &'static str)> {
+    let direct = settings.switch(Id::Direct).unwrap_or(false).then_some((Path::Direct, "direct"));
+    let parent = read_outbound_proxy(settings, report).map(|path| (path, "outbound_proxy"));
+    if let (Some(_), Some(_), Some(said)) = (&direct, &parent, settings.get(Id::OutboundProxy)) {
+        report.error(&said.place, "cannot stand beside direct, which wants no proxy; keep one of them");
+    }
+    parent.or(direct)
+}
+
 /// Methods that are not safe are refused whatever it says, so both words are followed.
 fn read_security(settings: &Settings, report: &mut Report) {
     let security = settings.object(Id::Security);
@@ -214,8 +227,7 @@ fn refuse_pending(settings: &Settings, report: &mut Report) {
         let is_off = match &said.value {
             Value::Text(text) => text.is_empty(),
             Value::Switch(switch) => !switch,
-            Value::Objects(_) => settings.objects(*id).is_some_and(<[_]>::is_empty),
-            Value::Number(_) | Value::List(_) | Value::Object(_) => false,
+            Value::Number(_) | Value::List(_) | Value::Objects(_) | Value::Object(_) => false,
         };
         if !is_off {
             report.error(&said.place, *why);
@@ -323,19 +335,21 @@ const SERVER_IDS: &[Id] = &[
     Id::PluginArgs,
     Id::PluginMode,
 ];
-const CLIENT_IDS: &[Id] =
-    &[Id::LocalAddress, Id::LocalPort, Id::Protocol, Id::ForwardAddress, Id::ForwardPort, Id::TunnelPort];
+/// The keys of an inbound that a client and a server have in common.
+const DOOR_IDS: &[Id] = &[Id::Users, Id::AcceptProxyProtocol, Id::SendProxyProtocol];
+
+const CLIENT_IDS: &[Id] = &[
+    Id::LocalAddress,
+    Id::LocalPort,
+    Id::Protocol,
+    Id::ForwardAddress,
+    Id::ForwardPort,
+    Id::TunnelPort,
+    Id::UsersFile,
+];
 
 const PENDING: &[(Id, &str)] = &[
-    (Id::Users, "several users are not supported yet; give each a server of its own in servers[]"),
-    (Id::UsersFile, "passwords of SOCKS5 are not supported yet, and without them the inbound would be open"),
-    (Id::AcceptProxyProtocol, "PROXY headers are not supported yet; remove it"),
-    (Id::SendProxyProtocol, "PROXY headers are not supported yet; remove it"),
     (Id::OneTimeAuth, "one-time authentication is obsolete and not supported; remove it at both ends"),
-    (
-        Id::OutboundProxy,
-        "proxies on the way out are not supported yet, and without it sessions would leave elsewhere",
-    ),
     (Id::OnlineConfig, "online configuration is not supported yet; list the servers in servers[]"),
 ];
 

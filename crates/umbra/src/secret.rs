@@ -1,5 +1,6 @@
 //! Methods and passwords as people write them: which are good, and what to do about the others.
 
+use umbra_proto::shadowsocks::identity::{Credentials, CredentialsError};
 use umbra_proto::shadowsocks::key::{Key, KeyError};
 use umbra_proto::shadowsocks::{Generation, Method};
 
@@ -8,30 +9,66 @@ use crate::raw::Settings;
 use crate::reference::{Id, nearest};
 use crate::report::Report;
 
-/// The key that `settings` describe; what keeps it from being one goes into `report`. `missing` says what to do when
-/// there is no password at all. A server, which whoever likes may knock at, does not start with a weak one; a client has to take
-/// what its server has.
-pub(crate) fn read_key(settings: &Settings, role: Role, missing: &str, report: &mut Report) -> Option<Key> {
-    let method = match settings.text(Id::Method) {
-        None => Some(Method::Chacha20IetfPoly1305),
-        Some((name, place)) => match name.parse() {
-            Ok(method) => Some(method),
-            Err(_) => {
-                report.error(place, explain_method(name));
-                None
-            }
-        },
-    };
+/// The method that `settings` name.
+pub(crate) fn read_method(settings: &Settings, report: &mut Report) -> Option<Method> {
+    let Some((name, place)) = settings.text(Id::Method) else { return Some(Method::Chacha20IetfPoly1305) };
+    match name.parse() {
+        Ok(method) => Some(method),
+        Err(_) => {
+            report.error(place, explain_method(name));
+            None
+        }
+    }
+}
+
+/// What a client holds of the server that `settings` describe; what is wrong with it goes into `report`. `missing` says what
+/// to do when there is no password at all.
+pub(crate) fn read_credentials(
+    settings: &Settings,
+    missing: &str,
+    report: &mut Report,
+) -> Option<Credentials> {
+    let method = read_method(settings, report);
     let Some((password, place)) = settings.text(Id::Password) else {
         report.error(settings.key_path("password"), missing);
         return None;
     };
+    let is_several =
+        method.is_some_and(|method| method.generation() == Generation::Aead2022) && password.contains(':');
+    if !is_several {
+        return judge_key(method, password, place, Role::Client, report).map(Credentials::from);
+    }
+    let method = method?;
+    let credentials = match Credentials::from_password(method, password) {
+        Ok(credentials) => credentials,
+        Err(error) => {
+            report.error(place, explain_credentials(method, password, error));
+            return None;
+        }
+    };
+    for (part, key) in password.split(':').zip(credentials.identities().iter().chain([credentials.key()])) {
+        if EXAMPLES.contains(&part) {
+            report.error(place, explain_example(Some(method)));
+            return None;
+        }
+        if let Some(text) = explain_weakness(key, part) {
+            report.warn(place, text);
+        }
+    }
+    Some(credentials)
+}
+
+/// The key of `method` that `password` is. A server, which whoever likes may knock at, does not start with a weak one; a client
+/// has to take what its server has. Without a method, what can be said of the password alone is said.
+pub(crate) fn judge_key(
+    method: Option<Method>,
+    password: &str,
+    place: &str,
+    role: Role,
+    report: &mut Report,
+) -> Option<Key> {
     if EXAMPLES.contains(&password) {
-        let make = method.map_or_else(|| "METHOD".into(), |method| method.to_string());
-        let text = format!(
-            "an example from the documentation, which everyone knows; make one with: umbra key {make}"
-        );
-        report.error(place, text);
+        report.error(place, explain_example(method));
         return None;
     }
     let method = method?;
@@ -55,6 +92,26 @@ pub(crate) fn read_key(settings: &Settings, role: Role, missing: &str, report: &
     }
 }
 
+fn explain_example(method: Option<Method>) -> String {
+    let make = method.map_or_else(|| "METHOD".into(), |method| method.to_string());
+    format!("an example from the documentation, which everyone knows; make one with: umbra key {make}")
+}
+
+fn explain_credentials(method: Method, password: &str, error: CredentialsError) -> String {
+    match error {
+        CredentialsError::Key(error) => explain_key(method, password, error),
+        CredentialsError::Part { part, parts, error } => {
+            let which = if part == parts {
+                "the user's".into()
+            } else {
+                format!("the identity key of server {part}")
+            };
+            format!("part {part} of {parts}, {which}: {}", explain_key(method, "", error))
+        }
+        CredentialsError::NoIdentities(_) | CredentialsError::TooMany { .. } => error.to_string(),
+    }
+}
+
 fn explain_weakness(key: &Key, password: &str) -> Option<String> {
     let method = key.method();
     let weakness = match method.generation() {
@@ -75,7 +132,7 @@ fn explain_key(method: Method, password: &str, error: KeyError) -> String {
         KeyError::Empty => format!("empty; make one with: umbra key {method}"),
         KeyError::NotBase64 if password.contains(':') => {
             format!(
-                "{method} wants one key, and this looks like several joined with : (SIP023), not supported yet"
+                "a server's port has one key, and this looks like a client's, several joined with :; write users"
             )
         }
         KeyError::NotBase64 => format!(
@@ -166,8 +223,14 @@ mod tests {
             settings.insert(id, settings.key_path(key), Value::Text(Zeroizing::new(text.into())));
         }
         let mut report = Report::default();
-        let key = read_key(&settings, role, "missing", &mut report);
-        assert_eq!(key.is_none(), !report.errors.is_empty());
+        let is_good = match role {
+            Role::Client => read_credentials(&settings, "missing", &mut report).is_some(),
+            Role::Server => {
+                let method = read_method(&settings, &mut report);
+                judge_key(method, password, "servers[1].password", role, &mut report).is_some()
+            }
+        };
+        assert_eq!(is_good, report.errors.is_empty());
         report
     }
 
@@ -185,7 +248,16 @@ mod tests {
              2022-blake3-aes-256-gcm"
         );
         assert!(error("2022-blake3-aes-128-gcm", "correct horse").contains("this is not base64"));
-        assert!(error("2022-blake3-aes-128-gcm", "AAAA:BBBB").contains("SIP023"));
+        let several = error("2022-blake3-aes-128-gcm", "MDEyMzQ1Njc4OTAxMjM0NQ==:BBBB");
+        assert!(
+            several.contains("part 2 of 2, the user's: 2022-blake3-aes-128-gcm wants 16 bytes"),
+            "{several}"
+        );
+        let first = error("2022-blake3-aes-128-gcm", "!:MDEyMzQ1Njc4OTAxMjM0NQ==");
+        assert!(first.contains("part 1 of 2, the identity key of server 1: 2022"), "{first}");
+        assert!(error("2022-blake3-chacha20-poly1305", "AAAA:BBBB").contains("has no identity headers"));
+        let server = judge_for(Role::Server, "2022-blake3-aes-128-gcm", "AAAA:BBBB");
+        assert!(server.errors[0].text.contains("a server's port has one key"));
         assert!(error("aes-256-gcm", "").contains("empty; make one"));
     }
 

@@ -3,11 +3,14 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use umbra_proto::address::Address;
-use umbra_relay::config::{Inbound, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers};
+use umbra_relay::config::{Inbound, Path, Protocol, ProxyDoor, Server, Servers};
 
+use super::beside::read_proxy_header;
 use super::hosts::{by_password, listen_ip, read_port, server_addresses};
+use super::users::read_door_users;
 use super::{
-    CLIENT_IDS, Common, Door, SERVER_IDS, Sources, check_mode, entries, place_of, read_heads, refuse_pending,
+    CLIENT_IDS, Common, DOOR_IDS, Door, SERVER_IDS, Sources, check_mode, entries, place_of, read_heads,
+    refuse_pending,
 };
 use crate::flags::Role;
 use crate::link::link_settings;
@@ -16,7 +19,7 @@ use crate::raw::Settings;
 use crate::reference::{Id, LISTS, nearest};
 use crate::report::Report;
 use crate::roster::Listed;
-use crate::secret::read_key;
+use crate::secret::read_credentials;
 
 /// A door for each inbound, all with the same way out, and the servers of that way. `way` is filled with those that need no
 /// plugin.
@@ -28,9 +31,9 @@ pub(super) fn client_inbounds(
 ) -> (Vec<Door>, Vec<Listed>) {
     let Sources { file, url, flags } = sources;
     let mut listed = Vec::new();
-    let path = if common.direct {
-        refuse_servers(&file.root, file.servers.as_deref(), url.is_some(), &flags, report);
-        Path::Direct
+    let path = if let Some((path, by)) = &common.way {
+        refuse_servers(by, &file.root, file.servers.as_deref(), url.is_some(), &flags, report);
+        path.clone()
     } else {
         let servers = match url {
             Some(url) => {
@@ -46,13 +49,15 @@ pub(super) fn client_inbounds(
         way.replace(plain.map(|listed| listed.server.clone()).collect());
         Path::Shadowsocks(way.clone())
     };
-    let locals = entries(CLIENT_IDS, LISTS[1], &file.root, file.inbounds, &flags, report);
+    let ids = [CLIENT_IDS, DOOR_IDS].concat();
+    let locals = entries(&ids, LISTS[1], &file.root, file.inbounds, &flags, report);
     let doors = locals.iter().filter_map(|settings| client_door(settings, &path, common, report));
     (doors.collect(), listed)
 }
 
-/// Whoever asks for a direct way and names a server may mean either.
+/// Whoever asks for a way without a server and names one may mean either.
 fn refuse_servers(
+    by: &str,
     root: &Settings,
     servers: Option<&[Settings]>,
     has_url: bool,
@@ -63,7 +68,7 @@ fn refuse_servers(
     let places = root.places().chain(flags.places());
     let places = places.chain(servers.map(|_| LISTS[0])).chain(has_url.then_some("--server-url"));
     for place in places {
-        report.error(place, "cannot stand beside direct, which wants no server; keep one of them");
+        report.error(place, format!("cannot stand beside {by}, which wants no server; keep one of them"));
     }
 }
 
@@ -75,12 +80,20 @@ fn client_servers(settings: &Settings, report: &mut Report) -> Vec<Listed> {
         report
             .warn(place, "left aside: on a client, the timeout of locals[] or at the top of the file counts");
     }
+    for id in DOOR_IDS {
+        if let Some(said) = settings.get(*id).filter(|_| !settings.path.is_empty()) {
+            report.warn(
+                &said.place,
+                "left aside: on a client, what stands in locals[] or at the top of the file counts",
+            );
+        }
+    }
     let plugin = Plugin::read(settings, report);
     let mut servers = Vec::new();
     for settings in by_password(settings, Role::Client, report) {
         let addresses = server_addresses(&settings, report);
-        if let Some(key) = read_key(&settings, Role::Client, NO_CLIENT_SECRET, report) {
-            let heads = read_heads(&settings);
+        if let Some(credentials) = read_credentials(&settings, NO_CLIENT_SECRET, report) {
+            let (heads, key) = (read_heads(&settings), credentials.key());
             let server = |address| Server { address, key: key.clone(), heads, one_time_auth: false };
             let listed = |address| Listed { server: server(address), plugin: plugin.clone() };
             servers.extend(addresses.into_iter().map(listed));
@@ -102,14 +115,14 @@ fn client_door(settings: &Settings, path: &Path, common: &Common, report: &mut R
         }
     };
     let (listen, protocol) = (SocketAddr::new(ip?, port), protocol?);
-    if !listen.ip().is_loopback() {
+    if !listen.ip().is_loopback() && !asks_who(&protocol) {
         let text = format!(
             "local set to listen on {}, it's not safe: there is no authentication, so anyone who reaches it may use it",
             listen.ip()
         );
         report.warn("", text);
     }
-    let proxy_header = ProxyHeader::default();
+    let proxy_header = read_proxy_header(settings, report);
     let inbound = Inbound { listen, protocol, path: path.clone(), idle, tcp: common.tcp, proxy_header };
     Some(Door { place, inbound, plugin: None })
 }
@@ -117,7 +130,15 @@ fn client_door(settings: &Settings, path: &Path, common: &Common, report: &mut R
 fn read_protocol(settings: &Settings, report: &mut Report) -> Option<Protocol> {
     let (protocol, place) = settings.text(Id::Protocol).unwrap_or(("mixed", ""));
     let proxy = match protocol {
-        "tunnel" => return read_tunnel(settings, report).map(|target| Protocol::Tunnel { target }),
+        "tunnel" => {
+            for said in [Id::Users, Id::UsersFile].into_iter().filter_map(|id| settings.get(id)) {
+                report.error(
+                    &said.place,
+                    "a tunnel cannot ask who comes in; listen on 127.0.0.1, and leave it out",
+                );
+            }
+            return read_tunnel(settings, report).map(|target| Protocol::Tunnel { target });
+        }
         "mixed" => ProxyDoor::MIXED,
         "socks" => ProxyDoor { http: false, ..ProxyDoor::MIXED },
         "http" => ProxyDoor { socks4: false, socks5: false, ..ProxyDoor::MIXED },
@@ -140,7 +161,16 @@ fn read_protocol(settings: &Settings, report: &mut Report) -> Option<Protocol> {
             );
         }
     }
-    Some(Protocol::Proxy(proxy))
+    let users = read_door_users(settings, report);
+    Some(Protocol::Proxy(ProxyDoor { users, ..proxy }))
+}
+
+/// Whether a door lets in only whom it knows.
+fn asks_who(protocol: &Protocol) -> bool {
+    match protocol {
+        Protocol::Proxy(door) => door.users.is_some(),
+        Protocol::Tunnel { .. } | Protocol::Shadowsocks(_) => false,
+    }
 }
 
 fn read_tunnel(settings: &Settings, report: &mut Report) -> Option<Address> {

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use umbra_relay::config::{Inbound, Path, Protocol, ProxyHeader, ShadowsocksDoor};
+use umbra_relay::config::{Inbound, Path, Protocol, ShadowsocksDoor};
 
+use super::beside::read_proxy_header;
 use super::hosts::{by_password, server_listens};
-use super::{Common, Door, SERVER_IDS, Sources, check_mode, entries, read_heads};
+use super::{Common, DOOR_IDS, Door, SERVER_IDS, Sources, check_mode, entries, read_heads};
 use crate::flags::Role;
 use crate::plugin::Plugin;
 use crate::raw::Settings;
-use crate::reference::LISTS;
+use crate::reference::{Id, LISTS};
 use crate::report::Report;
-use crate::secret::read_key;
+use crate::secret::{judge_key, read_method};
 
 /// A door for each port of each server.
 pub(super) fn server_inbounds(sources: Sources, common: &Common, report: &mut Report) -> Vec<Door> {
@@ -19,7 +20,8 @@ pub(super) fn server_inbounds(sources: Sources, common: &Common, report: &mut Re
     if file.inbounds.is_some() {
         report.warn(LISTS[1], "left aside: it is for umbra local");
     }
-    let servers = entries(SERVER_IDS, LISTS[0], &file.root, file.servers, &flags, report);
+    let ids = [SERVER_IDS, DOOR_IDS].concat();
+    let servers = entries(&ids, LISTS[0], &file.root, file.servers, &flags, report);
     servers.iter().flat_map(|settings| server_doors(settings, common, report)).collect()
 }
 
@@ -28,10 +30,23 @@ fn server_doors(settings: &Settings, common: &Common, report: &mut Report) -> Ve
     check_mode(settings, report);
     let idle = common.idle_of(settings, report);
     let plugin = Plugin::read(settings, report);
+    let proxy_header = read_proxy_header(settings, report);
+    let path = common.way.as_ref().map_or(Path::Direct, |(path, _)| path.clone());
+    if let Some(said) = settings.get(Id::Users) {
+        report.error(
+            &said.place,
+            "several users are not supported yet; give each a server of its own in servers[]",
+        );
+    }
     let mut doors = Vec::new();
     for settings in by_password(settings, Role::Server, report) {
         let listens = server_listens(&settings, report);
-        let Some(key) = read_key(&settings, Role::Server, NO_SERVER_SECRET, report).map(Arc::new) else {
+        let method = read_method(&settings, report);
+        let Some((password, place)) = settings.text(Id::Password) else {
+            report.error(settings.key_path("password"), NO_SERVER_SECRET);
+            continue;
+        };
+        let Some(key) = judge_key(method, password, place, Role::Server, report).map(Arc::new) else {
             continue;
         };
         doors.extend(listens.into_iter().map(|(listen, place)| {
@@ -40,10 +55,10 @@ fn server_doors(settings: &Settings, common: &Common, report: &mut Report) -> Ve
             let inbound = Inbound {
                 listen,
                 protocol: Protocol::Shadowsocks(door),
-                path: Path::Direct,
+                path: path.clone(),
                 idle,
                 tcp: common.tcp,
-                proxy_header: ProxyHeader::default(),
+                proxy_header: proxy_header.clone(),
             };
             Door { place, inbound, plugin: plugin.clone() }
         }));

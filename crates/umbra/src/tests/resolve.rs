@@ -479,16 +479,126 @@ fn a_door_behind_a_plugin_is_on_loopback_only_and_takes_heads_in_pieces() {
 
 #[test]
 fn what_cannot_be_followed_yet_is_an_error_unless_it_is_off() {
-    let off = r#"{"password": "long-enough", "plugin": "", "one_time_auth": false, "users": [], "security": {"insecure_methods": "deny"}}"#;
+    let off = r#"{"password": "long-enough", "plugin": "", "one_time_auth": false, "security": {"insecure_methods": "deny"}}"#;
     assert_eq!(Outcome::good("umbra server", off).1, Vec::<String>::new());
-    let errors = Outcome::bad(
-        "umbra server",
-        r#"{"servers": [{"password": "long-enough", "one_time_auth": true}], "online_config": {}}"#,
-    );
+    let errors = Outcome::bad("umbra server -k long-enough", r#"{"online_config": {}}"#);
     assert!(errors[0].starts_with("online_config: "), "{errors:?}");
-    assert!(errors[1].starts_with("servers[0].one_time_auth: "), "{errors:?}");
+    let words = r#"{"security": {"insecure_methods": "x"}}"#;
     assert!(
-        Outcome::bad("umbra server -k long-enough", r#"{"security": {"insecure_methods": "x"}}"#)[0]
+        Outcome::bad("umbra server -k long-enough", words)[0]
             .starts_with("security.insecure_methods: x is neither")
     );
+}
+
+fn door_users(config: &Config) -> String {
+    match &config.inbounds[0].protocol {
+        Protocol::Proxy(door) => format!("{:?}", door.users),
+        Protocol::Tunnel { .. } | Protocol::Shadowsocks(_) => panic!("no proxy"),
+    }
+}
+
+#[test]
+fn a_door_with_users_lets_in_nobody_else_and_is_not_warned_of() {
+    let client = r#""server": "a", "password": "long-enough""#;
+    let users = r#""users": [{"name": "ann", "password": "x"}, {"user_name": "bob", "password": "y"}]"#;
+    let (config, warnings) =
+        Outcome::good("umbra local", &format!(r#"{{{client}, "local_address": "0.0.0.0", {users}}}"#));
+    assert_eq!(door_users(&config), "Some(Users<2>(..))");
+    assert_eq!(warnings, Vec::<String>::new());
+    let (config, warnings) =
+        Outcome::good("umbra local", &format!(r#"{{{client}, "locals": [{{"local_address": "0.0.0.0"}}]}}"#));
+    assert_eq!(door_users(&config), "None");
+    assert!(warnings[0].starts_with("local set to listen on 0.0.0.0, it's not safe"));
+
+    let listed = r#"{"users": [{"name": "ann"}, {"password": "x"}, {"name": "", "password": "x"}, {"name": "b", "password": ""},
+                               {"name": "c", "password": "x", "forward": "a:1"}, {"name": "c", "password": "y"}]}"#;
+    let errors = Outcome::bad("umbra local", &format!(r#"{{{client}, "locals": [{listed}]}}"#));
+    for (found, expected) in errors.iter().zip([
+        "locals[0].users[0].password: missing",
+        "locals[0].users[1].name: missing",
+        "locals[0].users[2].name: the user name is empty",
+        "locals[0].users[3].password: the password is empty",
+        "locals[0].users[5].name: there is another user c",
+    ]) {
+        assert!(found.starts_with(expected), "{found} / {expected}");
+    }
+    assert_eq!(errors.len(), 5, "{errors:#?}");
+    let errors = Outcome::bad("umbra local", &format!(r#"{{{client}, "users": []}}"#));
+    assert!(errors[0].starts_with("users: nobody could come in"), "{errors:?}");
+    let tunnel = format!(r#"{{{client}, "forward_address": "a:1", {users}}}"#);
+    assert!(Outcome::bad("umbra tunnel", &tunnel)[0].starts_with("users: a tunnel cannot ask who comes in"));
+}
+
+#[test]
+fn the_users_file_of_shadowsocks_rust_reads() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("auth.json");
+    let path = path.to_str().unwrap();
+    let config =
+        format!(r#"{{"server": "a", "password": "long-enough", "socks5_auth_config_path": "{path}"}}"#);
+    let judge = |text: &str| {
+        std::fs::write(path, text).unwrap();
+        outcome("umbra local", &config)
+    };
+    let good = judge(r#"{"password": {"users": [{"user_name": "ann", "password": "x"}]}}"#);
+    assert_eq!(
+        (good.errors.len(), door_users(&good.plan.unwrap().config).as_str()),
+        (0, "Some(Users<1>(..))")
+    );
+    for (text, complaint) in [
+        (r#"{"password": {"users": []}}"#, "socks5_auth_config_path: nobody could come in".to_owned()),
+        (r#"{"users": []}"#, format!("{path}: wants {{ \"password\"")),
+        (
+            r#"{"password": {"users": [{"user_name": "ann"}]}}"#,
+            format!("{path}: password.users[0].password: missing"),
+        ),
+        ("{", format!("{path}:1:")),
+    ] {
+        let bad = judge(text);
+        assert!(bad.plan.is_none() && bad.errors[0].starts_with(&complaint), "{complaint}: {:?}", bad.errors);
+    }
+    std::fs::remove_file(path).unwrap();
+    assert!(outcome("umbra local", &config).errors[0].starts_with(&format!("{path}: cannot be read")));
+}
+
+#[test]
+fn proxy_headers_are_for_whom_the_file_names() {
+    let file = r#"{"servers": [{"password": "long-enough", "accept_proxy_protocol": ["10.0.0.0/8", "::1"], "send_proxy_protocol": "v2"}]}"#;
+    let (config, _) = Outcome::good("umbra server", file);
+    let header = &config.inbounds[0].proxy_header;
+    let networks: Vec<_> = header.expect_from.iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["10.0.0.0/8", "::1/128"]);
+    assert_eq!(header.send, Some(umbra_proto::proxy_header::Version::V2));
+    let file = r#"{"server": "a", "password": "long-enough", "accept_proxy_protocol": "10.0.0.0/33", "send_proxy_protocol": "v3"}"#;
+    let errors = Outcome::bad("umbra local", file);
+    assert!(
+        errors[0].starts_with("accept_proxy_protocol: Not a valid CIDR notation: 10.0.0.0/33"),
+        "{errors:?}"
+    );
+    assert!(errors[1].starts_with("send_proxy_protocol: v3 is no version"), "{errors:?}");
+    let (config, warnings) = Outcome::good(
+        "umbra local",
+        r#"{"servers": [{"server": "a", "password": "long-enough", "send_proxy_protocol": "v1"}]}"#,
+    );
+    assert_eq!(config.inbounds[0].proxy_header.send, None);
+    assert!(warnings[0].starts_with("servers[0].send_proxy_protocol: left aside"), "{warnings:?}");
+}
+
+#[test]
+fn a_socks5_proxy_takes_the_place_of_the_server() {
+    let words = "--outbound-proxy socks5://me:secret@proxy.example:9";
+    for (role, more) in [("local", ""), ("server", " -k long-enough")] {
+        let (config, _) = Outcome::good(&format!("umbra {role} {words}{more}"), "");
+        let Path::Socks5(parent) = &config.inbounds[0].path else { panic!("{role}") };
+        assert_eq!((parent.address.to_string().as_str(), parent.login.is_some()), ("proxy.example:9", true));
+    }
+    for (words, complaint) in [
+        ("--outbound-proxy socks5://a -s b", "-s: cannot stand beside outbound_proxy"),
+        ("--outbound-proxy socks5://a --direct", "--outbound-proxy: cannot stand beside direct"),
+        ("--outbound-proxy http://a", "--outbound-proxy: the URL does not start with socks5://"),
+        ("--outbound-proxy socks5://a:0", "--outbound-proxy: 0 is no port"),
+    ] {
+        let errors = Outcome::bad(&format!("umbra local {words}"), "");
+        assert!(errors[0].starts_with(complaint), "{words}: {errors:?}");
+    }
 }
