@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -120,10 +120,22 @@ impl Guard {
             None => bail!("{} does not listen\n{}", self.name, self.log_tail(20)),
         }
     }
+
+    /// Waits until a child of the child listens on a TCP port, and says where.
+    pub(crate) fn child_listening(&mut self) -> Result<SocketAddr> {
+        let pid = self.pid();
+        let found =
+            wait_until(Duration::from_secs(10), || children(pid).into_iter().find_map(listening_address));
+        found.with_context(|| format!("no plugin of {} listens\n{}", self.name, self.log_tail(20)))
+    }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        // Not everybody ends its plugin when it is killed.
+        for child in children(self.pid()).into_iter().filter_map(|pid| i32::try_from(pid).ok()) {
+            kill(Pid::from_raw(child), Signal::SIGKILL).ok();
+        }
         // Both fail only when the child is gone already.
         self.child.kill().ok();
         self.child.wait().ok();
@@ -159,6 +171,19 @@ pub(crate) fn pin(cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu).context("a core's number")?;
     sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("pin to core {cpu}"))
+}
+
+/// The processes that `parent` has started.
+fn children(parent: u32) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_child = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name before the parent's number stands in parentheses and may hold anything.
+        let after_name = stat.rsplit_once(')').map_or("", |(_, after)| after);
+        after_name.split_whitespace().nth(1).and_then(|pid| pid.parse().ok()) == Some(parent)
+    };
+    pids.filter(is_child).collect()
 }
 
 /// The first TCP address `pid` listens on, as the kernel tells it: no log format to know.

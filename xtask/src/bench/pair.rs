@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use nix::time::{clock_getcpuclockid, clock_gettime};
 
 use crate::child::Guard;
-use crate::peers::{Method, Peer, Role, Tools};
+use crate::peers::{Method, Peer, Role, Spec, Tools};
 use crate::socks;
 
 /// Both ends of one peer, running on the proxies' core.
@@ -53,8 +53,8 @@ impl Each {
 impl Pair {
     /// Starts both ends of `peer`.
     pub(crate) fn start(tools: &Tools, peer: Peer, method: Method, cpu: usize) -> Result<Self> {
-        let (server, address) = tools.start(peer, Role::Server, method, method.password, Some(cpu))?;
-        let (client, proxy) = tools.start(peer, Role::Client(address), method, method.password, Some(cpu))?;
+        let (server, address) = tools.start(peer, Role::Server, Spec::of(method), Some(cpu))?;
+        let (client, proxy) = tools.start(peer, Role::Client(address), Spec::of(method), Some(cpu))?;
         Ok(Self { proxy, client, server })
     }
 

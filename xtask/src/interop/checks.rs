@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::pairs::Ends;
+use super::pairs::{Dress, Ends};
 use super::{Outcome, payload};
 use crate::peers::{Family, Peer};
 use crate::socks::{self, PATIENCE};
@@ -80,6 +80,9 @@ impl Check {
         match self {
             Self::Curl if crate::peers::in_path("curl").is_none() => {
                 Some("curl is missing: apt-get install curl".to_owned())
+            }
+            Self::HalfClose if matches!(ends.leg.dress, Dress::Obfs(_)) => {
+                Some("simple-obfs ends both ways when one has ended".to_owned())
             }
             Self::HalfClose => {
                 let blunt = peers.into_iter().find(|peer| !peer.half_closes())?;

@@ -12,7 +12,7 @@ use super::report::Report;
 use super::site::Site;
 use super::{Args, Outcome};
 use crate::child::{Guard, Program};
-use crate::peers::{AES_256_GCM, Peer, Role, Tools};
+use crate::peers::{AES_256_GCM, Peer, Role, Spec, Tools};
 
 /// A way to set up the client's inbound, and what is tried there.
 struct Plan {
@@ -63,11 +63,7 @@ pub(super) fn run(args: &Args, tools: &Tools, site: &Site, report: &mut Report) 
             if args.light && matches!(trial.visitor, Visitor::Chromium | Visitor::Ssh) {
                 continue;
             }
-            let outcome = if trial.is_plain_http() {
-                Outcome::Skipped("our doors do not forward plain HTTP yet".to_owned())
-            } else {
-                trial.outcome()
-            };
+            let outcome = trial.outcome();
             if let Outcome::Failed(error) = &outcome {
                 let logs = format!("{}{}", door.client.log_tail(30), door.server.log_tail(30));
                 eprintln!("{}, {} {}: {error:#}\n{logs}", plan.name, trial.visitor.name(), trial.way);
@@ -110,7 +106,7 @@ fn plans(site: &Site) -> Vec<Plan> {
 impl<'a> Door<'a> {
     fn open(plan: &Plan, tools: &Tools, site: &'a Site) -> Result<Self> {
         let method = AES_256_GCM;
-        let (server, behind) = tools.start(Peer::Umbra, Role::Server, method, method.password, None)?;
+        let (server, behind) = tools.start(Peer::Umbra, Role::Server, Spec::of(method), None)?;
         let mut local = plan.local.clone();
         local["local_address"] = json!("127.0.0.1");
         local["local_port"] = json!(0);
@@ -131,11 +127,6 @@ impl<'a> Door<'a> {
 }
 
 impl Trial<'_> {
-    fn is_plain_http(&self) -> bool {
-        (self.way.starts_with("-x http") && self.way != "-x http -p")
-            || (self.visitor == Visitor::Chromium && self.way == "http")
-    }
-
     fn outcome(&self) -> Outcome {
         match self.visitor.lack() {
             Some(why) => Outcome::Skipped(why),

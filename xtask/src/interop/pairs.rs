@@ -9,7 +9,10 @@ use super::report::Report;
 use super::site::Site;
 use super::{Args, Outcome};
 use crate::child::Guard;
-use crate::peers::{self, AES_256_2022, AES_256_GCM, MODERN, Method, Peer, Role, Tools};
+use crate::peers::{
+    self, AES_128_2022, AES_256_2022, AES_256_GCM, CHACHA20, Family, MODERN, Method, Peer, Role, Spec, Tools,
+    User,
+};
 
 /// Who talks to whom, and how it is sealed.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +23,21 @@ pub(crate) struct Leg {
     pub(super) server: Peer,
     /// What both speak.
     pub(super) method: Method,
+    /// What lies between them, or stands before the server.
+    pub(super) dress: Dress,
+}
+
+/// More than a method and a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dress {
+    /// Nothing more.
+    Bare,
+    /// A plugin at both ends, in one of its two disguises.
+    Obfs(&'static str),
+    /// The server has several users, and the client is one of them.
+    Users,
+    /// A relay of ours that knows the server's key and not its users'.
+    Relayed,
 }
 
 /// How much is sent.
@@ -36,6 +54,7 @@ pub(crate) struct Ends<'a> {
     server_address: SocketAddr,
     client: Guard,
     server: Guard,
+    _relay: Option<Guard>,
     pub(super) tools: &'a Tools,
     pub(super) site: &'a Site,
     pub(super) size: Size,
@@ -51,7 +70,8 @@ pub(crate) fn run(args: &Args, tools: &Tools, site: &Site, report: &mut Report) 
             Some(why) => Check::ALL.map(|_| Outcome::Skipped(why.clone())),
             None => leg.run(tools, site, Size::of(leg.method, args.light)),
         };
-        report.add(&[&leg.client.to_string(), &leg.server.to_string(), leg.method.name], &outcomes);
+        let method = format!("{}{}", leg.method.name, leg.dress);
+        report.add(&[&leg.client.to_string(), &leg.server.to_string(), &method], &outcomes);
     }
 }
 
@@ -65,7 +85,7 @@ fn legs(args: &Args) -> Vec<Leg> {
         |method: &Method| args.method.as_ref().is_none_or(|part| method.name.contains(part.as_str()));
     let mut legs = Vec::new();
     for method in methods.into_iter().filter(wanted) {
-        let mut leg = |client, server| legs.push(Leg { client, server, method });
+        let mut leg = |client, server| legs.push(Leg { client, server, method, dress: Dress::Bare });
         if !args.peers_alone && !Peer::Umbra.speaks(method) {
             continue;
         }
@@ -81,12 +101,64 @@ fn legs(args: &Args) -> Vec<Leg> {
             }
         }
     }
+    if !args.peers_alone {
+        legs.extend(dressed(args.light).into_iter().filter(|leg| wanted(&leg.method)));
+    }
+    legs
+}
+
+/// Plugins, users and relays, each with those who know such a thing.
+fn dressed(light: bool) -> Vec<Leg> {
+    let (umbra, rust, libev) = (Peer::Umbra, Peer::ShadowsocksRust, Peer::ShadowsocksLibev);
+    let with_one_of_ours = [(umbra, umbra), (umbra, rust), (rust, umbra), (umbra, libev), (libev, umbra)];
+    let mut legs = Vec::new();
+    let mut add = |dress, method, pairs: &[(Peer, Peer)]| {
+        legs.extend(pairs.iter().map(|(client, server)| Leg {
+            client: *client,
+            server: *server,
+            method,
+            dress,
+        }));
+    };
+    for disguise in ["http", "tls"] {
+        add(
+            Dress::Obfs(disguise),
+            AES_256_GCM,
+            if light { &with_one_of_ours[..1] } else { &with_one_of_ours },
+        );
+        add(Dress::Obfs(disguise), AES_256_2022, if light { &[] } else { &with_one_of_ours[..3] });
+    }
+    let outline = [(umbra, umbra), (rust, umbra), (libev, umbra), (Peer::V2ray, umbra)];
+    add(Dress::Users, CHACHA20, if light { &outline[..2] } else { &outline });
+    add(Dress::Users, AES_256_2022, &with_one_of_ours[..3]);
+    add(Dress::Relayed, AES_256_2022, &with_one_of_ours[..3]);
+    if !light {
+        add(Dress::Users, AES_128_2022, &with_one_of_ours[..3]);
+        add(Dress::Relayed, AES_128_2022, &with_one_of_ours[..3]);
+    }
     legs
 }
 
 impl Leg {
     fn missing(self, tools: &Tools) -> Option<String> {
+        if matches!(self.dress, Dress::Users | Dress::Relayed) {
+            return Some("our server has no users yet".to_owned());
+        }
+        if matches!(self.dress, Dress::Obfs(_)) && peers::in_path("obfs-local").is_none() {
+            return Some("simple-obfs is missing: apt-get install simple-obfs".to_owned());
+        }
         [self.client, self.server].into_iter().find_map(|peer| tools.lack(peer))
+    }
+
+    /// What a client is told so that it is the user with `own` password.
+    fn password(self, own: &str) -> String {
+        let shared = self.method.password;
+        match self.dress {
+            Dress::Bare | Dress::Obfs(_) => shared.to_owned(),
+            Dress::Users if self.method.family == Family::Edition2022 => format!("{shared}:{own}"),
+            Dress::Users => own.to_owned(),
+            Dress::Relayed => format!("{}:{shared}:{own}", relay_key(self.method)),
+        }
     }
 
     fn run(self, tools: &Tools, site: &Site, size: Size) -> [Outcome; Check::ALL.len()] {
@@ -112,7 +184,18 @@ impl Leg {
 
 impl std::fmt::Display for Leg {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} -> {}, {}", self.client, self.server, self.method.name)
+        write!(f, "{} -> {}, {}{}", self.client, self.server, self.method.name, self.dress)
+    }
+}
+
+impl std::fmt::Display for Dress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bare => Ok(()),
+            Self::Obfs(disguise) => write!(f, ", obfs {disguise}"),
+            Self::Users => f.write_str(", users"),
+            Self::Relayed => f.write_str(", users behind a relay"),
+        }
     }
 }
 
@@ -126,17 +209,45 @@ impl Size {
 
 impl<'a> Ends<'a> {
     fn start(leg: Leg, tools: &'a Tools, site: &'a Site, size: Size) -> Result<Self> {
-        let (method, password) = (leg.method, leg.method.password);
-        let (server, server_address) = tools.start(leg.server, Role::Server, method, password, None)?;
-        let (client, proxy) =
-            tools.start(leg.client, Role::Client(server_address), method, password, None)?;
-        Ok(Self { leg, proxy, server_address, client, server, tools, site, size })
+        let users = users(leg.method);
+        let plain = Spec::of(leg.method);
+        let spec = match leg.dress {
+            Dress::Bare => plain,
+            Dress::Obfs(disguise) => Spec { obfs: Some(disguise), ..plain },
+            Dress::Users | Dress::Relayed if leg.method.family == Family::Edition2022 => {
+                Spec { users: &users, ..plain }
+            }
+            // As with Outline, the server has no password of its own.
+            Dress::Users | Dress::Relayed => Spec { users: &users, password: "", ..plain },
+        };
+        let (server, address) = tools.start(leg.server, Role::Server, spec, None)?;
+        let (relay, server_address) = match leg.dress {
+            Dress::Relayed => {
+                let next = User { name: "next", password: leg.method.password, forward: Some(address) };
+                let spec = Spec { password: relay_key(leg.method), users: &[next], ..plain };
+                let (relay, address) = tools.start(Peer::Umbra, Role::Server, spec, None)?;
+                (Some(relay), address)
+            }
+            Dress::Bare | Dress::Obfs(_) | Dress::Users => (None, address),
+        };
+        let spec = Spec { password: &leg.password(users[1].password), obfs: spec.obfs, ..plain };
+        let (client, proxy) = tools.start(leg.client, Role::Client(server_address), spec, None)?;
+        Ok(Self { leg, proxy, server_address, client, server, _relay: relay, tools, site, size })
     }
 
     /// A client of the same server that knows another password.
     pub(super) fn start_stranger(&self) -> Result<(Guard, SocketAddr)> {
         let (role, method) = (Role::Client(self.server_address), self.leg.method);
-        self.tools.start(self.leg.client, role, method, method.wrong_password, None)
+        let obfs = match self.leg.dress {
+            Dress::Obfs(disguise) => Some(disguise),
+            Dress::Bare | Dress::Users | Dress::Relayed => None,
+        };
+        let password = match self.leg.dress {
+            Dress::Bare | Dress::Obfs(_) => method.wrong_password.to_owned(),
+            Dress::Users | Dress::Relayed => self.leg.password(method.wrong_password),
+        };
+        let spec = Spec { password: &password, obfs, ..Spec::of(method) };
+        self.tools.start(self.leg.client, role, spec, None)
     }
 
     fn are_alive(&mut self) -> bool {
@@ -149,5 +260,33 @@ impl<'a> Ends<'a> {
             Outcome::Failed(error) => error.context(format!("{who} has died")),
             Outcome::Passed | Outcome::Skipped(_) => anyhow::anyhow!("{who} has died"),
         }
+    }
+}
+
+/// Three users, with keys of the method's length or any passwords.
+fn users(method: Method) -> [User; 3] {
+    let passwords = match (method.family, method == AES_128_2022) {
+        (Family::Edition2022, true) => {
+            ["Zmlyc3QgdXNlcidzIGtleQ==", "c2Vjb25kIHVzZXJzIGtleQ==", "dGhpcmQgdXNlcidzIGtleQ=="]
+        }
+        (Family::Edition2022, false) => [
+            "Zmlyc3QgdXNlcidzIGtleSBvZiAzMiBieXRlcy4uLi4=",
+            "c2Vjb25kIHVzZXIncyBrZXkgb2YgMzIgYnl0ZXMuLi4=",
+            "dGhpcmQgdXNlcidzIGtleSBvZiAzMiBieXRlcy4uLi4=",
+        ],
+        (Family::Aead | Family::Stream | Family::Plain, _) => {
+            ["one of many", "another of many", "a third one"]
+        }
+    };
+    let mut names = ["first", "second", "third"].into_iter();
+    passwords.map(|password| User { name: names.next().unwrap_or_default(), password, forward: None })
+}
+
+/// The key of the relay itself.
+fn relay_key(method: Method) -> &'static str {
+    if method == AES_128_2022 {
+        "a2V5IG9mIHRoZSByZWxheQ=="
+    } else {
+        "a2V5IG9mIHRoZSByZWxheSwgb2YgMzIgYnl0ZXMuLi4="
     }
 }

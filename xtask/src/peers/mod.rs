@@ -1,5 +1,6 @@
 //! The programs Umbra is run beside: where they are, how each is started in each role, and how to get them.
 
+mod commands;
 mod methods;
 pub(crate) mod python;
 
@@ -9,9 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
 
-use crate::child::{Guard, Program};
+use crate::child::Guard;
 use crate::install;
 pub(crate) use methods::*;
 
@@ -43,6 +43,37 @@ pub(crate) enum Role {
     Client(SocketAddr),
     /// The side that dials targets.
     Server,
+}
+
+/// What both ends must agree about, as one of them is told it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spec<'a> {
+    /// How sessions are sealed.
+    pub(crate) method: Method,
+    /// A client's password, or the one of a server; empty where only users have one.
+    pub(crate) password: &'a str,
+    /// Who may use a server, where it is not whoever knows its password.
+    pub(crate) users: &'a [User],
+    /// The disguise that simple-obfs puts on.
+    pub(crate) obfs: Option<&'static str>,
+}
+
+/// A user of a server.
+#[derive(Debug, Clone)]
+pub(crate) struct User {
+    /// What the server calls it.
+    pub(crate) name: &'static str,
+    /// Its own password.
+    pub(crate) password: &'static str,
+    /// The server to which its sessions are passed on.
+    pub(crate) forward: Option<SocketAddr>,
+}
+
+impl Spec<'static> {
+    /// Nothing but a method, with its password.
+    pub(crate) fn of(method: Method) -> Self {
+        Self { method, password: method.password, users: &[], obfs: None }
+    }
 }
 
 /// Where each program is, or why it cannot be run.
@@ -133,22 +164,25 @@ impl Tools {
         self.place(peer).map_err(anyhow::Error::msg)
     }
 
-    /// Starts one end of `peer` on a port of the kernel's choosing and waits until it listens.
+    /// Starts one end of `peer` on a port that is free and waits until it listens.
     pub(crate) fn start(
         &self,
         peer: Peer,
         role: Role,
-        method: Method,
-        password: &str,
+        spec: Spec<'_>,
         cpu: Option<usize>,
     ) -> Result<(Guard, SocketAddr)> {
         let place = self.path(peer)?;
         let mut failure = None;
         // Some refuse port 0 and are given a port that was free a moment ago; another program may take it first.
         for _ in 0..3 {
-            let program = program(peer, place, role, method, password)?;
-            let mut guard = Guard::start(program, cpu)?;
-            match guard.listening() {
+            let mut guard = Guard::start(commands::program(peer, place, role, spec)?, cpu)?;
+            match guard.listening().and_then(|address| match (spec.obfs, role) {
+                // In front of a server is its plugin, and a client is not ready before its own.
+                (Some(_), Role::Server) => guard.child_listening(),
+                (Some(_), Role::Client(_)) => guard.child_listening().map(|_| address),
+                (None, _) => Ok(address),
+            }) {
                 Ok(address) => return Ok((guard, address)),
                 Err(error) => failure = Some(error),
             }
@@ -189,79 +223,4 @@ pub(crate) fn in_path(name: &str) -> Option<PathBuf> {
 pub(crate) fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((IpAddr::V4(Ipv4Addr::LOCALHOST), 0)).context("look for a free port")?;
     Ok(listener.local_addr()?.port())
-}
-
-fn program(peer: Peer, place: &Path, role: Role, method: Method, password: &str) -> Result<Program> {
-    let name = match role {
-        Role::Client(_) => format!("{peer} client"),
-        Role::Server => format!("{peer} server"),
-    };
-    let method = method.name;
-    let line = |path: PathBuf, line: String| {
-        let mut args: Vec<String> = line.split(' ').map(str::to_owned).collect();
-        args.push(password.to_owned());
-        Program::new(name.clone(), path, args)
-    };
-    Ok(match (peer, role) {
-        (Peer::Umbra, Role::Client(server)) => {
-            line(place.to_owned(), format!("local -s {server} -b 127.0.0.1:0 -m {method} -k"))
-        }
-        (Peer::Umbra, Role::Server) => {
-            line(place.to_owned(), format!("server -s 127.0.0.1:0 -m {method} -k"))
-        }
-        (Peer::ShadowsocksRust, Role::Client(server)) => {
-            line(place.join("sslocal"), format!("-s {server} -b 127.0.0.1:0 -m {method} -k"))
-        }
-        (Peer::ShadowsocksRust, Role::Server) => {
-            line(place.join("ssserver"), format!("-s 127.0.0.1:{} -m {method} -k", free_port()?))
-        }
-        (Peer::ShadowsocksLibev, Role::Client(server)) => {
-            let (ip, port) = (server.ip(), server.port());
-            line(place.join("ss-local"), format!("-s {ip} -p {port} -b 127.0.0.1 -l 0 -m {method} -k"))
-        }
-        (Peer::ShadowsocksLibev, Role::Server) => {
-            line(place.join("ss-server"), format!("-s 127.0.0.1 -p 0 -m {method} -k"))
-        }
-        (Peer::V2ray, role) => {
-            let config = v2ray_config(role, method, password)?;
-            Program::new(name, place.to_owned(), vec!["-config".to_owned()]).with_config(&config)?
-        }
-        (Peer::Python, Role::Client(server)) => {
-            let (python, mut args) = python::command(place, "local")?;
-            let (ip, port, own) = (server.ip(), server.port(), free_port()?);
-            let line = format!("-s {ip} -p {port} -b 127.0.0.1 -l {own} -m {method} -k");
-            args.extend(line.split(' ').map(str::to_owned));
-            args.push(password.to_owned());
-            Program::new(name, python, args)
-        }
-        (Peer::Python, Role::Server) => {
-            let (python, mut args) = python::command(place, "server")?;
-            // Its targets are on loopback, which it forbids unless told that nothing is forbidden.
-            let line = format!("--forbidden-ip= -s 127.0.0.1 -p {} -m {method} -k", free_port()?);
-            args.extend(line.split(' ').map(str::to_owned));
-            args.push(password.to_owned());
-            Program::new(name, python, args)
-        }
-    })
-}
-
-fn v2ray_config(role: Role, method: &str, password: &str) -> Result<Value> {
-    let port = free_port()?;
-    let (inbound, outbound) = match role {
-        Role::Client(server) => {
-            let server = json!({"address": server.ip(), "port": server.port(), "method": method, "password": password});
-            (
-                json!({"protocol": "socks", "settings": {"udp": false}}),
-                json!({"protocol": "shadowsocks", "settings": {"servers": [server]}}),
-            )
-        }
-        Role::Server => {
-            let settings = json!({"method": method, "password": password, "network": "tcp"});
-            (json!({"protocol": "shadowsocks", "settings": settings}), json!({"protocol": "freedom"}))
-        }
-    };
-    let mut inbound = inbound;
-    inbound["listen"] = json!("127.0.0.1");
-    inbound["port"] = json!(port);
-    Ok(json!({"log": {"loglevel": "warning"}, "inbounds": [inbound], "outbounds": [outbound]}))
 }
