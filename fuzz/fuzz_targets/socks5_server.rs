@@ -1,53 +1,24 @@
-//! Any bytes as a SOCKS5 client, cut anywhere.
+//! Any bytes as a SOCKS5 client, with and without a login, cut anywhere.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use umbra_fuzz::pieces;
-use umbra_proto::address::Address;
-use umbra_proto::socks5::{Error, Reply, Server};
-use umbra_proto::wire::Input;
-use umbra_proto::{Handshake, Step};
+use umbra_fuzz::handshake::{run, users};
+use umbra_proto::socks5::{Reply, Server};
 
-#[derive(Debug, PartialEq, Eq)]
-struct Outcome {
-    target: Result<Option<Address>, Error>,
-    output: Vec<u8>,
-    leftover: Vec<u8>,
-}
-
-fuzz_target!(|session: (Vec<u8>, Vec<u16>)| {
-    let (bytes, cuts) = session;
-    let whole = run(&[&bytes]);
-    assert!(whole.output.len() <= 2 + 10);
-    assert!(bytes.ends_with(&whole.leftover));
-    assert_eq!(run(&pieces(&bytes, &cuts)), whole);
-    assert_eq!(run(&bytes.chunks(1).collect::<Vec<_>>()), whole);
+fuzz_target!(|session: (bool, bool, Vec<u8>, Vec<u16>)| {
+    let (asks, logs_in, bytes, cuts) = session;
+    let bytes = [if logs_in { LOGIN } else { b"" }, &bytes].concat();
+    let users = users();
+    let outcome = run(|_| Server::with_users(asks.then_some(&users)), &bytes, &cuts);
+    assert!(outcome.output.len() <= 2 + 2 + 10);
+    if let Ok(Some(pending)) = outcome.done {
+        assert_eq!(pending.user().is_some(), asks);
+        assert_eq!(&outcome.output[..], if asks { &[5, 2, 1, 0][..] } else { &[5, 0] });
+        let mut answer = Vec::new();
+        pending.reject(Reply::GeneralFailure, &mut answer);
+        assert_eq!(answer.len(), 10);
+    }
 });
 
-fn run(pieces: &[&[u8]]) -> Outcome {
-    let (mut leftover, mut output) = (Vec::new(), Vec::new());
-    let mut server = Some(Server::new());
-    let mut target = Ok(None);
-    for piece in pieces {
-        leftover.extend_from_slice(piece);
-        let Some(machine) = server.take() else { continue };
-        let mut input = Input::new(&mut leftover);
-        match machine.advance(&mut input, &mut output) {
-            Ok(Step::Wait(next)) => server = Some(next),
-            Ok(Step::Done(pending)) => {
-                target = Ok(Some(pending.target().clone()));
-                let mut answer = Vec::new();
-                pending.reject(Reply::GeneralFailure, &mut answer);
-                assert_eq!(answer.len(), 10);
-            }
-            Err(error) => target = Err(error),
-        }
-        let taken = input.taken();
-        leftover.drain(..taken);
-    }
-    // What follows a refused request is nobody's.
-    if target.is_err() {
-        leftover.clear();
-    }
-    Outcome { target, output, leftover }
-}
+/// What the fuzzer cannot find by itself, for it is compared as a digest.
+const LOGIN: &[u8] = b"\x05\x01\x02\x01\x05alice\x06secret";

@@ -1,5 +1,7 @@
 //! What the fuzz targets share: machines driven in pieces, streams sealed by a second hand, and scripts of records.
 
+pub mod handshake;
+
 use arbitrary::Arbitrary;
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA1_FOR_LEGACY_USE_ONLY, KeyType, Salt as HkdfSalt};

@@ -131,9 +131,8 @@ fn explain_key(method: Method, password: &str, error: KeyError) -> String {
     match error {
         KeyError::Empty => format!("empty; make one with: umbra key {method}"),
         KeyError::NotBase64 if password.contains(':') => {
-            format!(
-                "a server's port has one key, and this looks like a client's, several joined with :; write users"
-            )
+            "a server's port has one key, and this looks like a client's, several joined with :; write users"
+                .into()
         }
         KeyError::NotBase64 => format!(
             "{method} wants {wanted} bytes in base64 (standard alphabet, with padding), and this is not base64; make \
