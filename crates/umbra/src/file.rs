@@ -10,6 +10,8 @@ use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 use zeroize::Zeroizing;
 
 use crate::foreign::{Foreign, IGNORED, REFUSED};
+use crate::link::{explain as explain_link, link_settings};
+use crate::plugin::refuse_strange_plugin;
 use crate::raw::{Raw, Said, Settings, Value};
 use crate::reference::{Id, Kind, LISTS, Place, Setting, nearest_key};
 use crate::report::Report;
@@ -107,12 +109,31 @@ fn read_entries(key: &str, place: Place, array: &Array<'_>, report: &mut Report)
     let mut entries = Vec::new();
     for (index, element) in array.elements.iter().enumerate() {
         let path = format!("{key}[{index}]");
-        match element.as_object() {
-            Some(object) => entries.push(read_entry(&path, place, object, report)),
-            None => report.error(path, "wants an object: { … }"),
+        match (element, place) {
+            (Json::Object(object), _) => entries.push(read_entry(&path, place, object, report)),
+            (Json::StringLit(text), Place::Server) => entries.extend(read_link(&path, &text.value, report)),
+            (_, Place::Server) => report.error(path, "wants an object, { … }, or a link, \"ss://…\""),
+            (_, Place::Root | Place::Inbound | Place::User | Place::Security | Place::Online) => {
+                report.error(path, "wants an object: { … }");
+            }
         }
     }
     entries
+}
+
+/// A server may stand in a list as a link.
+fn read_link(path: &str, text: &str, report: &mut Report) -> Option<Settings> {
+    match text.parse() {
+        Ok(url) => {
+            let settings = link_settings(url, path, path);
+            refuse_strange_plugin(&settings, report);
+            Some(settings)
+        }
+        Err(error) => {
+            report.error(path, explain_link(error));
+            None
+        }
+    }
 }
 
 /// What is wrong in an entry that is not in use keeps nothing from starting.
@@ -392,7 +413,7 @@ mod tests {
             "port_password.x: is no port",
             "port_password.8389: wants text in quotes",
             "port_password.08388: says the same port again",
-            "servers[0].users[1]: wants an object",
+            "servers[0].users[1]: wants an object: {",
             "servers[0].users[2].password: wants text in quotes",
             "servers[0].users[2].name: says again",
         ];
@@ -400,6 +421,29 @@ mod tests {
         for (found, expected) in found.iter().zip(expected) {
             assert!(found.starts_with(expected), "{found} / {expected}");
         }
+    }
+
+    #[test]
+    fn a_server_may_stand_in_the_list_as_a_link() {
+        let (raw, _) = read_good(
+            r#"{"servers": [{"server": "a"}, "ss://YWVzLTEyOC1nY206dGVzdA@192.168.100.1:8888/?plugin=obfs-local%3Bobfs%3Dhttp#x"]}"#,
+        );
+        let server = &raw.servers.unwrap()[1];
+        assert_eq!(server.text(Id::Server), Some(("192.168.100.1", "servers[1]")));
+        assert_eq!(server.number(Id::ServerPort), Some((8888, "servers[1]")));
+        assert_eq!(server.text(Id::PluginOpts), Some(("obfs=http", "servers[1]")));
+        let found = errors(
+            r#"{"servers": ["http://a", 7, "ss://YWVzLTEyOC1nY206dGVzdA@192.168.100.1:8888/?plugin=rm"], "locals": ["ss://x"]}"#,
+        );
+        for (found, expected) in found.iter().zip([
+            "servers[0]: the link does not start with ss://",
+            "servers[1]: wants an object, { … }, or a link",
+            "servers[2]: rm is not among the plugins",
+            "locals[0]: wants an object: {",
+        ]) {
+            assert!(found.starts_with(expected), "{found} / {expected}");
+        }
+        assert_eq!(found.len(), 4, "{found:#?}");
     }
 
     #[test]

@@ -112,6 +112,30 @@ fn a_servers_file_is_a_link_for_each_of_its_ports_with_the_host_that_clients_kno
 }
 
 #[test]
+fn each_user_of_a_server_has_a_link_of_their_own() {
+    let of_2022 = file(
+        r#"{"server": "a", "server_port": 1, "method": "2022-blake3-aes-128-gcm", "password": "P==", "users": [
+            {"name": "ann", "password": "A=="}, {"name": "bob", "password": "B=="},
+            {"name": "next", "password": "N==", "forward": "b:2"}]}"#,
+    );
+    let output = url(&["encode", of_2022.path().to_str().unwrap()], "");
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "ss://2022-blake3-aes-128-gcm:P%3D%3D%3AA%3D%3D@a:1#ann\nss://2022-blake3-aes-128-gcm:P%3D%3D%3AB%3D%3D@a:1#bob\n"
+    );
+    assert!(String::from_utf8(output.stderr).unwrap().contains("users[2].forward: left out"));
+    let of_aead = file(
+        r#"{"server": "a", "server_port": 1, "method": "aes-128-gcm", "users": [{"name": "ann", "password": "x"}]}"#,
+    );
+    assert_eq!(good(&["encode", of_aead.path().to_str().unwrap()], ""), "ss://YWVzLTEyOC1nY206eA@a:1#ann\n");
+    let of_client = file(
+        r#"{"server": "a", "server_port": 1, "method": "aes-128-gcm", "password": "x", "local_port": 1080,
+            "users": [{"name": "ann", "password": "of the SOCKS5 door"}]}"#,
+    );
+    assert_eq!(good(&["encode", of_client.path().to_str().unwrap()], ""), "ss://YWVzLTEyOC1nY206eA@a:1\n");
+}
+
+#[test]
 fn links_and_files_are_drawn() {
     for args in [&["qr", PUBLISHED[0]][..], &["qr", "-s", "192.168.100.1", "-k", "x", "--tag", "Example1"]] {
         let drawn = good(args, "");

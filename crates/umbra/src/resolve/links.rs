@@ -2,11 +2,13 @@
 
 use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::Method;
+use umbra_proto::shadowsocks::identity::has_identities;
 use umbra_proto::url::ServerUrl;
 use zeroize::Zeroizing;
 
 use super::hosts::{by_password, server_addresses, split_ports};
 use super::{SERVER_IDS, Sources, entries, guess_role};
+use crate::flags::Role;
 use crate::raw::{Settings, Value};
 use crate::reference::{Id, LISTS};
 use crate::report::Report;
@@ -24,9 +26,14 @@ pub(crate) fn describe_servers(
     let name = file.root.only(&[Id::Remarks]);
     let is_single = file.servers.is_none();
     let mut urls = Vec::new();
-    for mut settings in entries(SERVER_IDS, LISTS[0], &file.root, file.servers, &flags, report) {
+    let ids = [SERVER_IDS, &[Id::Users]].concat();
+    for mut settings in entries(&ids, LISTS[0], &file.root, file.servers, &flags, report) {
         if is_single {
             settings = name.clone().beaten_by(&settings);
+            if role == Role::Client {
+                // These are of the client's own door.
+                settings.remove(Id::Users);
+            }
         }
         if let Some(host) = host {
             settings.insert(Id::Server, "--host", Value::Text(Zeroizing::new(host.into())));
@@ -36,6 +43,45 @@ pub(crate) fn describe_servers(
         }
     }
     urls
+}
+
+/// A secret for a link, and what whoever holds it is called.
+struct Holder<'a> {
+    password: Zeroizing<String>,
+    name: Option<&'a str>,
+}
+
+/// Everybody who may use a server.
+fn holders<'a>(settings: &'a Settings, method: &str, report: &mut Report) -> Vec<Holder<'a>> {
+    let own = settings.text(Id::Password).map(|(password, _)| password);
+    let users = settings.objects(Id::Users).unwrap_or_default();
+    let is_identified = method.parse().is_ok_and(has_identities);
+    let mut holders = Vec::new();
+    if let Some(password) = own.filter(|_| users.is_empty() || !is_identified) {
+        let name = settings.text(Id::Remarks).map(|(name, _)| name);
+        holders.push(Holder { password: Zeroizing::new(password.into()), name });
+    }
+    for user in users {
+        if let Some(said) = user.get(Id::UserForward) {
+            report
+                .warn(&said.place, "left out: the link of such a user is made of the next server's keys too");
+            continue;
+        }
+        let (name, password) = (user.text(Id::UserName), user.text(Id::Password));
+        let Some((password, _)) = password else {
+            report.error(user.key_path("password"), "missing; each user has a name and a password");
+            continue;
+        };
+        let password = match own.filter(|_| is_identified) {
+            Some(own) => format!("{own}:{password}"),
+            None => password.into(),
+        };
+        holders.push(Holder { password: Zeroizing::new(password), name: name.map(|(name, _)| name) });
+    }
+    if holders.is_empty() && users.is_empty() {
+        report.error(settings.key_path("password"), "missing; a link holds the password");
+    }
+    holders
 }
 
 fn links_of(settings: &Settings, report: &mut Report) -> Vec<ServerUrl> {
@@ -51,22 +97,21 @@ fn links_of(settings: &Settings, report: &mut Report) -> Vec<ServerUrl> {
             report.error(settings.key_path("server"), text);
         }
     }
-    let Some((password, _)) = settings.text(Id::Password) else {
-        report.error(settings.key_path("password"), "missing; a link holds the password");
-        return Vec::new();
-    };
     let text = |id| settings.text(id).map(|(text, _)| text).filter(|text| !text.is_empty());
     let method = text(Id::Method).unwrap_or(Method::Chacha20IetfPoly1305.name());
     let plugin = text(Id::Plugin).map(|name| match text(Id::PluginOpts) {
         Some(options) => format!("{name};{options}").into(),
         None => Box::from(name),
     });
-    let url = |address| ServerUrl {
-        method: method.to_lowercase().into(),
-        password: Zeroizing::new(password.into()),
-        address,
-        plugin: plugin.clone(),
-        tag: text(Id::Remarks).map(Into::into),
-    };
-    addresses.into_iter().map(url).collect()
+    let mut urls = Vec::new();
+    for holder in holders(settings, method, report) {
+        urls.extend(addresses.iter().map(|address| ServerUrl {
+            method: method.to_lowercase().into(),
+            password: holder.password.clone(),
+            address: address.clone(),
+            plugin: plugin.clone(),
+            tag: holder.name.filter(|name| !name.is_empty()).map(Into::into),
+        }));
+    }
+    urls
 }

@@ -138,6 +138,7 @@ it listens on each of `locals[]`. A server listens on each of `servers[]`.
     "servers": [
         { "server": "192.0.2.1", "server_port": 8388, "method": "2022-blake3-aes-256-gcm", "password": "…" },
         { "server": "a.example", "server_port": 8389, "password": "…", "disabled": true },
+        "ss://…",
     ],
     "locals": [
         { "local_address": "127.0.0.1", "local_port": 1080, "protocol": "mixed" },
