@@ -189,6 +189,8 @@ pub fn forge(method: Method, salt: u8, texts: &[Vec<u8>]) -> Vec<u8> {
         Method::Aes128Gcm | Method::Blake3Aes128Gcm => &AES_128_GCM,
         Method::Aes256Gcm | Method::Blake3Aes256Gcm => &AES_256_GCM,
         Method::Chacha20IetfPoly1305 | Method::Blake3Chacha20Poly1305 => &CHACHA20_POLY1305,
+        // The second hand knows the methods that `method` gives.
+        other => unreachable!("{other} is none of the common methods"),
     };
     let cipher =
         LessSafeKey::new(UnboundKey::new(algorithm, subkey).expect("a key of the algorithm's length"));
