@@ -134,7 +134,7 @@ fn understand(reader: &mut Reader<'_>) -> Result<Pending, Stop<Error>> {
 /// The bytes before the next NUL, at most `max`; the NUL is read as well.
 fn until_nul<'a>(reader: &mut Reader<'a>, max: usize, long: Error) -> Result<&'a [u8], Stop<Error>> {
     let rest = reader.rest();
-    match rest.iter().take(max + 1).position(|byte| *byte == 0) {
+    match rest[..rest.len().min(max + 1)].iter().position(|byte| *byte == 0) {
         Some(len) => {
             let field = reader.slice(len)?;
             reader.u8()?;
