@@ -12,14 +12,26 @@ use super::report::Report;
 use super::site::Site;
 use super::{Args, Outcome};
 use crate::child::{Guard, Program};
-use crate::peers::{AES_256_GCM, Peer, Role, Spec, Tools};
+use crate::peers::{AES_256_GCM, Peer, Role, Spec, Tools, free_port};
 
 /// A way to set up the client's inbound, and what is tried there.
 struct Plan {
     name: &'static str,
     /// What stands in the configuration's `locals[]`, beside the address.
     local: Value,
+    way: Way,
     trials: for<'a> fn(&'a Door<'a>) -> Vec<Trial<'a>>,
+}
+
+/// Where sessions go from the door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// To our server.
+    Server,
+    /// To the first of three servers that is there, which is the last.
+    ThirdServer,
+    /// To a SOCKS5 proxy, which is shadowsocks-rust's client, and on to our server.
+    Parent,
 }
 
 /// Something to try at a door.
@@ -38,6 +50,7 @@ struct Door<'a> {
     address: SocketAddr,
     client: Guard,
     server: Guard,
+    _parent: Option<Guard>,
 }
 
 /// Tries every visitor at every door.
@@ -45,8 +58,7 @@ pub(super) fn run(args: &Args, tools: &Tools, site: &Site, report: &mut Report) 
     report.begin("Doors", &["door", "program", "way", "what must come", "result"]);
     let wanted = |plan: &Plan| args.door.as_ref().is_none_or(|part| plan.name.contains(part.as_str()));
     for plan in plans(site).into_iter().filter(wanted) {
-        if ["with users", "behind a balancer"].contains(&plan.name) {
-            let why = format!("no door is {} yet", plan.name);
+        if let Some(why) = tools.lack(Peer::ShadowsocksRust).filter(|_| plan.way == Way::Parent) {
             report.add(&[plan.name, "", "", "an open door"], &[Outcome::Skipped(why)]);
             continue;
         }
@@ -85,21 +97,20 @@ fn plans(site: &Site) -> Vec<Plan> {
         { "name": "alice", "password": trials::ALICE },
         { "name": "bob", "password": trials::BOB },
     ]);
+    let tunnel = json!({
+        "protocol": "tunnel", "forward_address": "127.0.0.1", "forward_port": site.port(),
+    });
+    let balanced = json!({ "accept_proxy_protocol": "127.0.0.1", "send_proxy_protocol": "v2" });
+    let plan = |name, local, trials| Plan { name, local, way: Way::Server, trials };
     vec![
-        Plan { name: "one port for all", local: json!({}), trials: trials::open },
-        Plan { name: "with users", local: json!({ "users": users }), trials: trials::guarded },
-        Plan {
-            name: "tunnel",
-            local: json!({
-                "protocol": "tunnel", "forward_address": "127.0.0.1", "forward_port": site.port(),
-            }),
-            trials: trials::tunnel,
-        },
-        Plan {
-            name: "behind a balancer",
-            local: json!({ "accept_proxy_protocol": "127.0.0.1", "send_proxy_protocol": "v2" }),
-            trials: trials::balanced,
-        },
+        plan("one port for all", json!({}), trials::open),
+        plan("with users", json!({ "users": users }), trials::guarded),
+        plan("socks alone", json!({ "protocol": "socks" }), trials::socks_alone),
+        plan("http alone", json!({ "protocol": "http" }), trials::http_alone),
+        plan("tunnel", tunnel, trials::tunnel),
+        plan("behind a balancer", balanced, trials::balanced),
+        Plan { way: Way::ThirdServer, ..plan("two servers are down", json!({}), trials::brief) },
+        Plan { way: Way::Parent, ..plan("a parent behind it", json!({}), trials::brief) },
     ]
 }
 
@@ -110,19 +121,33 @@ impl<'a> Door<'a> {
         let mut local = plan.local.clone();
         local["local_address"] = json!("127.0.0.1");
         local["local_port"] = json!(0);
-        let config = json!({
-            "servers": [{
-                "server": behind.ip(), "server_port": behind.port(),
+        let entry = |port: u16| {
+            json!({
+                "server": behind.ip(), "server_port": port,
                 "method": method.name, "password": method.password,
-            }],
-            "locals": [local],
-        });
+            })
+        };
+        let mut config = json!({ "locals": [local] });
+        let mut parent = None;
+        match plan.way {
+            Way::Server => config["servers"] = json!([entry(behind.port())]),
+            Way::ThirdServer => {
+                let ports = [free_port()?, free_port()?, behind.port()];
+                config["servers"] = json!(ports.map(entry));
+            }
+            Way::Parent => {
+                let role = Role::Client(behind);
+                let (guard, address) = tools.start(Peer::ShadowsocksRust, role, Spec::of(method), None)?;
+                config["outbound_proxy"] = json!(format!("socks5://{address}"));
+                parent = Some(guard);
+            }
+        }
         let args = vec!["local".to_owned(), "-c".to_owned()];
         let umbra = tools.path(Peer::Umbra)?.to_owned();
         let program = Program::new(format!("umbra {}", plan.name), umbra, args).with_config(&config)?;
         let mut client = Guard::start(program, None)?;
         let address = client.listening().context("a door")?;
-        Ok(Self { site, address, client, server })
+        Ok(Self { site, address, client, server, _parent: parent })
     }
 }
 

@@ -63,7 +63,9 @@ impl Visitor {
 /// What curl downloads from `url`; it asks nobody else where proxies are.
 pub(super) fn curl(options: &[&str], url: &str) -> Result<Vec<u8>> {
     let mut command = bounded("curl");
-    command.args(["--silent", "--show-error", "--fail", "--noproxy", ""]).args(options);
+    command.args(["--silent", "--show-error", "--fail", "--noproxy", ""]);
+    // What a proxy answered to CONNECT is not always in curl's own words.
+    command.args(["--write-out", "%{stderr}%{http_connect}"]).args(options);
     ended(command.args(["--max-time", &seconds()]).arg(url), &[])
 }
 

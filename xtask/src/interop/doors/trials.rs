@@ -107,7 +107,14 @@ pub(super) fn guarded<'a>(door: &'a Door<'a>) -> Vec<Trial<'a>> {
             trials.push(trial(Visitor::Curl, &format!("{way}, {who}"), end, move || {
                 let options: Vec<&str> = options.iter().map(String::as_str).collect();
                 let download = || site.download(&options, "127.0.0.1");
-                if is_known { download() } else { refused(door, download) }
+                if is_known {
+                    return download();
+                }
+                let why = refused(door, download)?;
+                // RFC 9110, 15.5.8: what makes a program ask its user for a login.
+                let is_told = options.contains(&"--socks5-hostname") || why.contains("407");
+                ensure!(is_told, "not told that a login is wanted: {why}");
+                Ok(())
             }));
         }
     }
@@ -115,7 +122,7 @@ pub(super) fn guarded<'a>(door: &'a Door<'a>) -> Vec<Trial<'a>> {
     for (way, option) in [("--socks4", "socks4"), ("--socks4a", "socks4a")] {
         trials.push(trial(Visitor::Curl, &format!("{way}, alice as its user"), "a refusal", move || {
             let proxy = format!("{option}://alice@{address}");
-            refused(door, || site.download(&["-x", &proxy], "127.0.0.1"))
+            refused(door, || site.download(&["-x", &proxy], "127.0.0.1")).map(drop)
         }));
     }
     for kind in ["socks5", "http"] {
@@ -125,11 +132,43 @@ pub(super) fn guarded<'a>(door: &'a Door<'a>) -> Vec<Trial<'a>> {
                 let (proxy, login) = (address.to_string(), format!("bob:{login}"));
                 let options = ["--proxy", &proxy, "--proxy-type", kind, "--proxy-auth", &login];
                 let ask = || site.check_page(&programs::ncat(&options, site)?);
-                if is_known { ask() } else { refused(door, ask) }
+                if is_known { ask() } else { refused(door, ask).map(drop) }
             }));
         }
     }
     trials
+}
+
+/// SOCKS in every form, and nothing else.
+pub(super) fn socks_alone<'a>(door: &'a Door<'a>) -> Vec<Trial<'a>> {
+    let mut trials: Vec<_> =
+        ["--socks4a", "--socks5-hostname"].map(|option| page(door, option)).into_iter().collect();
+    trials.push(no_page(door, "-x"));
+    trials
+}
+
+/// HTTP, and nothing else.
+pub(super) fn http_alone<'a>(door: &'a Door<'a>) -> Vec<Trial<'a>> {
+    let mut trials: Vec<_> = ["-x", "-px"].map(|option| page(door, option)).into_iter().collect();
+    trials.extend(["--socks4a", "--socks5-hostname"].map(|option| no_page(door, option)));
+    trials
+}
+
+/// Whether anything comes through at all.
+pub(super) fn brief<'a>(door: &'a Door<'a>) -> Vec<Trial<'a>> {
+    ["--socks4a", "--socks5-hostname", "-x", "-px"].map(|option| page(door, option)).into_iter().collect()
+}
+
+fn page<'a>(door: &'a Door<'a>, option: &'static str) -> Trial<'a> {
+    trial(Visitor::Curl, option, "the page", move || {
+        door.site.download(&[option, &door.address.to_string()], "127.0.0.1")
+    })
+}
+
+fn no_page<'a>(door: &'a Door<'a>, option: &'static str) -> Trial<'a> {
+    trial(Visitor::Curl, option, "a refusal", move || {
+        refused(door, || door.site.download(&[option, &door.address.to_string()], "127.0.0.1")).map(drop)
+    })
 }
 
 /// Every connection leads to the site.
@@ -178,11 +217,9 @@ pub(super) fn balanced<'a>(door: &'a Door<'a>) -> Vec<Trial<'a>> {
         })
         .collect();
     trials.push(trial(Visitor::Own, "no header", "a refusal", move || {
-        refused(door, || balanced_session(door.address, b"").map(drop))
+        refused(door, || balanced_session(door.address, b"").map(drop)).map(drop)
     }));
-    trials.push(trial(Visitor::Curl, "--socks5, no header", "a refusal", move || {
-        refused(door, || door.site.download(&["--socks5", &door.address.to_string()], "127.0.0.1"))
-    }));
+    trials.push(no_page(door, "--socks5"));
     trials
 }
 
@@ -207,16 +244,16 @@ fn upload(door: &Door<'_>, header: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Whether somebody is turned away, soon and before the site has heard of it.
-fn refused(door: &Door<'_>, knock: impl FnOnce() -> Result<()>) -> Result<()> {
+/// Whether somebody is turned away, soon and before the site has heard of it; with what words.
+fn refused(door: &Door<'_>, knock: impl FnOnce() -> Result<()>) -> Result<String> {
     let (before, started) = (door.site.visits(), Instant::now());
-    ensure!(knock().is_err(), "the door was open");
+    let why = knock().err().context("the door was open")?;
     let took = started.elapsed();
     ensure!(took < REFUSAL, "the refusal took {took:?}");
     // A connection that was made would have been seen by then.
     thread::sleep(Duration::from_millis(50));
     ensure!(door.site.visits() == before, "the target was dialled");
-    Ok(())
+    Ok(format!("{why:#}"))
 }
 
 fn trial<'a>(visitor: Visitor, way: &str, end: &'static str, run: impl Fn() -> Result<()> + 'a) -> Trial<'a> {
