@@ -19,7 +19,7 @@ use crate::report::Report;
 /// Reads the file at `path`. What is wrong with it goes into `report`; there is no `Raw` if it cannot be read at all.
 pub(crate) fn read(path: &Path, report: &mut Report) -> Option<Raw> {
     let name = path.display().to_string();
-    match read_text(path) {
+    match read_text(path, FILE_BYTES_MAX) {
         Ok(text) => parse(&name, &text, report),
         Err(error) => {
             report.error(name, format!("cannot be read: {}", explain(&error)));
@@ -31,7 +31,7 @@ pub(crate) fn read(path: &Path, report: &mut Report) -> Option<Raw> {
 /// Reads the users of the file at `path`, which is one of shadowsocks-rust's: `{ "password": { "users": [ … ] } }`.
 pub(crate) fn read_users(path: &Path, report: &mut Report) -> Option<Vec<Settings>> {
     let name = path.display().to_string();
-    let text = match read_text(path) {
+    let text = match read_text(path, FILE_BYTES_MAX) {
         Ok(text) => text,
         Err(error) => {
             report.error(name, format!("cannot be read: {}", explain(&error)));
@@ -281,14 +281,18 @@ fn is_off(value: &Json<'_>) -> bool {
     }
 }
 
-fn read_text(path: &Path) -> io::Result<Zeroizing<String>> {
+/// The text of a file of at most `bytes_max` bytes.
+pub(crate) fn read_text(path: &Path, bytes_max: u64) -> io::Result<Zeroizing<String>> {
     let file = File::open(path)?;
     // Room for all of it from the start: a string that grows leaves copies of passwords behind.
-    let len = usize::try_from(file.metadata()?.len().min(FILE_BYTES_MAX)).unwrap_or(0);
+    let len = usize::try_from(file.metadata()?.len().min(bytes_max)).unwrap_or(0);
     let mut text = Zeroizing::new(String::with_capacity(len + 1));
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-    if u64::try_from(text.len()).is_ok_and(|len| len > FILE_BYTES_MAX) {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "longer than 16 MiB, so no configuration"));
+    file.take(bytes_max + 1).read_to_string(&mut text)?;
+    if u64::try_from(text.len()).is_ok_and(|len| len > bytes_max) {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("longer than {} MiB", bytes_max >> 20),
+        ));
     }
     Ok(text)
 }

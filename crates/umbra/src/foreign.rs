@@ -45,9 +45,6 @@ pub(crate) const IGNORED: &[Foreign] = &[
     foreign("libopenssl", "cryptography is built in"),
     foreign("libmbedtls", "cryptography is built in"),
     foreign("libsodium", "cryptography is built in"),
-    foreign("version", "the file is read as it is"),
-    foreign("bytes_used", "data limits are not supported"),
-    foreign("bytes_remaining", "data limits are not supported"),
 ];
 
 /// Keys that other implementations follow and whose absence would be unsafe or wrong: each is an error, unless its

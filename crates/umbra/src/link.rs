@@ -21,6 +21,11 @@ pub(crate) fn read_links(text: &str, report: &mut Report) -> Vec<ServerUrl> {
     urls
 }
 
+/// Whether `text` means to be a link.
+pub(crate) fn is_link(text: &str) -> bool {
+    text.split_at_checked(5).is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("ss://"))
+}
+
 /// What is wrong with a link, and what one looks like.
 pub(crate) fn explain(error: UrlError) -> String {
     format!("{error}; it looks like ss://METHOD:PASSWORD@HOST:PORT#NAME")

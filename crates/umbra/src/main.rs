@@ -22,6 +22,7 @@ mod resolve;
 mod roster;
 mod run;
 mod secret;
+mod subscription;
 mod up;
 mod url;
 

@@ -23,7 +23,7 @@ use crate::reference::Id;
 use crate::report::Report;
 
 /// A program to start, with what it is told. Options often hold secrets: they are wiped when dropped and not printed.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub(crate) struct Plugin {
     /// The program's name, or its path.
     pub(crate) program: String,
@@ -73,6 +73,11 @@ impl Plugin {
             args: args.into_iter().map(|(arg, _)| wiped(arg)).collect(),
             place: place.into(),
         })
+    }
+
+    /// Whether both are started in the same way.
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
+        self.program == other.program && self.options == other.options && self.args == other.args
     }
 
     /// The name without folders, for messages.

@@ -75,6 +75,12 @@ pub(crate) enum Id {
     ConfigUrl,
     /// How often.
     UpdateInterval,
+    /// The version of a document of servers.
+    Version,
+    /// What is used of an allowance.
+    BytesUsed,
+    /// What is left of it.
+    BytesRemaining,
     /// A server that is listed and not used.
     Disabled,
     /// A note for people.
@@ -619,7 +625,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         kind: Kind::Object(Place::Online),
         flag: None,
         default: "none",
-        help: "Servers of a client from a document that is fetched and refreshed (SIP008).",
+        help: "Further servers of a client, from a document (SIP008) that is loaded at the start and again and again.",
     },
     Setting {
         id: Id::ConfigUrl,
@@ -629,7 +635,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         kind: Kind::Secret,
         flag: None,
         default: "none",
-        help: "Where the document is: an `https` URL or a path. It may be a secret.",
+        help: "Where the document is: an `https` URL, or a file. Whoever knows it knows the passwords, so it is never shown whole.",
     },
     Setting {
         id: Id::UpdateInterval,
@@ -639,7 +645,37 @@ pub(crate) const SETTINGS: &[Setting] = &[
         kind: Kind::Number,
         flag: None,
         default: "3600",
-        help: "Seconds until it is fetched again.",
+        help: "Seconds from one load to the next, give or take a tenth.",
+    },
+    Setting {
+        id: Id::Version,
+        key: "version",
+        aliases: &[],
+        places: OF_ROOT,
+        kind: Kind::Number,
+        flag: None,
+        default: "1",
+        help: "The version of a document of servers (SIP008), which is a configuration as it stands.",
+    },
+    Setting {
+        id: Id::BytesUsed,
+        key: "bytes_used",
+        aliases: &[],
+        places: OF_ROOT,
+        kind: Kind::Number,
+        flag: None,
+        default: "none",
+        help: "What a provider has counted, as such a document has it. It is shown; nothing depends on it.",
+    },
+    Setting {
+        id: Id::BytesRemaining,
+        key: "bytes_remaining",
+        aliases: &[],
+        places: OF_ROOT,
+        kind: Kind::Number,
+        flag: None,
+        default: "none",
+        help: "What is left of an allowance. It is shown; nothing depends on it.",
     },
     Setting {
         id: Id::Disabled,

@@ -12,7 +12,7 @@ pub(crate) struct Report {
 }
 
 /// One finding: where it was written, and what to do about it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Note {
     /// The key path or flag: `servers[1].password`, `-k`. Empty where the text says it all.
     pub(crate) place: String,

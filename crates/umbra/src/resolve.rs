@@ -8,6 +8,7 @@ mod beside;
 mod client;
 mod hosts;
 mod links;
+mod online;
 mod server;
 mod users;
 
@@ -25,6 +26,7 @@ use self::beside::read_outbound_proxy;
 use self::client::client_inbounds;
 use self::hosts::split_ports;
 pub(crate) use self::links::describe_servers;
+pub(crate) use self::online::read_document;
 use self::server::server_inbounds;
 use crate::flags::Role;
 use crate::plugin::Plugin;
@@ -32,6 +34,7 @@ use crate::raw::{Raw, Settings, Value};
 use crate::reference::Id;
 use crate::report::Report;
 use crate::roster::{Front, Listed};
+use crate::subscription::{Document, Source, Subscription, Usage};
 
 /// Everything that was said, from the weakest voice to the strongest.
 #[derive(Default)]
@@ -42,10 +45,19 @@ pub(crate) struct Sources {
     pub(crate) url: Option<ServerUrl>,
     /// The flags.
     pub(crate) flags: Settings,
+    /// The document of servers that the file or a flag asks for.
+    pub(crate) online: Option<Online>,
+}
+
+/// A document of servers, loaded or not.
+pub(crate) struct Online {
+    /// Where it is.
+    pub(crate) subscription: Subscription,
+    /// What it says, or why it could not be loaded. Nothing, where it is not wanted.
+    pub(crate) loaded: Option<Result<Document, String>>,
 }
 
 /// What to run.
-#[derive(Debug)]
 pub(crate) struct Plan {
     /// The relay.
     pub(crate) config: Config,
@@ -57,6 +69,20 @@ pub(crate) struct Plan {
     pub(crate) servers: Servers,
     /// What stands in front of inbounds of `config`.
     pub(crate) fronts: Vec<Front>,
+    /// Further servers, which change.
+    pub(crate) online: Option<Subscribed>,
+    /// What is used of an allowance.
+    pub(crate) usage: Option<Usage>,
+}
+
+/// A document of servers that is in use.
+pub(crate) struct Subscribed {
+    /// Where it is.
+    pub(crate) subscription: Subscription,
+    /// What it says.
+    pub(crate) document: Document,
+    /// Its servers.
+    pub(crate) listed: Vec<Listed>,
 }
 
 impl Plan {
@@ -64,6 +90,13 @@ impl Plan {
     pub(crate) fn plugins(&self) -> impl Iterator<Item = &Plugin> {
         let of_servers = self.listed.iter().filter_map(|listed| listed.plugin.as_ref());
         of_servers.chain(self.fronts.iter().map(|front| &front.plugin))
+    }
+}
+
+impl Subscribed {
+    /// A line about what is in use.
+    pub(crate) fn summary(&self) -> String {
+        format!("{}: {} servers", self.subscription.source, self.listed.len())
     }
 }
 
@@ -77,25 +110,47 @@ pub(crate) fn resolve(role: Role, mut sources: Sources, report: &mut Report) -> 
             refuse_pending(settings, report);
         }
     }
-    let servers = Servers::new(Vec::new());
-    let (doors, listed) = match role {
-        Role::Client => client_inbounds(sources, &servers, &common, report),
-        Role::Server => (server_inbounds(sources, &common, report), Vec::new()),
+    let usage = read_usage(&sources);
+    let (doors, way) = match role {
+        Role::Client => client_inbounds(sources, &common, report),
+        Role::Server => (server_inbounds(sources, &common, report), Way::default()),
     };
     find_shared_doors(&doors, report);
     let (inbounds, fronts) = put_behind_plugins(doors);
     let config = Config { inbounds, workers: common.workers };
-    report.errors.is_empty().then_some(Plan { config, nofile: common.nofile, listed, servers, fronts })
+    let Way { servers, listed, online } = way;
+    let plan = Plan { config, nofile: common.nofile, listed, servers, fronts, online, usage };
+    report.errors.is_empty().then_some(plan)
 }
 
 /// The end that a configuration is for, judged by what it speaks of.
 pub(crate) fn guess_role(sources: &Sources) -> Role {
-    let Sources { file, url, flags } = sources;
+    let Sources { file, url, flags, online } = sources;
     let speaks_of_client = |settings: &Settings| CLIENT_IDS.iter().any(|id| settings.get(*id).is_some());
-    if url.is_some() || file.inbounds.is_some() || speaks_of_client(&file.root) || speaks_of_client(flags) {
+    let is_document = file.root.get(Id::Version).is_some();
+    if url.is_some()
+        || online.is_some()
+        || is_document
+        || file.inbounds.is_some()
+        || speaks_of_client(&file.root)
+        || speaks_of_client(flags)
+    {
         Role::Client
     } else {
         Role::Server
+    }
+}
+
+/// The servers of a client.
+struct Way {
+    servers: Servers,
+    listed: Vec<Listed>,
+    online: Option<Subscribed>,
+}
+
+impl Default for Way {
+    fn default() -> Self {
+        Self { servers: Servers::new(Vec::new()), listed: Vec::new(), online: None }
     }
 }
 
@@ -312,9 +367,20 @@ fn place_of(settings: &Settings, id: Id, key: &str) -> String {
     settings.get(id).map_or_else(|| settings.key_path(key), |said| said.place.clone())
 }
 
+/// What a document of servers says of an allowance, which may be the file itself.
+fn read_usage(sources: &Sources) -> Option<Usage> {
+    let loaded = sources.online.as_ref().and_then(|online| online.loaded.as_ref()?.as_ref().ok());
+    let number = |id| sources.file.root.number(id).map(|(number, _)| number);
+    let own = || Some(Usage { used: number(Id::BytesUsed)?, remaining: number(Id::BytesRemaining) });
+    loaded.and_then(|document| document.usage).or_else(own)
+}
+
 fn warn_of_visible_secrets(sources: &Sources, report: &mut Report) {
     let flag = sources.flags.text(Id::Password).map(|(_, place)| place);
-    if let Some(place) = flag.or(sources.url.as_ref().map(|_| "--server-url")) {
+    let is_online =
+        |online: &Online| online.subscription.alone && !matches!(online.subscription.source, Source::File(_));
+    let has_url = sources.url.is_some() || sources.online.as_ref().is_some_and(is_online);
+    if let Some(place) = flag.or(has_url.then_some("--server-url")) {
         report.warn(
             place,
             "other users of this machine can read the command line; a file given with -c keeps the secret",
@@ -348,10 +414,8 @@ const CLIENT_IDS: &[Id] = &[
     Id::UsersFile,
 ];
 
-const PENDING: &[(Id, &str)] = &[
-    (Id::OneTimeAuth, "one-time authentication is obsolete and not supported; remove it at both ends"),
-    (Id::OnlineConfig, "online configuration is not supported yet; list the servers in servers[]"),
-];
+const PENDING: &[(Id, &str)] =
+    &[(Id::OneTimeAuth, "one-time authentication is obsolete and not supported; remove it at both ends")];
 
 const IDLE_SECS_DEFAULT: u64 = 300;
 

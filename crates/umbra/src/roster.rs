@@ -12,6 +12,8 @@ use crate::plugin::{Keeper, Plugin, Side, end_all};
 /// A server as it was asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Listed {
+    /// What stays the same when a document of servers changes, if it says so.
+    pub(crate) id: Option<String>,
     /// The server, at its own address.
     pub(crate) server: Server,
     /// What stands before it.
@@ -39,13 +41,15 @@ pub(crate) struct Roster {
 struct Posts {
     current: Vec<Post>,
     /// Plugins of servers that are not listed any more, for the sessions that still run through them.
-    retired: Vec<Keeper>,
+    retired: Vec<Arc<Keeper>>,
+    /// Nothing is started any more.
+    is_over: bool,
 }
 
 /// A server of the list, and how it is reached.
 struct Post {
     listed: Listed,
-    keeper: Option<Keeper>,
+    keeper: Option<Arc<Keeper>>,
 }
 
 impl Roster {
@@ -53,24 +57,65 @@ impl Roster {
     pub(crate) fn start(servers: Servers, listed: Vec<Listed>) -> Result<Arc<Self>, String> {
         let roster = Arc::new(Self { servers, posts: Mutex::default() });
         let posts = listed.into_iter().map(|listed| roster.hire(listed)).collect::<Result<_, _>>()?;
-        let mut all = roster.lock();
-        all.current = posts;
-        roster.publish(&all);
-        drop(all);
+        roster.install(posts);
         Ok(roster)
+    }
+
+    /// Puts `listed` in the place of the servers that were there, and tells which plugins could not be started; their servers
+    /// are not among them. A plugin that goes on has its sessions go on. One that is not wanted any more has until the next
+    /// replacement.
+    pub(crate) fn replace(self: &Arc<Self>, listed: Vec<Listed>) -> Vec<String> {
+        let (mut posts, mut failures) = (Vec::new(), Vec::new());
+        for listed in listed {
+            match self.hire(listed) {
+                Ok(post) => posts.push(post),
+                Err(why) => failures.push(why),
+            }
+        }
+        self.install(posts);
+        failures
+    }
+
+    /// Ends the plugins that were not wanted any more at the last replacement.
+    pub(crate) fn dismiss(&self) {
+        let leaving = std::mem::take(&mut self.lock().retired);
+        end_all(&leaving);
+    }
+
+    fn install(&self, posts: Vec<Post>) {
+        let mut all = self.lock();
+        let before = std::mem::replace(&mut all.current, posts);
+        let unwanted = before.into_iter().filter_map(|post| post.keeper);
+        let unwanted: Vec<_> =
+            unwanted.filter(|keeper| all.find(|other| Arc::ptr_eq(other, keeper)).is_none()).collect();
+        let mut leaving = std::mem::replace(&mut all.retired, unwanted);
+        if all.is_over {
+            leaving.extend(all.keepers());
+        } else {
+            self.publish(&all);
+        }
+        // Their threads may be waiting for the lock.
+        drop(all);
+        end_all(&leaving);
     }
 
     /// Ends all plugins.
     pub(crate) fn end(&self) {
-        let posts = std::mem::take(&mut *self.lock());
-        let current = posts.current.into_iter().filter_map(|post| post.keeper);
-        end_all(current.chain(posts.retired).collect());
+        let mut all = self.lock();
+        all.is_over = true;
+        let keepers = all.keepers();
+        drop(all);
+        end_all(&keepers);
     }
 
     fn hire(self: &Arc<Self>, listed: Listed) -> Result<Post, String> {
         let Some(plugin) = listed.plugin.clone() else {
             return Ok(Post { listed, keeper: None });
         };
+        let server = &listed.server.address;
+        if let Some(keeper) = self.lock().find(|keeper| keeper.is_for(&plugin, server)) {
+            return Ok(Post { listed, keeper: Some(keeper) });
+        }
         let side = Side::BeforeServer(listed.server.address.clone());
         let roster = Arc::downgrade(self);
         let keeper = Keeper::start(plugin, side, move || {
@@ -78,7 +123,7 @@ impl Roster {
                 roster.publish(&roster.lock());
             }
         })?;
-        Ok(Post { listed, keeper: Some(keeper) })
+        Ok(Post { listed, keeper: Some(Arc::new(keeper)) })
     }
 
     /// Tells sessions that begin from here on where the servers are to be found.
@@ -88,6 +133,18 @@ impl Roster {
 
     fn lock(&self) -> MutexGuard<'_, Posts> {
         self.posts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Posts {
+    fn keepers(&self) -> Vec<Arc<Keeper>> {
+        let current = self.current.iter().filter_map(|post| post.keeper.as_ref());
+        current.chain(&self.retired).cloned().collect()
+    }
+
+    /// A keeper that is at work, or was until a moment ago.
+    fn find(&self, mut is_wanted: impl FnMut(&Arc<Keeper>) -> bool) -> Option<Arc<Keeper>> {
+        self.current.iter().filter_map(|post| post.keeper.as_ref()).find(|keeper| is_wanted(keeper)).cloned()
     }
 }
 
@@ -104,7 +161,7 @@ impl Post {
 
 /// The plugins in front of a server's doors.
 pub(crate) struct Fronts {
-    keepers: Vec<Keeper>,
+    keepers: Vec<Arc<Keeper>>,
 }
 
 impl Fronts {
@@ -125,13 +182,13 @@ impl Fronts {
         for Front { inbound, listen, plugin } in fronts {
             let door = *relay.addresses().get(*inbound).ok_or("a door is missing")?;
             let side = Side::BeforeDoor { listen: *listen, door };
-            keepers.push(Keeper::start(plugin.clone(), side, || {})?);
+            keepers.push(Arc::new(Keeper::start(plugin.clone(), side, || {})?));
         }
         Ok(Self { keepers })
     }
 
     /// Ends all plugins.
     pub(crate) fn end(self) {
-        end_all(self.keepers);
+        end_all(&self.keepers);
     }
 }

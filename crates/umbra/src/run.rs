@@ -3,17 +3,18 @@
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use tracing::{info, warn};
 use umbra_relay::{Relay, StartError};
-use zeroize::Zeroizing;
 
 use crate::flags::{Options, Role, TUNNEL_PLACE};
-use crate::link::explain;
+use crate::link::{explain, is_link};
 use crate::process::{Farewell, raise_nofile};
 use crate::report::Report;
-use crate::resolve::{Plan, Sources, guess_role, resolve};
+use crate::resolve::{Online, Plan, Sources, Subscribed, guess_role, resolve};
 use crate::roster::{Fronts, Roster};
+use crate::subscription::{Refresher, Subscription, left_out};
 use crate::{fail, file, log, say};
 
 /// Runs one end until it is told to end.
@@ -21,7 +22,8 @@ pub(crate) fn run(role: Role, mut options: Options) -> ExitCode {
     let mut report = Report::default();
     find_config(&mut options);
     let (level, config) = (options.level, options.config.clone());
-    let Some(plan) = read(options, &mut report).and_then(|sources| plan(role, sources, &mut report)) else {
+    let sources = read(options, &mut report).map(|sources| load(role, sources));
+    let Some(plan) = sources.and_then(|sources| plan(role, sources, &mut report)) else {
         tell(&report);
         return ExitCode::FAILURE;
     };
@@ -46,18 +48,40 @@ fn serve(role: Role, mut plan: Plan) -> Result<(), String> {
     let explain = |error| explain_start(&error, instead(role));
     let mut farewell = Farewell::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     Fronts::prepare(&mut plan.fronts).map_err(explain)?;
-    let roster = Roster::start(plan.servers, plan.listed)?;
+    let roster = Roster::start(plan.servers, plan.listed.clone())?;
+    if let Some(online) = &plan.online {
+        for failure in roster.replace(plan.listed.iter().chain(&online.listed).cloned().collect()) {
+            warn!("{}", left_out(&failure));
+        }
+    }
     let relay = Relay::start(&plan.config).map_err(explain)?;
     let fronts = Fronts::start(&plan.fronts, &relay)?;
     for (index, door) in relay.addresses().iter().enumerate() {
         let front = plan.fronts.iter().find(|front| front.inbound == index);
         info!("starting {} at {}", role.word(), front.map_or(door, |front| &front.listen));
     }
+    let refresher = plan.online.map(|online| {
+        info!("{}", online.summary());
+        Refresher::start(online, plan.listed, Arc::clone(&roster))
+    });
+    let refresher = refresher.transpose()?;
+    if let Some(usage) = plan.usage {
+        info!("{usage}");
+    }
     farewell.wait();
+    drop(refresher);
     relay.stop();
     fronts.end();
     roster.end();
     Ok(())
+}
+
+/// Loads the document of servers, where one is asked for and wanted.
+fn load(role: Role, mut sources: Sources) -> Sources {
+    if let Some(online) = sources.online.as_mut().filter(|_| role == Role::Client) {
+        online.loaded = Some(online.subscription.load());
+    }
+    sources
 }
 
 /// What is to be done, if all of it can be.
@@ -81,8 +105,13 @@ pub(crate) fn check(role: Option<Role>, mut options: Options) -> ExitCode {
         return ExitCode::FAILURE;
     };
     let role = role.unwrap_or_else(|| guess_role(&sources));
-    let plan = plan(role, sources, &mut report);
+    let plan = plan(role, load(role, sources), &mut report);
     tell(&report);
+    let online = plan.as_ref().and_then(|plan| plan.online.as_ref());
+    let usage = plan.as_ref().and_then(|plan| plan.usage);
+    for line in online.map(Subscribed::summary).into_iter().chain(usage.map(|usage| usage.to_string())) {
+        let _unheard = writeln!(io::stdout(), "{line}");
+    }
     let name = config.map_or_else(|| "the command line".into(), |path| path.display().to_string());
     let (errors, warnings) = (report.errors.len(), report.warnings.len());
     let verdict = if plan.is_some() { "good" } else { "bad" };
@@ -132,15 +161,20 @@ pub(crate) fn read(options: Options, report: &mut Report) -> Option<Sources> {
         Some(path) => file::read(path, report),
         None => Some(Default::default()),
     };
-    let url = match options.url.as_ref().map(|text: &Zeroizing<String>| text.parse()) {
-        Some(Ok(url)) => Some(url),
-        Some(Err(error)) => {
-            report.error("--server-url", explain(error));
-            return None;
-        }
-        None => None,
+    let file = file?;
+    let (url, subscription) = match &options.url {
+        Some(text) if is_link(text) => match text.parse() {
+            Ok(url) => (Some(url), None),
+            Err(error) => {
+                report.error("--server-url", explain(error));
+                return None;
+            }
+        },
+        Some(text) => (None, Some(Subscription::from_flag(text, report)?)),
+        None => (None, Subscription::from_settings(&file.root, report)),
     };
-    Some(Sources { file: file?, url, flags: options.settings })
+    let online = subscription.map(|subscription| Online { subscription, loaded: None });
+    Some(Sources { file, url, flags: options.settings, online })
 }
 
 /// Says everything that is wrong or doubtful on the standard error output.

@@ -4,20 +4,23 @@
 //! options say.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod running;
+
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::process::Command;
+use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tempfile::TempDir;
 
-/// How long anything may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(20);
+use running::{Umbra, assert_echoes, echo, eventually, exchange};
+
 const SECRET: &str = "long-enough-for-both-ends";
 
 // ---- the scripted plugin
@@ -82,73 +85,6 @@ fn forward(mut from: TcpStream, mut to: TcpStream) {
     let _gone_already = to.shutdown(Shutdown::Write);
 }
 
-// ---- the program under test
-
-/// A running program, ended when the test ends.
-struct Umbra {
-    address: SocketAddr,
-    child: Child,
-    log: Arc<Log>,
-}
-
-#[derive(Default)]
-struct Log {
-    text: Mutex<String>,
-    grown: Condvar,
-}
-
-impl Umbra {
-    fn start(args: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_umbra"));
-        let command = command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let log = Arc::<Log>::default();
-        let sink = Arc::clone(&log);
-        thread::spawn(move || {
-            while let Some(Ok(line)) = lines.next() {
-                let mut text = sink.text.lock().unwrap();
-                text.push_str(&line);
-                text.push('\n');
-                sink.grown.notify_all();
-            }
-        });
-        let mut umbra = Self { address: SocketAddr::from(([0, 0, 0, 0], 0)), child, log };
-        let started = format!("starting {} at ", args[0]);
-        umbra.address = umbra.wait_for(&started).parse().unwrap();
-        umbra
-    }
-
-    /// Waits for a line that has `mark`, and gives what follows it.
-    fn wait_for(&self, mark: &str) -> String {
-        let text = self.log.text.lock().unwrap();
-        let (text, waited) =
-            self.log.grown.wait_timeout_while(text, PATIENCE, |text| !text.contains(mark)).unwrap();
-        assert!(!waited.timed_out(), "no «{mark}» in:\n{text}");
-        let (_, rest) = text.split_once(mark).unwrap();
-        rest.lines().next().unwrap().to_owned()
-    }
-
-    fn log(&self) -> String {
-        self.log.text.lock().unwrap().clone()
-    }
-
-    /// Tells the process to end, and gives its exit code and how long it took.
-    fn end(&mut self) -> (Option<i32>, Duration) {
-        let told = Instant::now();
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
-        let code = self.child.wait().unwrap().code();
-        (code, told.elapsed())
-    }
-}
-
-impl Drop for Umbra {
-    fn drop(&mut self) {
-        let _gone_already = self.child.kill();
-        let _reaped_already = self.child.wait();
-    }
-}
-
 /// A folder for configurations and records.
 struct Folder(TempDir);
 
@@ -191,18 +127,6 @@ fn pid(record: &[String]) -> Pid {
     Pid::from_raw(record[0].parse().unwrap()).unwrap()
 }
 
-/// Waits for a condition, with a bound; it fails with what the condition last said.
-fn eventually<T>(mut condition: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match condition() {
-            Ok(value) => return value,
-            Err(why) => assert!(Instant::now() < deadline, "{why}"),
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
 fn wait_until_gone(pid: Pid) {
     eventually(|| match test_kill_process(pid) {
         Err(_) => Ok(()),
@@ -215,58 +139,6 @@ fn wait_until_gone(pid: Pid) {
 fn is_zombie(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
-}
-
-/// A target that sends back what comes, until its end.
-fn echo() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut copy = stream.try_clone().unwrap();
-            thread::spawn(move || {
-                let _a_reset_ends_it_too = std::io::copy(&mut copy, &mut stream);
-                let _gone_already = stream.shutdown(Shutdown::Write);
-            });
-        }
-    });
-    address
-}
-
-/// Sends `sent` through the SOCKS5 door at `door` to `target`, and gives what comes back.
-fn exchange(door: SocketAddr, target: SocketAddr, sent: &[u8]) -> Result<Vec<u8>, String> {
-    let SocketAddr::V4(target) = target else { panic!("an IPv4 target is wanted") };
-    let io = |error: std::io::Error| error.to_string();
-    let mut stream = TcpStream::connect(door).map_err(io)?;
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut request = vec![5, 1, 0, 5, 1, 0, 1];
-    request.extend(target.ip().octets());
-    request.extend(target.port().to_be_bytes());
-    stream.write_all(&request).map_err(io)?;
-    let mut reply = [0; 12];
-    stream.read_exact(&mut reply).map_err(io)?;
-    if reply[3] != 0 {
-        return Err(format!("refused with {}", reply[3]));
-    }
-    let mut writer = stream.try_clone().unwrap();
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            let _the_reader_will_tell = writer.write_all(sent);
-        });
-        // Some plugins take the end of one direction for the end of both.
-        let mut got = vec![0; sent.len()];
-        stream.read_exact(&mut got).map_err(io)?;
-        Ok(got)
-    })
-}
-
-/// Waits until a few bytes come back: plugins need a moment before they listen.
-fn assert_echoes(door: SocketAddr, target: SocketAddr) {
-    eventually(|| match exchange(door, target, b"there and back") {
-        Ok(got) if got == b"there and back" => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
 }
 
 fn pattern(len: usize) -> Vec<u8> {
@@ -342,6 +214,59 @@ fn a_plugin_that_ends_is_started_again_with_longer_and_longer_rests() {
     let log = client.log();
     let (words, end) = (log.find("about to crash").unwrap(), log.find("exit status: 3").unwrap());
     assert!(words < end, "its last words come before its end:\n{log}");
+}
+
+#[test]
+fn plugins_come_and_go_with_the_document_that_names_their_servers() {
+    let folder = Folder::new();
+    let config = folder.config("server.json", "127.0.0.1:0", "server");
+    let server = Umbra::start(&["server", "-c", &config]);
+    // A document may name only what is known as a plugin, so the stand-in goes by such a name.
+    let program = folder.path("obfs-local");
+    let stand_in = std::env::current_exe().unwrap();
+    fs::write(&program, format!("#!/bin/sh\nexec {} --exact the_stand_in --nocapture\n", stand_in.display()))
+        .unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let entry = |name: &str| {
+        let options = folder.record_option(name);
+        let port = server.address.port();
+        format!(
+            r#"{{"id": "{name}", "server": "127.0.0.1", "server_port": {port}, "method": "2022-blake3-aes-128-gcm",
+                "password": "c2VjcmV0c2VjcmV0c2Vjcg==", "plugin": "obfs-local", "plugin_opts": "{options}"}}"#
+        )
+    };
+    let document = folder.path("document.json");
+    let list = |names: &[&str]| {
+        let entries: Vec<_> = names.iter().map(|name| entry(name)).collect();
+        let text = format!(r#"{{"version": 1, "servers": [{}]}}"#, entries.join(","));
+        // Nobody reads half of it.
+        fs::write(folder.path("next"), text).unwrap();
+        fs::rename(folder.path("next"), &document).unwrap();
+    };
+    list(&["a", "b"]);
+    let config = folder.path("client.json");
+    let online = format!(r#"{{"config_url": "{}", "update_interval": 1}}"#, document.display());
+    fs::write(&config, format!(r#"{{"local_port": 0, "online_config": {online}}}"#)).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let path = format!("{}:{path}", folder.0.path().display());
+    let mut client = Umbra::start_with(&["local", "-c", config.to_str().unwrap()], &[("PATH", &path)]);
+    let target = echo();
+    assert_echoes(client.address, target);
+
+    list(&["c", "b"]);
+    client.wait_for("2 servers, 1 of them new, 1 gone");
+    assert_echoes(client.address, target);
+    let first = |name| {
+        eventually(|| folder.records(name).first().map(|record| pid(record)).ok_or(format!("no {name}")))
+    };
+    let [a, b, c] = ["a", "b", "c"].map(first);
+    wait_until_gone(a);
+    for (name, pid) in [("b", b), ("c", c)] {
+        assert!(test_kill_process(pid).is_ok(), "{name} goes on");
+        assert_eq!(folder.records(name).len(), 1, "{name} was started once");
+    }
+    client.end();
+    [b, c].into_iter().for_each(wait_until_gone);
 }
 
 #[test]

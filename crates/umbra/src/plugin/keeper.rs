@@ -22,7 +22,7 @@ use super::{Plugin, words};
 /// One plugin that is kept running. Dropping it ends the plugin.
 pub(crate) struct Keeper {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// On which side of the network the plugin stands.
@@ -87,7 +87,7 @@ impl Keeper {
         let (started, told) = channel();
         let kept = Arc::clone(&shared);
         let thread = thread::Builder::new().name("plugin".into()).spawn(move || keep(&kept, &started));
-        let keeper = Self { shared, thread: Some(thread.map_err(|error| error.to_string())?) };
+        let keeper = Self { shared, thread: Mutex::new(Some(thread.map_err(|error| error.to_string())?)) };
         match told.recv() {
             Ok(Ok(())) => Ok(keeper),
             Ok(Err(why)) => Err(format!("{place}: {why}")),
@@ -98,6 +98,12 @@ impl Keeper {
     /// Where the plugin takes connections, on the client's side.
     pub(crate) fn near(&self) -> SocketAddr {
         self.shared.near()
+    }
+
+    /// Whether it keeps such a plugin before such a server.
+    pub(crate) fn is_for(&self, plugin: &Plugin, server: &Address) -> bool {
+        matches!(&self.shared.side, Side::BeforeServer(own) if own == server)
+            && self.shared.plugin.is_same_as(plugin)
     }
 
     /// Tells the plugin to end; [`finish`](Self::finish) waits for it.
@@ -113,7 +119,7 @@ impl Keeper {
         self.shared.changed.notify_all();
     }
 
-    fn finish(&mut self, deadline: Instant) {
+    fn finish(&self, deadline: Instant) {
         let patience = deadline.saturating_duration_since(Instant::now());
         let is_ending = |state: &mut State| matches!(state, State::Ending(_));
         let state = self.shared.changed.wait_timeout_while(self.shared.lock(), patience, is_ending);
@@ -123,7 +129,7 @@ impl Keeper {
             signal(pid, Signal::KILL);
         }
         drop(state);
-        if let Some(thread) = self.thread.take()
+        if let Some(thread) = lock(&self.thread).take()
             && thread.join().is_err()
         {
             tracing::error!("the keeper of a plugin ended with a panic");
@@ -132,19 +138,19 @@ impl Keeper {
 }
 
 /// Ends all of them at once, so that together they take no longer than one.
-pub(crate) fn end_all(mut keepers: Vec<Keeper>) {
-    for keeper in &keepers {
+pub(crate) fn end_all(keepers: &[Arc<Keeper>]) {
+    for keeper in keepers {
         keeper.tell();
     }
     let deadline = Instant::now() + END_SECS_MAX;
-    for keeper in &mut keepers {
+    for keeper in keepers {
         keeper.finish(deadline);
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        if self.thread.is_some() {
+        if lock(&self.thread).is_some() {
             self.tell();
             self.finish(Instant::now() + END_SECS_MAX);
         }

@@ -3,13 +3,14 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use umbra_proto::address::Address;
-use umbra_relay::config::{Inbound, Path, Protocol, ProxyDoor, Server, Servers};
+use umbra_relay::config::{Inbound, Path, Protocol, ProxyDoor, Server};
 
 use super::beside::read_proxy_header;
 use super::hosts::{by_password, listen_ip, read_port, server_addresses};
+use super::online::{names_server, subscribe};
 use super::users::read_door_users;
 use super::{
-    CLIENT_IDS, Common, DOOR_IDS, Door, SERVER_IDS, Sources, check_mode, entries, place_of, read_heads,
+    CLIENT_IDS, Common, DOOR_IDS, Door, SERVER_IDS, Sources, Way, check_mode, entries, place_of, read_heads,
     refuse_pending,
 };
 use crate::flags::Role;
@@ -21,21 +22,21 @@ use crate::report::Report;
 use crate::roster::Listed;
 use crate::secret::read_credentials;
 
-/// A door for each inbound, all with the same way out, and the servers of that way. `way` is filled with those that need no
-/// plugin.
-pub(super) fn client_inbounds(
-    sources: Sources,
-    way: &Servers,
-    common: &Common,
-    report: &mut Report,
-) -> (Vec<Door>, Vec<Listed>) {
-    let Sources { file, url, flags } = sources;
-    let mut listed = Vec::new();
+/// A door for each inbound, all with the same way out, and the servers of that way. Those that need no plugin are on it.
+pub(super) fn client_inbounds(sources: Sources, common: &Common, report: &mut Report) -> (Vec<Door>, Way) {
+    let Sources { file, url, flags, online } = sources;
+    let mut way = Way::default();
     let path = if let Some((path, by)) = &common.way {
         refuse_servers(by, &file.root, file.servers.as_deref(), url.is_some(), &flags, report);
+        if let Some(online) = online {
+            report.error(online.subscription.place, beside(by));
+        }
         path.clone()
     } else {
+        let is_alone =
+            online.as_ref().is_some_and(|online| online.subscription.alone || !names_server(&file, &flags));
         let servers = match url {
+            None if is_alone => Vec::new(),
             Some(url) => {
                 let settings = link_settings(url, "", "--server-url");
                 refuse_pending(&settings, report);
@@ -44,15 +45,17 @@ pub(super) fn client_inbounds(
             }
             None => entries(SERVER_IDS, LISTS[0], &file.root, file.servers, &flags, report),
         };
-        listed.extend(servers.iter().flat_map(|settings| client_servers(settings, report)));
-        let plain = listed.iter().filter(|listed| listed.plugin.is_none());
-        way.replace(plain.map(|listed| listed.server.clone()).collect());
-        Path::Shadowsocks(way.clone())
+        way.listed.extend(servers.iter().flat_map(|settings| client_servers(settings, report)));
+        way.online = online.and_then(|online| subscribe(online, !is_alone, report));
+        let further = way.online.iter().flat_map(|online| &online.listed);
+        let plain = way.listed.iter().chain(further).filter(|listed| listed.plugin.is_none());
+        way.servers.replace(plain.map(|listed| listed.server.clone()).collect());
+        Path::Shadowsocks(way.servers.clone())
     };
     let ids = [CLIENT_IDS, DOOR_IDS].concat();
     let locals = entries(&ids, LISTS[1], &file.root, file.inbounds, &flags, report);
     let doors = locals.iter().filter_map(|settings| client_door(settings, &path, common, report));
-    (doors.collect(), listed)
+    (doors.collect(), way)
 }
 
 /// Whoever asks for a way without a server and names one may mean either.
@@ -68,11 +71,16 @@ fn refuse_servers(
     let places = root.places().chain(flags.places());
     let places = places.chain(servers.map(|_| LISTS[0])).chain(has_url.then_some("--server-url"));
     for place in places {
-        report.error(place, format!("cannot stand beside {by}, which wants no server; keep one of them"));
+        report.error(place, beside(by));
     }
 }
 
-fn client_servers(settings: &Settings, report: &mut Report) -> Vec<Listed> {
+fn beside(by: &str) -> String {
+    format!("cannot stand beside {by}, which wants no server; keep one of them")
+}
+
+/// The servers that an entry describes.
+pub(super) fn client_servers(settings: &Settings, report: &mut Report) -> Vec<Listed> {
     check_mode(settings, report);
     if !settings.path.is_empty()
         && let Some((_, place)) = settings.number(Id::Timeout)
@@ -95,7 +103,7 @@ fn client_servers(settings: &Settings, report: &mut Report) -> Vec<Listed> {
         if let Some(credentials) = read_credentials(&settings, NO_CLIENT_SECRET, report) {
             let (heads, key) = (read_heads(&settings), credentials.key());
             let server = |address| Server { address, key: key.clone(), heads, one_time_auth: false };
-            let listed = |address| Listed { server: server(address), plugin: plugin.clone() };
+            let listed = |address| Listed { id: None, server: server(address), plugin: plugin.clone() };
             servers.extend(addresses.into_iter().map(listed));
         }
     }

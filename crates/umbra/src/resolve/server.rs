@@ -16,9 +16,12 @@ use crate::secret::{judge_key, read_method};
 
 /// A door for each port of each server.
 pub(super) fn server_inbounds(sources: Sources, common: &Common, report: &mut Report) -> Vec<Door> {
-    let Sources { file, flags, .. } = sources;
+    let Sources { file, flags, online, .. } = sources;
     if file.inbounds.is_some() {
         report.warn(LISTS[1], "left aside: it is for umbra local");
+    }
+    if let Some(online) = online {
+        report.warn(online.subscription.place, "left aside: it is for umbra local");
     }
     let ids = [SERVER_IDS, DOOR_IDS].concat();
     let servers = entries(&ids, LISTS[0], &file.root, file.servers, &flags, report);

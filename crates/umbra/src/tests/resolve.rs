@@ -35,7 +35,7 @@ fn outcome(words: &str, file: &str) -> Outcome {
     let raw =
         if file.is_empty() { Raw::default() } else { file::parse("x.json", file, &mut report).unwrap() };
     let url = options.url.map(|text| text.parse().unwrap());
-    let plan = resolve(role, Sources { file: raw, url, flags: options.settings }, &mut report);
+    let plan = resolve(role, Sources { file: raw, url, flags: options.settings, online: None }, &mut report);
     let lines = |notes: &[crate::report::Note]| notes.iter().map(ToString::to_string).collect();
     Outcome { plan, errors: lines(&report.errors), warnings: lines(&report.warnings) }
 }
@@ -481,8 +481,9 @@ fn a_door_behind_a_plugin_is_on_loopback_only_and_takes_heads_in_pieces() {
 fn what_cannot_be_followed_yet_is_an_error_unless_it_is_off() {
     let off = r#"{"password": "long-enough", "plugin": "", "one_time_auth": false, "security": {"insecure_methods": "deny"}}"#;
     assert_eq!(Outcome::good("umbra server", off).1, Vec::<String>::new());
-    let errors = Outcome::bad("umbra server -k long-enough", r#"{"online_config": {}}"#);
-    assert!(errors[0].starts_with("online_config: "), "{errors:?}");
+    let errors =
+        Outcome::bad("umbra server", r#"{"servers": [{"password": "long-enough", "one_time_auth": true}]}"#);
+    assert!(errors[0].starts_with("servers[0].one_time_auth: "), "{errors:?}");
     let words = r#"{"security": {"insecure_methods": "x"}}"#;
     assert!(
         Outcome::bad("umbra server -k long-enough", words)[0]

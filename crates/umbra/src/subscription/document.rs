@@ -1,0 +1,330 @@
+//! What a document says (SIP008): servers, and how much of an allowance is used.
+//!
+//! ```json
+//! { "version": 1, "bytes_used": 1, "bytes_remaining": 2, "servers": [
+//!     { "id": "27b8a625-…", "remarks": "…", "server": "…", "server_port": 8388, "password": "…", "method": "…",
+//!       "plugin": "…", "plugin_opts": "…" } ] }
+//! ```
+//! Everything else in it is somebody's own and left aside. It comes from elsewhere, so it may set nothing but its servers.
+
+use std::fmt;
+
+use jsonc_parser::ast::{Object, Value as Json};
+use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
+use zeroize::Zeroizing;
+
+use crate::link::{link_settings, read_links};
+use crate::raw::{Settings, Value};
+use crate::reference::{Id, Kind};
+use crate::report::Report;
+
+/// The servers of a document, each as settings that are still to be judged.
+#[derive(Default)]
+pub(crate) struct Document {
+    /// One for each server that has everything it needs.
+    pub(crate) entries: Vec<Entry>,
+    /// What is used of an allowance.
+    pub(crate) usage: Option<Usage>,
+    /// What is wrong with others.
+    pub(crate) faults: Report,
+    text: Zeroizing<String>,
+}
+
+/// A server of a document.
+pub(crate) struct Entry {
+    /// What stays the same when the rest changes.
+    pub(crate) id: Option<String>,
+    /// What it says.
+    pub(crate) settings: Settings,
+}
+
+/// How much has been carried, and how much may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// Bytes so far.
+    pub(crate) used: u64,
+    /// Bytes to come, if they are limited.
+    pub(crate) remaining: Option<u64>,
+}
+
+impl Document {
+    /// Reads a document that is called `name` in messages; `Err` if it is none. Links, one on each line, are one as well.
+    pub(crate) fn parse(text: Zeroizing<String>, name: &str) -> Result<Self, String> {
+        let bare = text.strip_prefix('\u{feff}').unwrap_or(&text).trim();
+        let mut document =
+            if bare.starts_with("ss://") { parse_links(bare, name) } else { parse_json(bare, name)? };
+        document.text = text;
+        Ok(document)
+    }
+
+    /// Whether both were the same text.
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+fn parse_links(text: &str, name: &str) -> Document {
+    let mut document = Document::default();
+    let mut found = Report::default();
+    for (index, url) in read_links(text, &mut found).into_iter().enumerate() {
+        let path = format!("{name} server {}", index + 1);
+        document.entries.push(Entry { id: None, settings: link_settings(url, &path, &path) });
+    }
+    for fault in found.errors {
+        document.faults.warn(format!("{name} {}", fault.place), left_out(&fault.text));
+    }
+    document
+}
+
+fn parse_json(text: &str, name: &str) -> Result<Document, String> {
+    let parsed = parse_to_ast(text, &CollectOptions::default(), &STRICT_JSON).map_err(|error| {
+        format!("is no JSON: line {}, column {}", error.line_display(), error.column_display())
+    })?;
+    let Some(Json::Object(root)) = parsed.value else {
+        return Err("is no object with a list of servers (SIP008)".into());
+    };
+    let mut document = Document::default();
+    match number(&root, "version") {
+        Some(1) => {}
+        Some(other) => return Err(format!("is of version {other}, and only version 1 is known")),
+        None => document.faults.warn(name, "does not say \"version\": 1, and is read as if it did"),
+    }
+    let Some(servers) = root.get("servers").and_then(|property| property.value.as_array()) else {
+        return Err("has no list of servers (SIP008)".into());
+    };
+    for (index, element) in servers.elements.iter().enumerate() {
+        let path = format!("{name} servers[{index}]");
+        match element.as_object() {
+            Some(object) => document.entries.extend(read_entry(&path, object, &mut document.faults)),
+            None => document.faults.warn(path, left_out("is no object")),
+        }
+    }
+    let used = number(&root, "bytes_used");
+    document.usage = used.map(|used| Usage { used, remaining: number(&root, "bytes_remaining") });
+    Ok(document)
+}
+
+fn read_entry(path: &str, object: &Object<'_>, faults: &mut Report) -> Option<Entry> {
+    let mut settings = Settings::new(path);
+    let mut is_whole = true;
+    for (id, key, kind, is_needed) in KEYS {
+        let place = settings.key_path(key);
+        match read_value(object, key, kind) {
+            Ok(Some(value)) => {
+                settings.insert(id, place, value);
+            }
+            Ok(None) if is_needed => {
+                faults.warn(place, left_out("is missing"));
+                is_whole = false;
+            }
+            Ok(None) => {}
+            Err(why) => {
+                faults.warn(place, left_out(why));
+                is_whole = false;
+            }
+        }
+    }
+    let id = object.get("id").and_then(|property| property.value.as_string_lit());
+    is_whole.then(|| Entry { id: id.map(|id| id.value.to_string()), settings })
+}
+
+fn read_value(object: &Object<'_>, key: &str, kind: Kind) -> Result<Option<Value>, &'static str> {
+    let Some(property) = object.get(key) else { return Ok(None) };
+    match &property.value {
+        Json::NullKeyword(_) => Ok(None),
+        Json::StringLit(text) => Value::from_text(kind, &text.value).map(Some),
+        Json::NumberLit(number) if kind == Kind::Port => Value::from_text(kind, number.value).map(Some),
+        Json::NumberLit(_) | Json::BooleanLit(_) | Json::Object(_) | Json::Array(_) => Err(kind.wanted()),
+    }
+}
+
+fn number(object: &Object<'_>, key: &str) -> Option<u64> {
+    object.get(key)?.value.as_number_lit()?.value.parse().ok()
+}
+
+/// What is wrong with one server of many.
+pub(crate) fn left_out(why: &str) -> String {
+    format!("{why}; this server is left out")
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_bytes(f, self.used)?;
+        f.write_str(" used")?;
+        if let Some(remaining) = self.remaining {
+            f.write_str(", ")?;
+            write_bytes(f, remaining)?;
+            f.write_str(" left")?;
+        }
+        Ok(())
+    }
+}
+
+/// To a tenth, in the largest unit of which there is one.
+fn write_bytes(f: &mut fmt::Formatter<'_>, bytes: u64) -> fmt::Result {
+    let mut unit = (1_u64, "bytes");
+    for (power, name) in [(10, "KiB"), (20, "MiB"), (30, "GiB"), (40, "TiB")] {
+        if bytes >> power > 0 {
+            unit = (1 << power, name);
+        }
+    }
+    let (size, name) = unit;
+    match size {
+        1 => write!(f, "{bytes} {name}"),
+        _ => write!(f, "{}.{} {name}", bytes / size, u128::from(bytes % size) * 10 / u128::from(size)),
+    }
+}
+
+/// What a server of a document may say, and whether it has to.
+const KEYS: [(Id, &str, Kind, bool); 7] = [
+    (Id::Server, "server", Kind::Text, true),
+    (Id::ServerPort, "server_port", Kind::Port, true),
+    (Id::Password, "password", Kind::Secret, true),
+    (Id::Method, "method", Kind::Text, true),
+    (Id::Remarks, "remarks", Kind::Text, false),
+    (Id::Plugin, "plugin", Kind::Text, false),
+    (Id::PluginOpts, "plugin_opts", Kind::Secret, false),
+];
+
+const STRICT_JSON: ParseOptions = ParseOptions {
+    allow_comments: false,
+    allow_loose_object_property_names: false,
+    allow_trailing_commas: false,
+    allow_missing_commas: false,
+    allow_single_quoted_strings: false,
+    allow_hexadecimal_numbers: false,
+    allow_unary_plus_numbers: false,
+    allow_bare_decimal_point_numbers: false,
+    allow_non_finite_numbers: false,
+    allow_extended_string_escapes: false,
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(text: &str) -> Result<Document, String> {
+        Document::parse(Zeroizing::new(text.into()), "a.example")
+    }
+
+    fn faults(document: &Document) -> Vec<String> {
+        assert!(document.faults.errors.is_empty());
+        document.faults.warnings.iter().map(ToString::to_string).collect()
+    }
+
+    /// The example of SIP008, with values of its own.
+    const EXAMPLE: &str = r#"{
+        "version": 1,
+        "servers": [
+            {
+                "id": "27b8a625-4f4b-4428-9f0f-8a2317db7c79",
+                "remarks": "Name of the server",
+                "server": "example.com",
+                "server_port": 8388,
+                "password": "example",
+                "method": "chacha20-ietf-poly1305",
+                "plugin": "xxx",
+                "plugin_opts": "xxxxx",
+                "group_id": 1
+            },
+            {"id": "7842c068-c667-41f2-8f7d-04feece3cb67", "remarks": "", "server": "::1", "server_port": "8389",
+             "password": "p", "method": "aes-128-gcm"}
+        ],
+        "bytes_used": 274877906944,
+        "bytes_remaining": 824633720832,
+        "custom": {"local_port": 1}
+    }"#;
+
+    #[test]
+    fn the_published_form_reads() {
+        let document = parse(EXAMPLE).unwrap();
+        assert_eq!(faults(&document), Vec::<String>::new());
+        let [first, second] = document.entries.as_slice() else { panic!() };
+        assert_eq!(first.id.as_deref(), Some("27b8a625-4f4b-4428-9f0f-8a2317db7c79"));
+        assert_eq!(first.settings.text(Id::Server), Some(("example.com", "a.example servers[0].server")));
+        assert_eq!(first.settings.number(Id::ServerPort).unwrap().0, 8388);
+        assert_eq!(first.settings.text(Id::PluginOpts).unwrap().0, "xxxxx");
+        assert_eq!(second.settings.number(Id::ServerPort).unwrap().0, 8389);
+        assert_eq!(second.settings.text(Id::Plugin), None);
+        assert_eq!(document.usage.unwrap().to_string(), "256.0 GiB used, 768.0 GiB left");
+        let unlimited = parse(&EXAMPLE.replace("\"bytes_remaining\"", "\"x\"")).unwrap();
+        assert_eq!(unlimited.usage, Some(Usage { used: 274_877_906_944, remaining: None }));
+    }
+
+    #[test]
+    fn a_server_that_is_wrong_is_named_and_leaves_the_others() {
+        let text = r#"{"version": 1, "servers": [
+            {"server": "a", "server_port": 1, "password": "hunter2"},
+            {"server": "a", "server_port": 70000, "password": "hunter2", "method": "m"},
+            7,
+            {"server": ["a"], "server_port": true, "password": 5, "method": "m"},
+            {"server": "a", "server_port": 1, "password": "hunter2", "method": "m", "plugin": null}
+        ]}"#;
+        let document = parse(text).unwrap();
+        assert_eq!(document.entries.len(), 1);
+        let faults = faults(&document);
+        let expected = [
+            "a.example servers[0].method: is missing; this server is left out",
+            "a.example servers[1].server_port: wants a port",
+            "a.example servers[2]: is no object",
+            "a.example servers[3].server: wants text",
+            "a.example servers[3].server_port: wants a port",
+            "a.example servers[3].password: wants text",
+        ];
+        assert_eq!(faults.len(), expected.len(), "{faults:#?}");
+        for (fault, expected) in faults.iter().zip(expected) {
+            assert!(fault.starts_with(expected), "{fault} / {expected}");
+            assert!(!fault.contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn what_is_no_document_is_told_apart() {
+        for (text, why) in [
+            ("", "is no object"),
+            ("<html>", "is no JSON"),
+            ("[]", "is no object"),
+            ("{}", "has no list of servers"),
+            (r#"{"version": 2, "servers": []}"#, "is of version 2"),
+            (r#"{"version": 1, "servers": {}}"#, "has no list of servers"),
+            (r#"{"version": 1, "servers": [],}"#, "is no JSON"),
+            (r#"{"version": 1, /* */ "servers": []}"#, "is no JSON"),
+            ("dmVyc2lvbg==", "is no JSON"),
+        ] {
+            let Err(told) = parse(text) else { panic!("{text} was taken") };
+            assert!(told.starts_with(why), "{text}: {told}");
+        }
+        assert!(parse(&"[".repeat(100_000)).is_err());
+        let unversioned = parse(r#"{"servers": []}"#).unwrap();
+        assert_eq!(unversioned.faults.warnings.len(), 1);
+    }
+
+    #[test]
+    fn links_are_a_document_too() {
+        let text = "ss://YWVzLTEyOC1nY206dGVzdA@192.168.100.1:8888#x\r\nss://aes-128-gcm:hunter2@host\n";
+        let document = parse(text).unwrap();
+        assert_eq!(document.entries.len(), 1);
+        assert_eq!(document.entries[0].settings.text(Id::Method).unwrap().0, "aes-128-gcm");
+        let faults = faults(&document);
+        assert!(faults[0].starts_with("a.example link 2: ") && !faults[0].contains("hunter2"), "{faults:?}");
+    }
+
+    #[test]
+    fn bytes_are_told_in_the_unit_that_fits() {
+        let told = |used| Usage { used, remaining: None }.to_string();
+        assert_eq!(told(0), "0 bytes used");
+        assert_eq!(told(1023), "1023 bytes used");
+        assert_eq!(told(1536), "1.5 KiB used");
+        assert_eq!(told(u64::MAX), "16777215.9 TiB used");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_reader_panic(text: String, cut in 0..EXAMPLE.len(), put in "\\PC{0,3}") {
+            let _ = parse(&text);
+            let _ = parse(&format!("{}{put}{}", &EXAMPLE[..cut], &EXAMPLE[cut..]));
+            let _ = parse(&EXAMPLE[..cut]);
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What tests of the running program stand on: the program, a target, and a session between them.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long anything may take before a test gives up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running program, ended when the test ends.
+pub(crate) struct Umbra {
+    pub(crate) address: SocketAddr,
+    pub(crate) child: Child,
+    log: Arc<Log>,
+}
+
+#[derive(Default)]
+struct Log {
+    text: Mutex<String>,
+    grown: Condvar,
+}
+
+impl Umbra {
+    pub(crate) fn start(args: &[&str]) -> Self {
+        Self::start_with(args, &[])
+    }
+
+    /// Starts the program in an environment and waits until its door is open.
+    pub(crate) fn start_with(args: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_umbra"));
+        let command = command
+            .args(args)
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let log = Arc::<Log>::default();
+        let sink = Arc::clone(&log);
+        thread::spawn(move || {
+            while let Some(Ok(line)) = lines.next() {
+                let mut text = sink.text.lock().unwrap();
+                text.push_str(&line);
+                text.push('\n');
+                sink.grown.notify_all();
+            }
+        });
+        let mut umbra = Self { address: SocketAddr::from(([0, 0, 0, 0], 0)), child, log };
+        let started = format!("starting {} at ", args[0]);
+        umbra.address = umbra.wait_for(&started).parse().unwrap();
+        umbra
+    }
+
+    /// Waits for a line that has `mark`, and gives what follows it.
+    pub(crate) fn wait_for(&self, mark: &str) -> String {
+        let text = self.log.text.lock().unwrap();
+        let (text, waited) =
+            self.log.grown.wait_timeout_while(text, PATIENCE, |text| !text.contains(mark)).unwrap();
+        assert!(!waited.timed_out(), "no «{mark}» in:\n{text}");
+        let (_, rest) = text.split_once(mark).unwrap();
+        rest.lines().next().unwrap().to_owned()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.log.text.lock().unwrap().clone()
+    }
+
+    /// Tells the process to end, and gives its exit code and how long it took.
+    pub(crate) fn end(&mut self) -> (Option<i32>, Duration) {
+        let told = Instant::now();
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        let code = self.child.wait().unwrap().code();
+        (code, told.elapsed())
+    }
+}
+
+impl Drop for Umbra {
+    fn drop(&mut self) {
+        let _gone_already = self.child.kill();
+        let _reaped_already = self.child.wait();
+    }
+}
+
+/// A target that sends back what comes, until its end.
+pub(crate) fn echo() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut copy = stream.try_clone().unwrap();
+            thread::spawn(move || {
+                let _a_reset_ends_it_too = std::io::copy(&mut copy, &mut stream);
+                let _gone_already = stream.shutdown(Shutdown::Write);
+            });
+        }
+    });
+    address
+}
+
+/// Sends `sent` through the SOCKS5 door at `door` to `target`, and gives what comes back.
+pub(crate) fn exchange(door: SocketAddr, target: SocketAddr, sent: &[u8]) -> Result<Vec<u8>, String> {
+    let SocketAddr::V4(target) = target else { panic!("an IPv4 target is wanted") };
+    let io = |error: std::io::Error| error.to_string();
+    let mut stream = TcpStream::connect(door).map_err(io)?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut request = vec![5, 1, 0, 5, 1, 0, 1];
+    request.extend(target.ip().octets());
+    request.extend(target.port().to_be_bytes());
+    stream.write_all(&request).map_err(io)?;
+    let mut reply = [0; 12];
+    stream.read_exact(&mut reply).map_err(io)?;
+    if reply[3] != 0 {
+        return Err(format!("refused with {}", reply[3]));
+    }
+    let mut writer = stream.try_clone().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let _the_reader_will_tell = writer.write_all(sent);
+        });
+        // Some plugins take the end of one direction for the end of both.
+        let mut got = vec![0; sent.len()];
+        stream.read_exact(&mut got).map_err(io)?;
+        Ok(got)
+    })
+}
+
+/// Waits until a few bytes come back: plugins need a moment before they listen.
+pub(crate) fn assert_echoes(door: SocketAddr, target: SocketAddr) {
+    eventually(|| match exchange(door, target, b"there and back") {
+        Ok(got) if got == b"there and back" => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
+
+/// Waits for a condition, with a bound; it fails with what the condition last said.
+pub(crate) fn eventually<T>(mut condition: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match condition() {
+            Ok(value) => return value,
+            Err(why) => assert!(Instant::now() < deadline, "{why}"),
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
