@@ -254,7 +254,8 @@ fn url_flag() -> Arg {
     Arg::new("server-url")
         .long("server-url")
         .value_name("URL")
-        .help("The server as an ss:// link, in place of -s, -p, -k and -m and of the file's servers")
+        .help("The server as an ss:// link, or servers as a document (SIP008) at an https:// URL or in a file; in place of -s, -p, -k \
+               and -m and of the file's servers")
 }
 
 fn level_flags() -> [Arg; 2] {

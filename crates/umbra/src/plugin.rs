@@ -135,10 +135,11 @@ impl fmt::Debug for Plugin {
 }
 
 /// The plugins that clients are commonly told to use.
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 11] = [
     "obfs-local",
     "simple-obfs",
     "v2ray-plugin",
+    "ss-v2ray-plugin",
     "xray-plugin",
     "ck-client",
     "gq-client",

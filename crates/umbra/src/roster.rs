@@ -1,5 +1,6 @@
 //! The servers of a client with the plugins on the way to them, and the plugins in front of a server's doors.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -169,9 +170,12 @@ impl Fronts {
     pub(crate) fn prepare(fronts: &mut [Front]) -> Result<(), StartError> {
         for front in fronts {
             let listen = front.listen;
-            front.listen = TcpListener::bind(listen)
-                .and_then(|listener| listener.local_addr())
-                .map_err(|source| StartError { what: format!("listen on {listen}"), source })?;
+            front.listen = match TcpListener::bind(listen).and_then(|listener| listener.local_addr()) {
+                Ok(free) => free,
+                // The plugin may be allowed what we are not.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => listen,
+                Err(source) => return Err(StartError { what: format!("listen on {listen}"), source }),
+            };
         }
         Ok(())
     }

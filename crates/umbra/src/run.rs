@@ -77,7 +77,7 @@ fn serve(role: Role, mut plan: Plan) -> Result<(), String> {
 }
 
 /// Loads the document of servers, where one is asked for and wanted.
-fn load(role: Role, mut sources: Sources) -> Sources {
+pub(crate) fn load(role: Role, mut sources: Sources) -> Sources {
     if let Some(online) = sources.online.as_mut().filter(|_| role == Role::Client) {
         online.loaded = Some(online.subscription.load());
     }

@@ -118,6 +118,7 @@ impl Source {
         let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
         match scheme.to_lowercase().as_str() {
             "https" | "http" => Web::parse(text).map(Self::Web),
+            "ssconf" => Web::parse(&format!("https://{rest}")).map(Self::Web),
             "file" => {
                 let decoded = percent_decode_str(rest.strip_prefix("localhost").unwrap_or(rest));
                 let path = decoded.decode_utf8().map_err(|_| "its path is not UTF-8".to_owned())?;
@@ -191,6 +192,7 @@ mod tests {
     fn sources_are_told_apart_and_only_their_host_is_shown() {
         for (text, shown) in [
             ("https://user:secret@example.com:8443/secret/path?token=secret#name", "example.com"),
+            ("ssconf://example.com/secret#name", "example.com"),
             ("HTTPS://[2001:db8::1]/secret", "[2001:db8::1]"),
             ("http://127.0.0.1:8080/secret", "127.0.0.1"),
             ("http://localhost/secret", "localhost"),

@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use umbra_proto::url::ServerUrl;
 use zeroize::Zeroizing;
 
-use crate::flags::{Servers, Url};
+use crate::flags::{Role, Servers, Url};
 use crate::link::{read_links, to_json};
 use crate::report::Report;
 use crate::resolve::describe_servers;
-use crate::run::{read, tell};
+use crate::run::{load, read, tell};
 use crate::{fail, qr};
 
 /// Does what was asked for, and tells everything that kept it from being done.
@@ -38,7 +38,7 @@ type Link = (ServerUrl, Zeroizing<String>);
 /// Each server with its link, in the form that was asked for.
 fn encode(servers: Servers, report: &mut Report) -> Option<Vec<Link>> {
     let Servers { options, host, tag, legacy } = servers;
-    let sources = read(options, report)?;
+    let sources = load(Role::Client, read(options, report)?);
     let mut links = Vec::new();
     for mut url in describe_servers(sources, host.as_deref(), report) {
         if let Some(tag) = &tag {

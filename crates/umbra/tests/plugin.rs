@@ -344,26 +344,38 @@ fn a_public_address_that_is_taken_is_told_before_any_plugin_starts() {
 
 // ---- real ones
 
-#[test]
-fn simple_obfs_carries_8_mib_at_both_ends_in_both_modes() {
-    if ["obfs-local", "obfs-server"].into_iter().any(|name| Command::new(name).arg("-h").output().is_err()) {
-        println!("skipped: simple-obfs is not installed; apt-get install simple-obfs");
-        return;
+/// Carries 8 MiB through `at_client` and `at_server`, each a program with its options, if both are installed.
+fn carry_through(at_client: [&str; 2], at_server: [&str; 2], package: &str) {
+    for program in [at_client[0], at_server[0]] {
+        if Command::new(program).arg("-h").output().is_err() {
+            println!("skipped: {program} is not installed; apt-get install {package}");
+            return;
+        }
     }
     let target = echo();
     let sent = pattern(8 << 20);
-    for mode in ["http", "tls"] {
-        let options = format!("obfs={mode}");
-        let common = ["-m", "aes-128-gcm", "-k", SECRET, "--plugin-opts", &options, "--plugin"];
-        let server = [&["server", "-s", "127.0.0.1:0"][..], &common, &["obfs-server"]].concat();
-        let server = Umbra::start(&server);
-        let address = server.address.to_string();
-        let client = [&["local", "-l", "0", "-s", &address][..], &common, &["obfs-local"]].concat();
-        let client = Umbra::start(&client);
-        assert_echoes(client.address, target);
-        assert!(
-            exchange(client.address, target, &sent).unwrap() == sent,
-            "{mode}: 8 MiB came back as they went"
-        );
+    let common = ["-m", "2022-blake3-aes-128-gcm", "-k", "c2VjcmV0c2VjcmV0c2Vjcg==", "--plugin"];
+    let server =
+        [&["server", "-s", "127.0.0.1:0"][..], &common, &[at_server[0], "--plugin-opts", at_server[1]]];
+    let server = Umbra::start(&server.concat());
+    let address = server.address.to_string();
+    let client =
+        [&["local", "-l", "0", "-s", &address][..], &common, &[at_client[0], "--plugin-opts", at_client[1]]];
+    let client = Umbra::start(&client.concat());
+    assert_echoes(client.address, target);
+    assert!(exchange(client.address, target, &sent).unwrap() == sent, "8 MiB came back as they went");
+}
+
+#[test]
+fn simple_obfs_carries_8_mib_in_both_modes() {
+    for options in ["obfs=http", "obfs=tls;obfs-host=a.example"] {
+        carry_through(["obfs-local", options], ["obfs-server", options], "simple-obfs");
     }
+}
+
+#[test]
+fn v2ray_plugin_carries_8_mib() {
+    let (client, server) =
+        (["ss-v2ray-plugin", "host=a.example;path=/x"], ["ss-v2ray-plugin", "server;path=/x"]);
+    carry_through(client, server, "shadowsocks-v2ray-plugin");
 }

@@ -165,6 +165,26 @@ fn servers_come_from_a_document_and_change_with_it() {
 }
 
 #[test]
+fn a_document_is_written_as_links_too() {
+    let web = Web::start("localhost");
+    let server = SocketAddr::from(([192, 0, 2, 1], 8388));
+    web.answer("200 OK", &document(&[entry("a", server, SECRETS[0]), entry("b", server, SECRETS[1])], 0));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_umbra"));
+    let output = command.args(["url", "encode", "-c", &web.config()]).envs(web.trust()).output().unwrap();
+    let links = text(&output.stdout);
+    assert_eq!(links.lines().count(), 2, "{links}{}", text(&output.stderr));
+    assert!(
+        links.lines().all(|link| link.starts_with("ss://") && link.ends_with("@192.0.2.1:8388#x")),
+        "{links}"
+    );
+    web.answer("404 Gone", "");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_umbra"));
+    let output = command.args(["url", "encode", "-c", &web.config()]).envs(web.trust()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("its server answers 404"), "{}", text(&output.stderr));
+}
+
+#[test]
 fn a_document_that_fails_leaves_the_servers_that_were_there() {
     let (web, target) = (Web::start("localhost"), echo());
     let first = server(SECRETS[0]);

@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tracing::{debug, info, warn};
 use umbra_proto::address::Address;
@@ -272,11 +273,13 @@ impl Shared {
 impl Running {
     /// Waits until the plugin has ended and has been heard out.
     fn watch(mut self, shared: &Shared) -> io::Result<ExitStatus> {
-        wait_until_ended(self.pid);
+        let is_unreaped = wait_until_ended(self.pid);
         let status = {
             let mut state = shared.lock();
             // Until it is reaped, its number is nobody else's. Whatever it has started would hold its port.
-            signal(self.pid, Signal::KILL);
+            if is_unreaped {
+                signal(self.pid, Signal::KILL);
+            }
             let status = self.child.wait();
             *state = match *state {
                 State::Down | State::Up(_) => State::Down,
@@ -291,9 +294,16 @@ impl Running {
 }
 
 /// Waits for the end of a child and leaves its number taken, so that nobody else can be hit by a signal that is meant for it.
-fn wait_until_ended(pid: Pid) {
+/// False if somebody else took it all the same: whoever ignores SIGCHLD has the system do that.
+fn wait_until_ended(pid: Pid) -> bool {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-    while matches!(waitid(WaitId::Pid(pid), options), Err(rustix::io::Errno::INTR)) {}
+    loop {
+        match waitid(WaitId::Pid(pid), options) {
+            Ok(_) => return true,
+            Err(Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
 }
 
 fn signal(group: Pid, signal: Signal) {

@@ -7,7 +7,8 @@ use umbra_proto::url::ServerUrl;
 use zeroize::Zeroizing;
 
 use super::hosts::{by_password, server_addresses, split_ports};
-use super::{SERVER_IDS, Sources, entries, guess_role};
+use super::online::names_server;
+use super::{Online, SERVER_IDS, Sources, entries, guess_role};
 use crate::flags::Role;
 use crate::raw::{Settings, Value};
 use crate::reference::{Id, LISTS};
@@ -22,13 +23,19 @@ pub(crate) fn describe_servers(
 ) -> Vec<ServerUrl> {
     split_ports(&mut sources, report);
     let role = guess_role(&sources);
-    let Sources { file, flags, .. } = sources;
+    let Sources { file, flags, online, .. } = sources;
     let name = file.root.only(&[Id::Remarks]);
     let is_single = file.servers.is_none();
-    let mut urls = Vec::new();
     let ids = [SERVER_IDS, &[Id::Users]].concat();
-    for mut settings in entries(&ids, LISTS[0], &file.root, file.servers, &flags, report) {
-        if is_single {
+    let mut servers = Vec::new();
+    if online.is_none() || names_server(&file, &flags) {
+        servers.extend(entries(&ids, LISTS[0], &file.root, file.servers, &flags, report));
+    }
+    let own = servers.len();
+    servers.extend(further_servers(online, report));
+    let mut urls = Vec::new();
+    for (index, mut settings) in servers.into_iter().enumerate() {
+        if is_single && index < own {
             settings = name.clone().beaten_by(&settings);
             if role == Role::Client {
                 // These are of the client's own door.
@@ -43,6 +50,21 @@ pub(crate) fn describe_servers(
         }
     }
     urls
+}
+
+/// The servers of a document, without those that lack something.
+fn further_servers(online: Option<Online>, report: &mut Report) -> Vec<Settings> {
+    match online.map(|online| (online.subscription.place, online.loaded)) {
+        Some((_, Some(Ok(document)))) => {
+            report.warnings.extend(document.faults.warnings);
+            document.entries.into_iter().map(|entry| entry.settings).collect()
+        }
+        Some((place, Some(Err(why)))) => {
+            report.error(place, format!("the document of servers {why}"));
+            Vec::new()
+        }
+        Some((_, None)) | None => Vec::new(),
+    }
 }
 
 /// A secret for a link, and what whoever holds it is called.

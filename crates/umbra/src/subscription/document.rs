@@ -5,7 +5,7 @@
 //!     { "id": "27b8a625-…", "remarks": "…", "server": "…", "server_port": 8388, "password": "…", "method": "…",
 //!       "plugin": "…", "plugin_opts": "…" } ] }
 //! ```
-//! Everything else in it is somebody's own and left aside. It comes from elsewhere, so it may set nothing but its servers.
+//! An object with the keys of one server is one as well, as `ssconf://` links lead to. Everything else in it is somebody's own and left aside. It comes from elsewhere, so it may set nothing but its servers.
 
 use std::fmt;
 
@@ -84,6 +84,10 @@ fn parse_json(text: &str, name: &str) -> Result<Document, String> {
         return Err("is no object with a list of servers (SIP008)".into());
     };
     let mut document = Document::default();
+    if root.get("servers").is_none() && root.get("server").is_some() {
+        document.entries.extend(read_entry(name, &root, &mut document.faults));
+        return Ok(document);
+    }
     match number(&root, "version") {
         Some(1) => {}
         Some(other) => return Err(format!("is of version {other}, and only version 1 is known")),
@@ -298,6 +302,17 @@ mod tests {
         assert!(parse(&"[".repeat(100_000)).is_err());
         let unversioned = parse(r#"{"servers": []}"#).unwrap();
         assert_eq!(unversioned.faults.warnings.len(), 1);
+    }
+
+    #[test]
+    fn one_server_is_a_document_too() {
+        let text = r#"{"server": "a", "server_port": "443", "password": "p", "method": "m", "prefix": "x", "local_port": 1}"#;
+        let document = parse(text).unwrap();
+        assert_eq!(document.entries.len(), 1);
+        assert_eq!(document.entries[0].settings.number(Id::ServerPort), Some((443, "a.example.server_port")));
+        assert_eq!(document.entries[0].settings.number(Id::LocalPort), None);
+        assert!(faults(&document).is_empty());
+        assert_eq!(faults(&parse(r#"{"server": "a"}"#).unwrap()).len(), 3);
     }
 
     #[test]
