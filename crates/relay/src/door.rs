@@ -15,6 +15,7 @@ use crate::failure::Cause;
 use crate::limits::ENDURED_PEERS_MAX;
 use crate::net::Net;
 use crate::notice::Notices;
+use crate::places::{Place, Places};
 use crate::pump::Clock;
 
 /// What all sessions of one inbound share, on every worker.
@@ -24,7 +25,7 @@ pub struct Door<N> {
     pub(crate) net: N,
     pub(crate) notices: Notices,
     pub(crate) speech: Speech,
-    pub(crate) sessions_max: usize,
+    places: Places,
     endured: AtomicUsize,
 }
 
@@ -70,20 +71,32 @@ impl ServerSide {
 }
 
 impl<N: Net> Door<N> {
-    /// A door over `net`.
-    pub fn new(inbound: Inbound, net: N) -> Self {
+    /// A door over `net` for at most `sessions_max` sessions at a time.
+    pub fn new(inbound: Inbound, net: N, sessions_max: usize) -> Self {
+        let places = Places::share(sessions_max, 1).remove(0);
+        Self::among(inbound, net, places)
+    }
+
+    /// One of several doors, which share places.
+    pub(crate) fn among(inbound: Inbound, net: N, places: Places) -> Self {
         let speech = match &inbound.protocol {
             Protocol::Proxy(door) => Speech::Proxy(door.clone()),
             Protocol::Tunnel { target } => Speech::Tunnel(target.clone()),
             Protocol::Shadowsocks(door) => Speech::Shadowsocks(ServerSide::new(&door.key, door.heads)),
         };
         let notices = Notices::default();
-        Self { inbound, net, notices, speech, sessions_max: usize::MAX, endured: AtomicUsize::new(0) }
+        Self { inbound, net, notices, speech, places, endured: AtomicUsize::new(0) }
     }
 
-    /// The same door for at most `sessions_max` sessions at a time, at least one.
-    pub(crate) fn with_sessions_max(self, sessions_max: usize) -> Self {
-        Self { sessions_max: sessions_max.max(1), ..self }
+    /// A place for one more session, as soon as there is one. Tells `short` each time that there is none.
+    pub async fn place(&self, mut short: impl FnMut()) -> Place {
+        loop {
+            if let Some(place) = self.places.take() {
+                return place;
+            }
+            short();
+            self.places.make_room().await;
+        }
     }
 
     /// A fresh salt for what we send.
@@ -98,7 +111,7 @@ impl<N: Net> Door<N> {
         let taken = self.endured.fetch_add(1, Ordering::Relaxed);
         let place = Endured(&self.endured);
         // Peers whose head has failed wait in half of the places at the most.
-        (taken < ENDURED_PEERS_MAX.min(self.sessions_max / 2)).then_some(place)
+        (taken < ENDURED_PEERS_MAX.min(self.places.max() / 2)).then_some(place)
     }
 }
 

@@ -49,6 +49,8 @@ pub enum Cause {
     Io(io::Error),
     /// It took too long.
     Deadline,
+    /// It was silent for long, and somebody else wanted its place.
+    Displaced,
     /// The peer ended before it had said what it wanted, or in the middle of a record.
     Truncated,
     /// The peer said more than any handshake needs.
@@ -92,7 +94,8 @@ impl Failure {
             (Cause::Parent(ClientError::Denied(code)), _) => Refusal::of_socks5(*code),
             (Cause::Deadline, Stage::Handshake | Stage::Relay)
             | (
-                Cause::Truncated
+                Cause::Displaced
+                | Cause::Truncated
                 | Cause::TooLong
                 | Cause::Proxy(_)
                 | Cause::Header(_)
@@ -144,6 +147,7 @@ impl fmt::Display for Cause {
         match self {
             Self::Io(error) => error.fmt(f),
             Self::Deadline => f.write_str("deadline passed"),
+            Self::Displaced => f.write_str("silent, and its place was wanted"),
             Self::Truncated => f.write_str("the peer ended too early"),
             Self::TooLong => f.write_str("a handshake without end"),
             Self::NoAddress => f.write_str("the name has no address"),

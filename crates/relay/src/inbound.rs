@@ -22,6 +22,7 @@ use crate::limits::{DISCARDED_BYTES_MAX, REFUSAL_SECS_MAX};
 use crate::net::{Net, Socket};
 use crate::origin::Origin;
 use crate::path::TargetSide;
+use crate::places::Place;
 use crate::pump::{Reader, Writer};
 
 /// What a client wants, understood and not yet answered.
@@ -167,17 +168,28 @@ impl ClientSide {
 ///
 /// To a Shadowsocks server's peer every failure looks the same at every length: bytes are read and thrown away, nothing is
 /// said, and at the handshake's deadline the connection is reset (SIP022, 3.1.3). Only a peer that ends first gets an end.
-pub(crate) async fn dismiss<N: Net>(door: &Door<N>, client: N::Socket, cause: &Cause, deadline: Instant) {
+pub(crate) async fn dismiss<N: Net>(
+    door: &Door<N>,
+    place: &Place,
+    client: N::Socket,
+    cause: &Cause,
+    deadline: Instant,
+) {
     match (&door.speech, cause) {
         // A connection that is gone, or whose peer has ended it, has nobody to hide from.
         (_, Cause::Io(_) | Cause::Truncated) => {}
         // Whoever is trusted to send a header and does not is told nothing.
-        (_, Cause::Header(_)) => client.reset(),
+        (_, Cause::Header(_) | Cause::Displaced) => client.reset(),
         (Speech::Proxy(_), Cause::Proxy(detect::Error::Protocol(_))) => {}
         (Speech::Proxy(_) | Speech::Tunnel(_), _) => see_off(client, Instant::now() + REFUSAL_SECS_MAX).await,
         (Speech::Shadowsocks(_), _) => match door.endure() {
-            Some(_place) => {
-                if discard(&client, deadline).await.is_err() {
+            Some(_endured) => {
+                let ended = tokio::select! {
+                    biased;
+                    ended = discard(&client, deadline) => ended,
+                    () = place.wanted() => Err(StillThere),
+                };
+                if ended.is_err() {
                     client.reset();
                 }
             }

@@ -29,6 +29,7 @@ mod origin;
 mod parent;
 mod path;
 mod pipe;
+mod places;
 mod pump;
 pub mod session;
 mod worker;
@@ -44,8 +45,10 @@ use tokio::sync::watch;
 
 use config::{Config, Protocol};
 pub use door::Door;
-use limits::{RESERVED_DESCRIPTORS, SESSION_DESCRIPTORS, WORKER_DESCRIPTORS};
+use limits::{DOOR_DESCRIPTORS, RESERVED_DESCRIPTORS, SESSION_DESCRIPTORS, WORKER_DESCRIPTORS};
 use net::os::{self, OsNet, Watched};
+pub use places::Place;
+use places::Places;
 use worker::{Accepting, Seat, Worker};
 
 /// A running relay: its doors are open and its workers serve.
@@ -117,18 +120,18 @@ fn open_doors(
     workers: &[Worker],
     seats: &Arc<[Seat]>,
 ) -> Result<(Vec<SocketAddr>, Vec<Accepting>), StartError> {
-    // To each its share: a session of one door may be waiting for another door of this process.
-    let reserved = RESERVED_DESCRIPTORS + workers.len() * WORKER_DESCRIPTORS;
-    let sessions_max =
-        os::descriptors_max().saturating_sub(reserved) / SESSION_DESCRIPTORS / config.inbounds.len().max(1);
+    let doors = config.inbounds.len();
+    let reserved = RESERVED_DESCRIPTORS + workers.len() * WORKER_DESCRIPTORS + doors * DOOR_DESCRIPTORS;
+    let sessions_max = os::descriptors_max().saturating_sub(reserved) / SESSION_DESCRIPTORS;
+    let places = Places::share(sessions_max, doors);
     let _context = workers.first().map(|worker| worker.runtime.enter());
     let mut opened = (Vec::new(), Vec::new());
-    for inbound in &config.inbounds {
+    for (inbound, places) in config.inbounds.iter().zip(places) {
         let speak_first = matches!(inbound.protocol, Protocol::Proxy(_));
         let (address, listener) = os::listen(inbound.listen, inbound.tcp, speak_first)
             .and_then(|listener| Ok((listener.local_addr()?, Watched::new(listener)?)))
             .map_err(|source| StartError { what: format!("listen on {}", inbound.listen), source })?;
-        let door = Arc::new(Door::new(inbound.clone(), OsNet).with_sessions_max(sessions_max));
+        let door = Arc::new(Door::among(inbound.clone(), OsNet, places));
         opened.0.push(address);
         opened.1.push(Accepting { door, listener, seats: Arc::clone(seats) });
     }

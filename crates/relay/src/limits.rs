@@ -6,6 +6,10 @@ use std::time::Duration;
 /// every failed head ends, whatever was wrong with it.
 pub const HANDSHAKE_SECS_MAX: Duration = Duration::from_secs(30);
 
+/// Whoever has said nothing useful for this long gives up its place if somebody else wants it. Honest clients have said all by then:
+/// it is the time of one lost packet on a long way.
+pub const SILENCE_SECS_MAX: Duration = Duration::from_secs(2);
+
 /// The system's resolver tries several servers several times within this.
 pub const RESOLVE_SECS_MAX: Duration = Duration::from_secs(10);
 
@@ -108,11 +112,14 @@ pub const BACKLOG: u32 = 4096;
 /// Pause of a door that has no descriptor or memory for the next connection.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Descriptors kept out of the sessions' share: standard streams, doors, name lookups, second attempts.
+/// Descriptors kept out of the sessions' share: standard streams, name lookups, second attempts.
 pub const RESERVED_DESCRIPTORS: usize = 32;
 
 /// Descriptors that a worker needs for itself: its runtime's epoll, wake-up and signal pipe.
 pub const WORKER_DESCRIPTORS: usize = 4;
+
+/// Descriptors of a door: its own, and that of a connection that waits there for a place.
+pub const DOOR_DESCRIPTORS: usize = 2;
 
 /// Descriptors of one session: its client's and its target's.
 pub const SESSION_DESCRIPTORS: usize = 2;

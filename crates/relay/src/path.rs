@@ -175,7 +175,7 @@ mod tests {
             tcp: Tcp { no_delay: true, fast_open: true },
             proxy_header: ProxyHeader::default(),
         };
-        let door = Door::new(inbound, Refusing::default());
+        let door = Door::new(inbound, Refusing::default(), 1);
         let outcome = reach(&door, &"127.0.0.1:1".parse().unwrap()).await;
         assert!(outcome.is_err_and(|failure| matches!(failure.cause, Cause::Io(_))));
         door.net.0.lock().unwrap().iter().map(|tcp| tcp.fast_open).collect()

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
@@ -16,10 +17,11 @@ use crate::failure::{Cause, Failure, Side, Stage};
 use crate::first_flight::first_flight;
 use crate::http::{Left, converse};
 use crate::inbound::{ClientSide, Wish, dismiss, understand};
-use crate::limits::HANDSHAKE_SECS_MAX;
+use crate::limits::{HANDSHAKE_SECS_MAX, SILENCE_SECS_MAX};
 use crate::net::{Net, Socket};
 use crate::origin::Origin;
 use crate::path::{TargetSide, reach};
+use crate::places::Place;
 use crate::pump::{Ended, Flow, FlowError, pump};
 
 /// Both ends, connected and agreed.
@@ -31,9 +33,9 @@ pub(crate) struct Session<C, T> {
 }
 
 /// Serves one client of `door` from its first byte to its last.
-pub async fn run<N: Net>(door: Arc<Door<N>>, client: N::Socket, source: SocketAddr) {
+pub async fn run<N: Net>(door: Arc<Door<N>>, place: Place, client: N::Socket, source: SocketAddr) {
     // Boxed, so that what only the beginning needs is given back before the long part begins.
-    match Box::pin(establish(&door, client, source)).await {
+    match Box::pin(establish(&door, &place, client, source)).await {
         Ok(Some(mut session)) => {
             // By reference: what a future owns twice, an idle session pays twice.
             let ended = session.carry(&door).await;
@@ -47,16 +49,22 @@ pub async fn run<N: Net>(door: Arc<Door<N>>, client: N::Socket, source: SocketAd
 /// Up to where bytes are carried; nothing, if all that the client wanted was done on the way.
 async fn establish<N: Net>(
     door: &Arc<Door<N>>,
+    place: &Place,
     client: N::Socket,
     source: SocketAddr,
 ) -> Result<Option<Session<N::Socket, N::Socket>>, Failure> {
     let deadline = Instant::now() + HANDSHAKE_SECS_MAX;
     let mut inbox = Inbox::default();
     let mut origin = Origin::of_connection(source);
-    let understood = timeout_at(deadline, understand(door, &client, &mut origin, &mut inbox)).await;
-    let wish = match understood.unwrap_or(Err(Cause::Deadline)) {
+    let understanding = understand(door, &client, &mut origin, &mut inbox);
+    let wish = match in_time(place, deadline, understanding).await {
         Ok(wish) => wish,
-        Err(cause) => return Err(turn_away(door, client, &origin, cause, deadline, inbox).await),
+        Err(cause) => {
+            drop(inbox);
+            blame(door, &origin, &cause);
+            dismiss(door, place, client, &cause, deadline).await;
+            return Err(Failure::handshake(cause));
+        }
     };
     debug!(target = %wish.target(), source = %origin.source, "connecting");
     if let Wish::Forward { users, .. } = wish {
@@ -111,30 +119,34 @@ async fn begin<N: Net>(
     session
 }
 
-/// Reports a client that is wrong, then lets it go in its protocol's way.
-async fn turn_away<N: Net>(
-    door: &Door<N>,
-    client: N::Socket,
-    origin: &Origin,
-    cause: Cause,
+/// Holds a handshake to its deadline. One that takes long gives up its place to whoever wants it.
+async fn in_time<T>(
+    place: &Place,
     deadline: Instant,
-    inbox: Inbox,
-) -> Failure {
-    drop(inbox);
+    handshake: impl Future<Output = Result<T, Cause>>,
+) -> Result<T, Cause> {
+    let mut handshake = pin!(handshake);
+    let soon = deadline.min(Instant::now() + SILENCE_SECS_MAX);
+    if let Ok(done) = timeout_at(soon, handshake.as_mut()).await {
+        return done;
+    }
+    tokio::select! {
+        biased;
+        done = timeout_at(deadline, handshake) => done.unwrap_or(Err(Cause::Deadline)),
+        () = place.wanted() => Err(Cause::Displaced),
+    }
+}
+
+/// Names the source of a bad head to whoever bans such.
+fn blame<N: Net>(door: &Door<N>, origin: &Origin, cause: &Cause) {
     match cause {
         // Our own want of room is nobody's to be banned for.
         Cause::Head(HeadError::Salt(SaltRefusal::Full)) => {}
         Cause::Head(_) => door.notices.bad_head(origin.source),
-        Cause::Io(_) | Cause::Deadline | Cause::Truncated | Cause::TooLong | Cause::NoAddress => {}
-        Cause::Proxy(_)
-        | Cause::Header(_)
-        | Cause::Http(_)
-        | Cause::Command(_)
-        | Cause::Parent(_)
-        | Cause::Open(_) => {}
+        Cause::Io(_) | Cause::Deadline | Cause::Displaced | Cause::Truncated | Cause::TooLong => {}
+        Cause::NoAddress | Cause::Proxy(_) | Cause::Header(_) | Cause::Http(_) => {}
+        Cause::Command(_) | Cause::Parent(_) | Cause::Open(_) => {}
     }
-    dismiss(door, client, &cause, deadline).await;
-    Failure::handshake(cause)
 }
 
 impl<C: Socket, T: Socket> Session<C, T> {

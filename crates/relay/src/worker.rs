@@ -21,11 +21,13 @@ use crate::limits::{
     ACCEPT_PAUSE, RESOLVER_THREADS_MAX, SHORTAGE_LINE_PERIOD, TRIM_DELAY, TRIM_SESSIONS_MIN,
 };
 use crate::net::os::{self, OsNet, OsSocket, Watched};
+use crate::places::Place;
 use crate::session;
 
 /// A connection on its way to a worker.
 pub(crate) struct Arrival {
     door: Arc<Door<OsNet>>,
+    place: Place,
     connection: OwnedFd,
     source: SocketAddr,
     presence: Presence,
@@ -97,15 +99,13 @@ impl Accepting {
     async fn run(self) {
         let mut shortage = Shortage::default();
         loop {
-            // Each session holds the door. One more must find a descriptor for its target too: else a crowd that comes at once
-            // takes all of them, and none of it is served.
-            if Arc::strong_count(&self.door) > self.door.sessions_max {
-                shortage.tell(&"every descriptor is taken");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
             match self.listener.accept().await {
-                Ok((connection, source)) => place(&self.seats, &self.door, connection, source),
+                Ok((connection, source)) => {
+                    // A session must find a descriptor for its target too: else a crowd that comes at once takes all of them,
+                    // and none of it is served.
+                    let place = self.door.place(|| shortage.tell(&"every descriptor is taken")).await;
+                    seat(&self.seats, &self.door, place, connection, source);
+                }
                 Err(error) if os::is_exhaustion(&error) => {
                     shortage.tell(&error);
                     sleep(ACCEPT_PAUSE).await;
@@ -135,12 +135,12 @@ impl Shortage {
 }
 
 /// Gives a connection to the worker with the fewest sessions. The first seat is that of the calling worker.
-fn place(seats: &[Seat], door: &Arc<Door<OsNet>>, connection: OwnedFd, source: SocketAddr) {
+fn seat(seats: &[Seat], door: &Arc<Door<OsNet>>, place: Place, connection: OwnedFd, source: SocketAddr) {
     let manned = seats.iter().enumerate().filter(|(_, seat)| !seat.arrivals.is_closed());
     let fewest = manned.min_by_key(|(_, seat)| seat.crowd.live.load(Ordering::Relaxed));
     let Some((index, seat)) = fewest else { return };
     let presence = Presence::enter(&seat.crowd);
-    let arrival = Arrival { door: Arc::clone(door), connection, source, presence };
+    let arrival = Arrival { door: Arc::clone(door), place, connection, source, presence };
     if index == 0 {
         arrival.serve();
     } else if seat.arrivals.send(arrival).is_err() {
@@ -150,11 +150,11 @@ fn place(seats: &[Seat], door: &Arc<Door<OsNet>>, connection: OwnedFd, source: S
 
 impl Arrival {
     fn serve(self) {
-        let Self { door, connection, source, presence } = self;
+        let Self { door, place, connection, source, presence } = self;
         match OsSocket::register(connection) {
             Ok(client) => {
                 drop(tokio::spawn(async move {
-                    session::run(door, client, source).await;
+                    session::run(door, place, client, source).await;
                     drop(presence);
                 }));
             }

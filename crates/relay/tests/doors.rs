@@ -13,7 +13,7 @@ use umbra_proto::users::{Credentials, Users};
 use umbra_relay::Relay;
 use umbra_relay::config::{Inbound, Parent, Path, Protocol, ProxyDoor, ProxyHeader};
 
-use common::{inbound, open, run, shadowsocks_pair, target};
+use common::{before, inbound, open, run, shadowsocks_server, target};
 
 fn proxy(users: Option<Arc<Users>>) -> Protocol {
     Protocol::Proxy(ProxyDoor { users, ..ProxyDoor::MIXED })
@@ -148,7 +148,11 @@ fn a_tunnel_dials_at_once_and_a_server_that_speaks_first_is_heard() {
         stream.read_exact(&mut line).unwrap();
         line
     });
-    let pair = shadowsocks_pair(Protocol::Tunnel { target: address.into() });
+    let pair = before(
+        run(inbound(shadowsocks_server(), Path::Direct)),
+        0,
+        Protocol::Tunnel { target: address.into() },
+    );
     let started = Instant::now();
     let mut near = open(pair.client.addresses()[0]);
     let mut banner = [0; 11];
@@ -284,7 +288,7 @@ fn a_header_goes_through_shadowsocks_both_before_the_salt_and_as_first_payload()
         };
         let (address, far) = target(far);
         // The client's tunnel sends a header to the server, which trusts it, and the server sends what it says to the target.
-        let server = common::shadowsocks_server();
+        let server = shadowsocks_server();
         let server = run(expecting(server, "127.0.0.1/32", Some(send)));
         let balancer = glue(server.addresses()[0], b"PROXY TCP4 192.0.2.1 192.0.2.9 1111 2222\r\n");
         let client = start(Protocol::Tunnel { target: address.into() }, common::through(balancer));

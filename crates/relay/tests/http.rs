@@ -12,10 +12,15 @@ use umbra_proto::users::{Credentials, Users};
 use umbra_relay::Relay;
 use umbra_relay::config::{Path, Protocol, ProxyDoor};
 
-use common::{inbound, open, run, shadowsocks_pair, target};
+use common::{Pair, before, inbound, open, run, shadowsocks_server, target};
 
 fn direct() -> Relay {
     run(inbound(Protocol::Proxy(ProxyDoor::MIXED), Path::Direct))
+}
+
+/// A proxy before a Shadowsocks server.
+fn shadowsocks_pair(protocol: Protocol) -> Pair {
+    before(run(inbound(shadowsocks_server(), Path::Direct)), 0, protocol)
 }
 
 /// A connection on which messages are said and heard.

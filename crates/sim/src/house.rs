@@ -36,15 +36,21 @@ impl House {
 
     /// Opens a door, to which connections like `link` lead.
     pub fn open(&self, inbound: Inbound, link: Link) {
+        self.open_for(usize::MAX, inbound, link);
+    }
+
+    /// Opens a door for at most `sessions_max` sessions at a time.
+    pub fn open_for(&self, sessions_max: usize, inbound: Inbound, link: Link) {
         let mut listener = self.net.listen(inbound.listen, link);
-        let door = Arc::new(Door::new(inbound, self.net.clone()));
+        let door = Arc::new(Door::new(inbound, self.net.clone(), sessions_max));
         let count = Arc::clone(&self.count);
         drop(tokio::spawn(async move {
             while let Some((client, source)) = listener.accept().await {
+                let place = door.place(|| {}).await;
                 let presence = Presence::enter(&count);
                 let door = Arc::clone(&door);
                 drop(tokio::spawn(async move {
-                    session::run(door, client, source).await;
+                    session::run(door, place, client, source).await;
                     drop(presence);
                 }));
             }

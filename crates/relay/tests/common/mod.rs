@@ -42,10 +42,9 @@ pub(crate) fn through(server: SocketAddr) -> Path {
     Path::Shadowsocks(Servers::new(vec![Server { address: server.into(), key: key(), heads, one_time_auth }]))
 }
 
-/// A door that speaks `protocol`, and a server of ours behind it.
-pub(crate) fn shadowsocks_pair(protocol: Protocol) -> Pair {
-    let server = run(inbound(shadowsocks_server(), Path::Direct));
-    Pair { client: run(inbound(protocol, through(server.addresses()[0]))), server }
+/// A door that speaks `protocol`, and behind it one of the doors of `server`, which speak Shadowsocks.
+pub(crate) fn before(server: Relay, door: usize, protocol: Protocol) -> Pair {
+    Pair { client: run(inbound(protocol, through(server.addresses()[door]))), server }
 }
 
 pub(crate) fn inbound(protocol: Protocol, path: Path) -> Inbound {

@@ -1,0 +1,165 @@
+//! Places for sessions: as many as the process has descriptors for, shared by all doors.
+//!
+//! Half of them are set aside, evenly, so that no door can take from another all that it has; the other half is for whoever comes
+//! first. So a crowd at one door is served almost as if it were the only one, however many doors there are. When no place is
+//! left, those who have come in and said nothing make room for those who wait, the one that has been silent longest first.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use crate::limits::ACCEPT_PAUSE;
+
+/// The places that the sessions of one door can have.
+#[derive(Debug)]
+pub(crate) struct Places {
+    own: Arc<Pool>,
+    common: Arc<Pool>,
+}
+
+/// A number of places.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    max: usize,
+    taken: AtomicUsize,
+    /// Holders of a place who would give it up.
+    willing: AtomicUsize,
+    /// Wakes the one of them who has been so for longest.
+    leave: Notify,
+    freed: Notify,
+}
+
+/// A session's place; free again when dropped.
+#[derive(Debug)]
+pub struct Place(Arc<Pool>);
+
+impl Places {
+    /// `total` places, at least one, for `doors` doors.
+    pub(crate) fn share(total: usize, doors: usize) -> Vec<Self> {
+        let each = total / 2 / doors.max(1);
+        let common = Pool::new((total - each * doors).max(1));
+        (0..doors).map(|_| Self { own: Pool::new(each), common: Arc::clone(&common) }).collect()
+    }
+
+    /// The most sessions that can be here at a time.
+    pub(crate) fn max(&self) -> usize {
+        self.own.max.saturating_add(self.common.max)
+    }
+
+    /// A place, if one is free.
+    pub(crate) fn take(&self) -> Option<Place> {
+        self.own.take().or_else(|| self.common.take())
+    }
+
+    /// Sends away whoever has been silent for longest, if anybody is, and waits for a place to be free, for a moment.
+    pub(crate) async fn make_room(&self) {
+        if !self.common.send_one_away() {
+            self.own.send_one_away();
+        }
+        tokio::select! {
+            () = self.own.freed.notified() => {}
+            () = self.common.freed.notified() => {}
+            () = sleep(ACCEPT_PAUSE) => {}
+        }
+    }
+}
+
+impl Pool {
+    fn new(max: usize) -> Arc<Self> {
+        let (taken, willing) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { max, taken, willing, leave: Notify::new(), freed: Notify::new() })
+    }
+
+    fn take(self: &Arc<Self>) -> Option<Place> {
+        let one_more = |taken| (taken < self.max).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Place(Arc::clone(self)))
+    }
+
+    fn send_one_away(&self) -> bool {
+        let anybody = self.willing.load(Ordering::Relaxed) > 0;
+        if anybody {
+            self.leave.notify_one();
+        }
+        anybody
+    }
+}
+
+impl Place {
+    /// Ends when somebody else is to have this place. Those who wait here are asked in the order in which they came.
+    pub(crate) async fn wanted(&self) {
+        let _willing = Willing::new(&self.0.willing);
+        self.0.leave.notified().await;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+        self.0.freed.notify_one();
+    }
+}
+
+/// One in the count of those who would go.
+struct Willing<'a>(&'a AtomicUsize);
+
+impl<'a> Willing<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Willing<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::{Duration, timeout};
+
+    #[test]
+    fn a_crowd_at_one_door_leaves_the_other_its_share() {
+        let doors = Places::share(100, 5);
+        let crowd: Vec<_> = std::iter::from_fn(|| doors[0].take()).collect();
+        assert_eq!((crowd.len(), doors[0].max()), (60, 60));
+        let others: Vec<_> = std::iter::from_fn(|| doors[1].take()).collect();
+        assert_eq!(others.len(), 10);
+        drop(crowd);
+        let again: Vec<_> = std::iter::from_fn(|| doors[0].take()).collect();
+        assert_eq!(again.len(), 60);
+    }
+
+    #[test]
+    fn more_doors_than_places_share_what_there_is() {
+        let doors = Places::share(3, 2000);
+        assert_eq!(doors.len(), 2000);
+        let taken: Vec<_> = doors.iter().filter_map(Places::take).collect();
+        assert_eq!(taken.len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_one_who_has_waited_longest_is_sent_away_and_nobody_who_is_busy() {
+        let doors = Places::share(6, 1);
+        let mut held: Vec<_> = std::iter::from_fn(|| doors[0].take()).collect();
+        let _busy = held.split_off(3);
+        let mut silent = Vec::new();
+        for place in held {
+            silent.push(tokio::spawn(async move { place.wanted().await }));
+            tokio::task::yield_now().await;
+        }
+        for left in [2, 1, 0] {
+            timeout(ACCEPT_PAUSE / 2, doors[0].make_room()).await.unwrap();
+            silent.remove(0).await.unwrap();
+            assert_eq!(silent.iter().filter(|waiting| !waiting.is_finished()).count(), left);
+            std::mem::forget(doors[0].take().unwrap());
+        }
+        assert!(timeout(Duration::from_millis(1), doors[0].make_room()).await.is_err(), "nobody else goes");
+        assert!(doors[0].take().is_none());
+    }
+}
