@@ -10,7 +10,7 @@ use crate::subscription::{Document, left_out};
 
 /// The servers of `document` that can be used. What is wrong with others is doubtful and no more: they are somebody else's.
 pub(crate) fn read_document(document: &Document, report: &mut Report) -> Vec<Listed> {
-    report.warnings.extend(document.faults.warnings.iter().cloned());
+    let mut notes = document.faults.warnings.clone();
     let (mut listed, mut plugins) = (Vec::new(), 0);
     for entry in &document.entries {
         let mut found = Report::default();
@@ -28,10 +28,16 @@ pub(crate) fn read_document(document: &Document, report: &mut Report) -> Vec<Lis
             servers.iter_mut().for_each(|listed| listed.id = entry.id.clone());
             listed.append(&mut servers);
         }
-        report.warnings.append(&mut found.warnings);
-        for Note { place, text } in found.errors {
-            report.warn(place, left_out(&text));
-        }
+        notes.append(&mut found.warnings);
+        notes.extend(
+            found.errors.into_iter().map(|Note { place, text }| Note { place, text: left_out(&text) }),
+        );
+    }
+    let more = notes.len().saturating_sub(NOTES_MAX);
+    notes.truncate(NOTES_MAX);
+    report.warnings.append(&mut notes);
+    if more > 0 {
+        report.warn("", format!("{more} more doubts about the document of servers"));
     }
     listed
 }
@@ -64,5 +70,50 @@ pub(super) fn names_server(file: &Raw, flags: &Settings) -> bool {
     file.servers.is_some() || SERVER_IDS.iter().any(|id| file.root.get(*id).or(flags.get(*id)).is_some())
 }
 
+/// Enough to see what is the matter; a document may have thousands of servers, and come every hour.
+const NOTES_MAX: usize = 20;
+
 /// Each is a process.
 const PLUGINS_MAX: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zeroize::Zeroizing;
+
+    fn read(entries: &[String]) -> (usize, Vec<String>) {
+        let text = format!(r#"{{"version": 1, "servers": [{}]}}"#, entries.join(","));
+        let document = Document::parse(Zeroizing::new(text), "x").unwrap();
+        let mut report = Report::default();
+        let listed = read_document(&document, &mut report);
+        assert_eq!(report.errors, []);
+        (listed.len(), report.warnings.iter().map(ToString::to_string).collect())
+    }
+
+    fn entry(rest: &str) -> String {
+        format!(r#"{{"server": "a", "server_port": 1, "password": "long-enough", {rest}}}"#)
+    }
+
+    #[test]
+    fn a_thousand_faults_are_not_a_thousand_lines() {
+        let mut entries = vec![entry(r#""method": "zzz""#); 1000];
+        entries.push(entry(r#""method": "aes-128-gcm""#));
+        let (count, notes) = read(&entries);
+        assert_eq!((count, notes.len()), (1, 21));
+        assert_eq!(notes[20], "980 more doubts about the document of servers");
+    }
+
+    #[test]
+    fn a_plugin_that_is_not_installed_leaves_out_its_server() {
+        let (count, notes) = read(&[
+            entry(r#""method": "aes-128-gcm", "plugin": "qtun-client""#),
+            entry(r#""method": "aes-128-gcm", "plugin": """#),
+        ]);
+        assert_eq!(count, 1);
+        assert!(
+            notes[0].starts_with("x servers[0].plugin: there is no program qtun-client in PATH"),
+            "{notes:?}"
+        );
+        assert!(notes[0].ends_with("; this server is left out"), "{notes:?}");
+    }
+}

@@ -136,6 +136,9 @@ fn read_value(object: &Object<'_>, key: &str, kind: Kind) -> Result<Option<Value
     let Some(property) = object.get(key) else { return Ok(None) };
     match &property.value {
         Json::NullKeyword(_) => Ok(None),
+        Json::StringLit(text) if text.value.len() > TEXT_BYTES_MAX => {
+            Err("is longer than anything it could be")
+        }
         Json::StringLit(text) => Value::from_text(kind, &text.value).map(Some),
         Json::NumberLit(number) if kind == Kind::Port => Value::from_text(kind, number.value).map(Some),
         Json::NumberLit(_) | Json::BooleanLit(_) | Json::Object(_) | Json::Array(_) => Err(kind.wanted()),
@@ -178,6 +181,9 @@ fn write_bytes(f: &mut fmt::Formatter<'_>, bytes: u64) -> fmt::Result {
         _ => write!(f, "{}.{} {name}", bytes / size, u128::from(bytes % size) * 10 / u128::from(size)),
     }
 }
+
+/// Room for the longest options of plugins; keeps whoever gives the document from filling the log with what it calls a method.
+const TEXT_BYTES_MAX: usize = 4096;
 
 /// What a server of a document may say, and whether it has to.
 const KEYS: [(Id, &str, Kind, bool); 7] = [
@@ -263,9 +269,10 @@ mod tests {
             {"server": "a", "server_port": 70000, "password": "hunter2", "method": "m"},
             7,
             {"server": ["a"], "server_port": true, "password": 5, "method": "m"},
-            {"server": "a", "server_port": 1, "password": "hunter2", "method": "m", "plugin": null}
+            {"server": "a", "server_port": 1, "password": "hunter2", "method": "m", "plugin": null},
+            {"server": "a", "server_port": 1, "password": "hunter2", "method": "LONG"}
         ]}"#;
-        let document = parse(text).unwrap();
+        let document = parse(&text.replace("LONG", &"m".repeat(4097))).unwrap();
         assert_eq!(document.entries.len(), 1);
         let faults = faults(&document);
         let expected = [
@@ -275,6 +282,7 @@ mod tests {
             "a.example servers[3].server: wants text",
             "a.example servers[3].server_port: wants a port",
             "a.example servers[3].password: wants text",
+            "a.example servers[5].method: is longer than anything it could be; this server is left out",
         ];
         assert_eq!(faults.len(), expected.len(), "{faults:#?}");
         for (fault, expected) in faults.iter().zip(expected) {
@@ -299,7 +307,9 @@ mod tests {
             let Err(told) = parse(text) else { panic!("{text} was taken") };
             assert!(told.starts_with(why), "{text}: {told}");
         }
-        assert!(parse(&"[".repeat(100_000)).is_err());
+        assert!(parse(&"[".repeat(1_000_000)).is_err());
+        assert!(parse(&"{\"a\":".repeat(200_000)).is_err());
+        assert!(parse(&format!("{{\"servers\": {}", "[[{\"a\":".repeat(100_000))).is_err());
         let unversioned = parse(r#"{"servers": []}"#).unwrap();
         assert_eq!(unversioned.faults.warnings.len(), 1);
     }
