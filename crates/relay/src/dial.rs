@@ -29,7 +29,8 @@ pub(crate) async fn dial<N: Net>(net: &N, address: &Address, tcp: Tcp) -> Result
     connected.map_err(|cause| Failure::outbound(Stage::Connect, cause))
 }
 
-async fn resolve<N: Net>(net: &N, name: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
+/// The addresses of a name, at least one.
+pub(crate) async fn resolve<N: Net>(net: &N, name: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
     let failure = |cause| Failure::outbound(Stage::Resolve, cause);
     match timeout(RESOLVE_SECS_MAX, net.resolve(name, port)).await {
         Err(_) => Err(failure(Cause::Deadline)),

@@ -36,24 +36,9 @@ use crate::limits::{HTTP_BUFFER_BYTES_MAX, REFUSAL_SECS_MAX};
 use crate::net::{Net, Socket};
 use crate::origin::Origin;
 use crate::path::{TargetSide, reach};
-use crate::session::Session;
+use crate::session::{Session, Way};
 use io::{Io, Moved};
 use onward::{Onward, Unanswered};
-
-/// What a conversation leaves behind it.
-pub(crate) enum Left<S> {
-    /// Nothing.
-    Nothing,
-    /// A client that has been told that its way stands: bytes follow.
-    Way {
-        /// The client.
-        client: S,
-        /// What it has already said.
-        inbox: Inbox,
-        /// The target.
-        target: TargetSide<S>,
-    },
-}
 
 /// A client and its requests.
 struct Conversation<'d, N: Net> {
@@ -79,14 +64,15 @@ enum Leaving<S> {
     Upgrade(Onward),
 }
 
-/// Talks HTTP with a client, beginning with the request that lies untouched in `inbox`, until one of them has enough of it.
+/// Talks HTTP with a client, beginning with the request that lies untouched in `inbox`, until one of them has enough of it, or
+/// the client has asked for a way and got it.
 pub(crate) async fn converse<N: Net>(
     door: &Arc<Door<N>>,
     users: Option<&Users>,
     client: N::Socket,
     origin: &Origin,
     inbox: Inbox,
-) -> Result<Left<N::Socket>, Failure> {
+) -> Result<Option<Way<N::Socket>>, Failure> {
     let header = origin.header(door, &client);
     let io = Io::new(client, inbox.into_batch());
     let moved = io.moved();
@@ -108,19 +94,19 @@ pub(crate) async fn converse<N: Net>(
     };
     let parts = connection.into_parts();
     let leaving = std::mem::replace(&mut conversation.state().leaving, Leaving::Stays);
-    let Some(client) = parts.io.into_inner() else { return Ok(Left::Nothing) };
+    let Some(client) = parts.io.into_inner() else { return Ok(None) };
     match (ended, leaving) {
         (Ok(()), Leaving::Stays) => {
             drop(conversation);
             see_off(client, Instant::now() + REFUSAL_SECS_MAX).await;
-            Ok(Left::Nothing)
+            Ok(None)
         }
         (Ok(()), Leaving::Way(target)) => {
-            Ok(Left::Way { client, inbox: Inbox::holding(&parts.read_buf), target })
+            Ok(Some(Way { client, inbox: Inbox::holding(&parts.read_buf), target }))
         }
         (Ok(()), Leaving::Upgrade(onward)) => {
             carry_on(door, client, &parts.read_buf, onward).await;
-            Ok(Left::Nothing)
+            Ok(None)
         }
         // hyper has told the client so.
         (Err(error), _) if error.is_parse() => {

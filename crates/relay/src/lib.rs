@@ -14,6 +14,7 @@
 #![deny(unsafe_code)]
 
 mod batch;
+mod bind;
 pub mod config;
 mod dial;
 mod door;

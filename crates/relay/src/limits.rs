@@ -16,6 +16,12 @@ pub const RESOLVE_SECS_MAX: Duration = Duration::from_secs(10);
 /// One address that does not answer: three SYNs have been lost by then.
 pub const CONNECT_SECS_MAX: Duration = Duration::from_secs(10);
 
+/// How long a target may take to come after a client has asked for it with BIND: the bound of the first SOCKS servers.
+pub const BIND_SECS_MAX: Duration = Duration::from_secs(120);
+
+/// Connections that may wait at the address of a BIND request; one is wanted.
+pub const BIND_BACKLOG: u32 = 8;
+
 /// All servers of a path together, lookups included.
 pub const REACH_SECS_MAX: Duration = Duration::from_secs(30);
 

@@ -4,7 +4,7 @@ pub mod os;
 
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll};
 
 use umbra_proto::shadowsocks::UnixTime;
@@ -40,14 +40,35 @@ pub trait Socket: Send + Sync + Unpin + 'static {
     fn local_addr(&self) -> io::Result<SocketAddr>;
 }
 
+/// An address at which connections arrive that a client has asked for.
+pub trait Listener: Send + 'static {
+    /// What arrives.
+    type Socket: Socket;
+
+    /// The address.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+
+    /// The next connection and where it comes from.
+    fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Socket, SocketAddr)>> + Send;
+}
+
 /// The outside as sessions see it.
 pub trait Net: Send + Sync + 'static {
     /// Its streams.
     type Socket: Socket;
 
+    /// Where its streams arrive.
+    type Listener: Listener<Socket = Self::Socket>;
+
     /// Connects to an address. No deadline: whoever waits has one.
     fn connect(&self, address: SocketAddr, tcp: Tcp)
     -> impl Future<Output = io::Result<Self::Socket>> + Send;
+
+    /// Listens for connections at `ip`, on a port of its own choice.
+    fn listen(&self, ip: IpAddr, tcp: Tcp) -> io::Result<Self::Listener>;
+
+    /// The address that `peer` would see if we connected to it.
+    fn source_towards(&self, peer: IpAddr) -> io::Result<IpAddr>;
 
     /// The addresses of a name, the preferred one first.
     fn resolve(&self, name: &str, port: u16) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send;

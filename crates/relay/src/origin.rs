@@ -46,7 +46,7 @@ impl Origin {
     }
 
     /// What the target's stream has to begin with, if it is to learn of `client`.
-    pub(crate) fn header<N: Net>(&self, door: &Door<N>, client: &N::Socket) -> Option<Vec<u8>> {
+    pub(crate) fn header<N: Net>(&self, door: &Door<N>, client: &impl Socket) -> Option<Vec<u8>> {
         let version = door.inbound.proxy_header.send?;
         let header = match self.destination.or_else(|| client.local_addr().ok()) {
             Some(destination) => Header::Proxied { source: self.source, destination },

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use umbra_proto::address::Address;
 use umbra_proto::request::Command;
-use umbra_proto::socks5::client::{Client, ClientError, Request};
+use umbra_proto::socks5::client::{Client, ClientError, Granted, Request};
 
 use crate::config::Parent;
 use crate::dial::dial;
@@ -37,11 +37,15 @@ pub(crate) async fn ask<N: Net>(
     write_all(&socket, &hello).await.map_err(|error| failure(Cause::Io(error)))?;
     let mut inbox = Inbox::default();
     let (granted, _) = drive(client, &socket, &mut inbox).await.map_err(|error| failure(error.into()))?;
-    let bound = match granted.bound {
+    Ok(Agreed { socket, inbox, bound: told(&granted) })
+}
+
+/// The address in an answer, where it is one.
+pub(crate) fn told(granted: &Granted) -> Option<SocketAddr> {
+    match granted.bound {
         Some(Address::Ip(address)) => Some(address),
         Some(Address::Name(..)) | None => None,
-    };
-    Ok(Agreed { socket, inbox, bound })
+    }
 }
 
 impl From<DriveError<ClientError>> for Cause {

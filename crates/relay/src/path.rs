@@ -76,7 +76,7 @@ pub(crate) async fn reach<N: Net>(
 }
 
 /// Holds a way with hops to its deadline.
-async fn in_time<T>(reaching: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+pub(crate) async fn in_time<T>(reaching: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     match timeout(REACH_SECS_MAX, reaching).await {
         Ok(reached) => reached,
         Err(_) => Err(Failure::outbound(Stage::Connect, Cause::Deadline)),
@@ -131,6 +131,7 @@ fn request<N: Net>(
 mod tests {
     use super::*;
     use std::io;
+    use std::net::IpAddr;
     use std::sync::Mutex;
     use std::time::Duration;
 
@@ -138,7 +139,7 @@ mod tests {
     use umbra_proto::shadowsocks::{Method, UnixTime};
 
     use crate::config::{Inbound, Protocol, ProxyDoor, ProxyHeader, Servers};
-    use crate::net::os::{OsNet, OsSocket};
+    use crate::net::os::{OsListener, OsNet, OsSocket};
 
     /// A network on which every connection is refused, and which remembers how each was asked for.
     #[derive(Default)]
@@ -146,10 +147,19 @@ mod tests {
 
     impl Net for Refusing {
         type Socket = OsSocket;
+        type Listener = OsListener;
 
         async fn connect(&self, _: SocketAddr, tcp: Tcp) -> io::Result<OsSocket> {
             self.0.lock().unwrap().push(tcp);
             Err(io::ErrorKind::ConnectionRefused.into())
+        }
+
+        fn listen(&self, ip: IpAddr, tcp: Tcp) -> io::Result<OsListener> {
+            OsNet.listen(ip, tcp)
+        }
+
+        fn source_towards(&self, peer: IpAddr) -> io::Result<IpAddr> {
+            OsNet.source_towards(peer)
         }
 
         async fn resolve(&self, _: &str, _: u16) -> io::Result<Vec<SocketAddr>> {

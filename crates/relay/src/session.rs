@@ -11,11 +11,12 @@ use umbra_proto::request::Command;
 use umbra_proto::shadowsocks::head::HeadError;
 use umbra_proto::shadowsocks::replay::SaltRefusal;
 
+use crate::bind::bind;
 use crate::door::{Door, NetClock};
 use crate::drive::Inbox;
 use crate::failure::{Cause, Failure, Side, Stage};
 use crate::first_flight::first_flight;
-use crate::http::{Left, converse};
+use crate::http::converse;
 use crate::inbound::{ClientSide, Wish, dismiss, understand};
 use crate::limits::{HANDSHAKE_SECS_MAX, SILENCE_SECS_MAX};
 use crate::net::{Net, Socket};
@@ -30,6 +31,16 @@ pub(crate) struct Session<C, T> {
     target: T,
     uplink: Flow,
     downlink: Flow,
+}
+
+/// A client that has been told that its way stands: bytes follow.
+pub(crate) struct Way<S> {
+    /// The client.
+    pub(crate) client: S,
+    /// What it has already said.
+    pub(crate) inbox: Inbox,
+    /// The target.
+    pub(crate) target: TargetSide<S>,
 }
 
 /// Serves one client of `door` from its first byte to its last.
@@ -67,19 +78,24 @@ async fn establish<N: Net>(
         }
     };
     debug!(target = %wish.target(), source = %origin.source, "connecting");
-    if let Wish::Forward { users, .. } = wish {
-        return match Box::pin(converse(door, users, client, &origin, inbox)).await? {
-            Left::Nothing => Ok(None),
-            Left::Way { client, inbox, target } => {
-                let side = ClientSide::plain();
-                Ok(Some(begin(door, client, side, inbox, &origin, target).await))
-            }
-        };
-    }
+    let wish = match wish {
+        Wish::Forward { users, .. } => {
+            let way = Box::pin(converse(door, users, client, &origin, inbox)).await?;
+            return Ok(match way {
+                Some(way) => Some(way.begin(door, &origin).await),
+                None => None,
+            });
+        }
+        Wish::Proxy(pending) if pending.command() == Command::Bind => {
+            let way = Box::pin(bind(door, client, inbox, pending)).await?;
+            return Ok(Some(way.begin(door, &origin).await));
+        }
+        wish @ (Wish::Proxy(_) | Wish::Tunnel(_) | Wish::Shadowsocks { .. }) => wish,
+    };
     if !wish.has_early() {
         inbox.drop_spent();
     }
-    let unanswered = Unfinished(&client);
+    let unanswered = Unfinished::new(&client);
     let reached = match wish.command() {
         Command::Connect => reach(door, wish.target()).await,
         command @ (Command::Bind | Command::UdpAssociate) => Err(Failure::handshake(Cause::Command(command))),
@@ -94,7 +110,12 @@ async fn establish<N: Net>(
         }
     };
     match wish.accept(door, &client, &target).await {
-        Ok(side) => Ok(Some(begin(door, client, side, inbox, &origin, target).await)),
+        Ok(side) => {
+            let header = origin.header(door, &client);
+            let mut session = Session::new(client, side, inbox, header, target);
+            session.first_flight(door).await;
+            Ok(Some(session))
+        }
         Err(cause) => {
             // To the target an orderly end would be a client that had nothing to say.
             client.reset();
@@ -104,19 +125,15 @@ async fn establish<N: Net>(
     }
 }
 
-/// Puts the two ends together, and lets the first words of both pass.
-async fn begin<N: Net>(
-    door: &Door<N>,
-    client: N::Socket,
-    side: ClientSide,
-    inbox: Inbox,
-    origin: &Origin,
-    target: TargetSide<N::Socket>,
-) -> Session<N::Socket, N::Socket> {
-    let header = origin.header(door, &client);
-    let mut session = Session::new(client, side, inbox, header, target);
-    session.first_flight(door).await;
-    session
+impl<S: Socket> Way<S> {
+    /// The session along this way.
+    async fn begin<N: Net>(self, door: &Door<N>, origin: &Origin) -> Session<S, S> {
+        let Self { client, inbox, target } = self;
+        let header = origin.header(door, &client);
+        let mut session = Session::new(client, ClientSide::plain(), inbox, header, target);
+        session.first_flight(door).await;
+        session
+    }
 }
 
 /// Holds a handshake to its deadline. One that takes long gives up its place to whoever wants it.
@@ -183,7 +200,7 @@ impl<C: Socket, T: Socket> Session<C, T> {
         if !self.uplink.owes_request() {
             return;
         }
-        let begun = (Unfinished(&self.client), Unfinished(&self.target));
+        let begun = (Unfinished::new(&self.client), Unfinished::new(&self.target));
         tokio::select! {
             biased;
             // A failing client is the pump's to report.
@@ -196,7 +213,7 @@ impl<C: Socket, T: Socket> Session<C, T> {
 
     async fn carry<N: Net>(&mut self, door: &Door<N>) -> Ended {
         let Self { client, target, uplink, downlink } = self;
-        let ends = (Unfinished(client), Unfinished(target));
+        let ends = (Unfinished::new(client), Unfinished::new(target));
         let ended = pump(client, target, uplink, downlink, &NetClock(&door.net), door.inbound.idle).await;
         if let Ended::Whole = ended {
             ends.0.finish();
@@ -219,10 +236,14 @@ impl<C: Socket, T: Socket> Session<C, T> {
 
 /// An end that may not take what it has got for the whole: it is reset unless this is finished, also where the process ends in
 /// the middle of a session.
-struct Unfinished<'a, S: Socket>(&'a S);
+pub(crate) struct Unfinished<'a, S: Socket>(&'a S);
 
-impl<S: Socket> Unfinished<'_, S> {
-    fn finish(self) {
+impl<'a, S: Socket> Unfinished<'a, S> {
+    pub(crate) fn new(end: &'a S) -> Self {
+        Self(end)
+    }
+
+    pub(crate) fn finish(self) {
         std::mem::forget(self);
     }
 }

@@ -78,6 +78,32 @@ pub struct Dial {
 #[derive(Debug)]
 pub struct Listener(mpsc::UnboundedReceiver<(SimSocket, SocketAddr)>);
 
+/// Where connections arrive that a client of the relay has asked for.
+#[derive(Debug)]
+pub struct SimListener {
+    net: SimNet,
+    address: SocketAddr,
+    arrivals: Listener,
+}
+
+impl umbra_relay::net::Listener for SimListener {
+    type Socket = SimSocket;
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+
+    async fn accept(&mut self) -> io::Result<(SimSocket, SocketAddr)> {
+        self.arrivals.accept().await.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl Drop for SimListener {
+    fn drop(&mut self) {
+        self.net.state().hosts.remove(&self.address);
+    }
+}
+
 impl SimNet {
     /// A network without hosts and names.
     pub fn new(mut chance: Chance) -> Self {
@@ -185,6 +211,22 @@ impl Listener {
 
 impl Net for SimNet {
     type Socket = SimSocket;
+    type Listener = SimListener;
+
+    fn listen(&self, ip: IpAddr, _: Tcp) -> io::Result<SimListener> {
+        let port = {
+            let mut state = self.state();
+            state.next_port = state.next_port.checked_add(1).unwrap_or(40_000);
+            state.next_port
+        };
+        let address = SocketAddr::new(ip, port);
+        let arrivals = SimNet::listen(self, address, Link::plain());
+        Ok(SimListener { net: self.clone(), address, arrivals })
+    }
+
+    fn source_towards(&self, _: IpAddr) -> io::Result<IpAddr> {
+        Ok(DIALLER.into())
+    }
 
     async fn connect(&self, address: SocketAddr, _: Tcp) -> io::Result<SimSocket> {
         let at = self.elapsed();

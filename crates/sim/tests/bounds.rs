@@ -9,8 +9,8 @@ use tokio::time::{Instant, sleep, timeout};
 use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::{Generation, Method};
 use umbra_relay::limits::{
-    BATCH_MARGIN_BYTES, CONNECT_SECS_MAX, DIAL_SECS_MAX, HANDSHAKE_SECS_MAX, LARGE_BATCH_BYTES,
-    REFUSAL_SECS_MAX, RESOLVE_SECS_MAX,
+    BATCH_MARGIN_BYTES, BIND_SECS_MAX, CONNECT_SECS_MAX, DIAL_SECS_MAX, HANDSHAKE_SECS_MAX,
+    LARGE_BATCH_BYTES, REFUSAL_SECS_MAX, RESOLVE_SECS_MAX,
 };
 use umbra_sim::SimNet;
 use umbra_sim::link::{Fault, FaultKind, Link};
@@ -328,5 +328,21 @@ fn a_small_buffer_at_every_connection_loses_and_holds_nothing() {
         drop((client, target));
         street.empties(Duration::from_secs(1)).await;
         assert_eq!(net.dials_to(TARGET), 1);
+    });
+}
+
+#[test]
+fn a_target_that_does_not_come_is_waited_for_two_minutes() {
+    one_seed(1, |net, _| async move {
+        let street = Street::lay(&net, &Plan::direct());
+        let client = street.enter().await;
+        client.say(b"\x05\x01\x00\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00").await.unwrap();
+        assert_eq!(client.hear(2 + 4).await.unwrap(), [5, 0, 5, 0, 0, 1]);
+        client.hear(4 + 2).await.unwrap();
+        let began = Instant::now();
+        assert_eq!(client.hear(10).await.unwrap()[..2], [5, 4]);
+        assert_is_at(began.elapsed(), BIND_SECS_MAX);
+        drop(client);
+        street.empties(REFUSAL_SECS_MAX).await;
     });
 }

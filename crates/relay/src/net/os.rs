@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{SocketAddr, TcpListener, TcpStream as StdTcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream as StdTcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command};
 use std::task::{Context, Poll};
@@ -16,9 +16,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpSocket, TcpStream};
 use umbra_proto::shadowsocks::UnixTime;
 
-use super::{Net, Socket};
+use super::{Listener, Net, Socket};
 use crate::config::Tcp;
-use crate::limits::{ACCEPT_LATE_SECS, BACKLOG, RANDOM_POOL_BYTES, UNSENT_BYTES_MAX};
+use crate::limits::{ACCEPT_LATE_SECS, BACKLOG, BIND_BACKLOG, RANDOM_POOL_BYTES, UNSENT_BYTES_MAX};
 
 /// The kernel's network.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +82,22 @@ impl Socket for OsSocket {
     }
 }
 
+/// A listening socket of the kernel for what a client has asked for.
+#[derive(Debug)]
+pub struct OsListener(tokio::net::TcpListener);
+
+impl Listener for OsListener {
+    type Socket = OsSocket;
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    async fn accept(&mut self) -> io::Result<(OsSocket, SocketAddr)> {
+        self.0.accept().await.map(|(stream, source)| (OsSocket(stream), source))
+    }
+}
+
 /// One system call, with the readiness it leaves behind: a transfer that came short has drained the kernel's buffer (or
 /// filled it), so the next try would only hear "would block". Saying so at once saves that call.
 fn transfer(
@@ -108,6 +124,7 @@ fn transfer(
 
 impl Net for OsNet {
     type Socket = OsSocket;
+    type Listener = OsListener;
 
     async fn connect(&self, address: SocketAddr, tcp: Tcp) -> io::Result<OsSocket> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
@@ -116,6 +133,22 @@ impl Net for OsNet {
             open_fast(&socket);
         }
         socket.connect(address).await.map(OsSocket)
+    }
+
+    fn listen(&self, ip: IpAddr, tcp: Tcp) -> io::Result<OsListener> {
+        let socket = if ip.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_nodelay(tcp.no_delay)?;
+        socket.bind(SocketAddr::new(ip, 0))?;
+        socket.listen(BIND_BACKLOG).map(OsListener)
+    }
+
+    fn source_towards(&self, peer: IpAddr) -> io::Result<IpAddr> {
+        let any: IpAddr =
+            if peer.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((any, 0))?;
+        // Of a datagram socket this only asks the routes; nothing is sent, to whatever port.
+        socket.connect((peer, 9))?;
+        Ok(socket.local_addr()?.ip())
     }
 
     async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {

@@ -1,0 +1,179 @@
+//! BIND: a connection from the target to the client, in two answers: where it may come to, and who has come.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use tokio::time::{Instant, timeout};
+use umbra_proto::address::Address;
+use umbra_proto::detect::{Pending, PendingPeer};
+use umbra_proto::request::Command;
+use umbra_proto::socks5::client::ExpectReply;
+
+use crate::config::{Parent, Path};
+use crate::dial::resolve;
+use crate::door::Door;
+use crate::drive::{Inbox, drive, write_all};
+use crate::failure::{Cause, Failure, Stage};
+use crate::inbound::see_off;
+use crate::limits::{BIND_SECS_MAX, REFUSAL_SECS_MAX};
+use crate::net::{Listener as _, Net, Socket};
+use crate::parent::{Agreed, ask, told};
+use crate::path::{TargetSide, in_time};
+use crate::session::{Unfinished, Way};
+
+/// Who waits for the target.
+enum Waiting<N: Net> {
+    /// We do, for one of these addresses, or for anybody.
+    Here(N::Listener, Vec<IpAddr>),
+    /// A proxy does.
+    AtParent(Agreed<N::Socket>),
+}
+
+/// Serves a BIND request up to where bytes are carried. Whatever fails, the client has been told.
+pub(crate) async fn bind<N: Net>(
+    door: &Door<N>,
+    client: N::Socket,
+    inbox: Inbox,
+    pending: Pending,
+) -> Result<Way<N::Socket>, Failure> {
+    let unanswered = Unfinished::new(&client);
+    let waiting = wait(door, &client, pending.target()).await;
+    unanswered.finish();
+    let mut answer = Vec::new();
+    let (waiting, pending) = match waiting {
+        Ok((waiting, listening)) => match pending.bound(listening, &mut answer) {
+            Ok(pending) => (waiting, pending),
+            // Nobody asks so over HTTP.
+            Err(pending) => return Err(refuse_first(client, pending, unheard_of()).await),
+        },
+        Err(failure) => return Err(refuse_first(client, pending, failure).await),
+    };
+    write_all(&client, &answer).await.map_err(|error| Failure::handshake(Cause::Io(error)))?;
+    let unanswered = Unfinished::new(&client);
+    let arrived = timeout(BIND_SECS_MAX, waiting.arrival()).await;
+    unanswered.finish();
+    let (target, peer) = match arrived.unwrap_or(Err(connect(Cause::Deadline))) {
+        Ok(arrived) => arrived,
+        Err(failure) => return Err(refuse_second(client, pending, failure).await),
+    };
+    answer.clear();
+    pending.accept(peer, &mut answer);
+    match write_all(&client, &answer).await {
+        Ok(()) => Ok(Way { client, inbox, target }),
+        Err(error) => {
+            target.socket.reset();
+            Err(Failure::handshake(Cause::Io(error)))
+        }
+    }
+}
+
+/// Begins to wait for the target. Gives the address at which it may connect.
+async fn wait<N: Net>(
+    door: &Door<N>,
+    client: &N::Socket,
+    target: &Address,
+) -> Result<(Waiting<N>, SocketAddr), Failure> {
+    match &door.inbound.path {
+        Path::Direct => {
+            let expected = addresses(door, target).await?;
+            let listening = listen(door, client, expected.first());
+            let (listener, address) = listening.map_err(|error| connect(Cause::Io(error)))?;
+            Ok((Waiting::Here(listener, expected), address))
+        }
+        Path::Socks5(parent) => {
+            let agreed = in_time(ask(door, parent, Command::Bind, target)).await?;
+            let address = reachable(agreed.bound, parent);
+            Ok((Waiting::AtParent(agreed), address))
+        }
+        // Shadowsocks has no word for it.
+        Path::Shadowsocks(_) => Err(unheard_of()),
+    }
+}
+
+/// Whom the client expects; nobody in particular, if it says so.
+async fn addresses<N: Net>(door: &Door<N>, target: &Address) -> Result<Vec<IpAddr>, Failure> {
+    match target {
+        Address::Ip(address) if address.ip().is_unspecified() => Ok(Vec::new()),
+        Address::Ip(address) => Ok(vec![address.ip().to_canonical()]),
+        Address::Name(name, port) => {
+            let addresses = resolve(&door.net, name.as_str(), *port).await?;
+            Ok(addresses.iter().map(|address| address.ip().to_canonical()).collect())
+        }
+    }
+}
+
+/// Listens where `peer` would see us; where that cannot be known, where the client does.
+fn listen<N: Net>(
+    door: &Door<N>,
+    client: &N::Socket,
+    peer: Option<&IpAddr>,
+) -> std::io::Result<(N::Listener, SocketAddr)> {
+    let ip = match peer {
+        Some(peer) => door.net.source_towards(*peer)?,
+        None => client.local_addr()?.ip().to_canonical(),
+    };
+    let listener = door.net.listen(ip, door.inbound.tcp)?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+/// The address that a proxy told. Some tell none but the port: it is where the proxy itself is.
+fn reachable(bound: Option<SocketAddr>, parent: &Parent) -> SocketAddr {
+    let bound = bound.unwrap_or(UNKNOWN);
+    match &parent.address {
+        Address::Ip(address) if bound.ip().is_unspecified() => SocketAddr::new(address.ip(), bound.port()),
+        Address::Ip(_) | Address::Name(..) => bound,
+    }
+}
+
+impl<N: Net> Waiting<N> {
+    /// The target, once it has come, and its address.
+    async fn arrival(self) -> Result<(TargetSide<N::Socket>, SocketAddr), Failure> {
+        match self {
+            Self::Here(mut listener, expected) => loop {
+                let (socket, source) = listener.accept().await.map_err(|error| connect(Cause::Io(error)))?;
+                if expected.is_empty() || expected.contains(&source.ip().to_canonical()) {
+                    return Ok((TargetSide::direct(socket), source));
+                }
+                // RFC 1928, section 4: others than the one who is expected are not let in.
+                socket.reset();
+            },
+            Self::AtParent(mut agreed) => {
+                let second = drive(ExpectReply, &agreed.socket, &mut agreed.inbox).await;
+                let (granted, _) = second.map_err(|error| connect(error.into()))?;
+                let peer = told(&granted).unwrap_or(UNKNOWN);
+                Ok((TargetSide::behind(agreed), peer))
+            }
+        }
+    }
+}
+
+async fn refuse_first<S: Socket>(client: S, pending: Pending, failure: Failure) -> Failure {
+    let mut answer = Vec::new();
+    pending.reject(failure.refusal(), &mut answer);
+    part(client, &answer).await;
+    failure
+}
+
+async fn refuse_second<S: Socket>(client: S, pending: PendingPeer, failure: Failure) -> Failure {
+    let mut answer = Vec::new();
+    pending.reject(failure.refusal(), &mut answer);
+    part(client, &answer).await;
+    failure
+}
+
+/// Says the last words.
+async fn part<S: Socket>(client: S, answer: &[u8]) {
+    if write_all(&client, answer).await.is_ok() {
+        see_off(client, Instant::now() + REFUSAL_SECS_MAX).await;
+    }
+}
+
+fn connect(cause: Cause) -> Failure {
+    Failure::outbound(Stage::Connect, cause)
+}
+
+fn unheard_of() -> Failure {
+    Failure::handshake(Cause::Command(Command::Bind))
+}
+
+const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
