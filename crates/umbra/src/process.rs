@@ -18,11 +18,13 @@ pub(crate) struct Farewell {
 impl Farewell {
     /// Begins to listen. A second signal, while the first is being followed, ends the process at once.
     pub(crate) fn listen() -> io::Result<Self> {
+        // These come first: from the first handler on, a signal that nobody writes down is lost.
+        let signals = Signals::new(ENDINGS)?;
         let ending = Arc::new(AtomicBool::new(false));
         for signal in ENDINGS {
             register_conditional_shutdown(signal, 1, Arc::clone(&ending))?;
         }
-        Ok(Self { signals: Signals::new(ENDINGS)?, ending })
+        Ok(Self { signals, ending })
     }
 
     /// Blocks until the process is told to end.
