@@ -6,8 +6,9 @@ use arbitrary::Arbitrary;
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA1_FOR_LEGACY_USE_ONLY, KeyType, Salt as HkdfSalt};
 use umbra_proto::address::Address;
-use umbra_proto::shadowsocks::head::{ExpectHead, ExpectTarget, HeadError};
+use umbra_proto::shadowsocks::head::{ExpectHead, ExpectTarget, Head, HeadError};
 use umbra_proto::shadowsocks::key::Key;
+use umbra_proto::shadowsocks::keyring::{Keyring, TrialOrder};
 use umbra_proto::shadowsocks::replay::SaltStore;
 use umbra_proto::shadowsocks::stream::{HeadReads, OpenError, Opened, Opener, Sealer, TAG_BYTES};
 use umbra_proto::shadowsocks::{Generation, Method, Salt, UnixTime};
@@ -51,6 +52,10 @@ pub fn crumbs(bytes: &[u8]) -> Vec<&[u8]> {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Served {
     pub target: Option<Address>,
+    /// Where another server understands the stream; what is left over is then what is to be sent there.
+    pub forward: Option<Address>,
+    /// What the keyring calls whoever it was.
+    pub user: Option<String>,
     pub early: Vec<u8>,
     pub payload: Vec<u8>,
     pub leftover: Vec<u8>,
@@ -73,18 +78,24 @@ enum Server<'k> {
     Head(ExpectHead<'k>),
     Target(ExpectTarget),
     Records(Opener),
+    Forward,
 }
 
 /// Feeds a session to a fresh server, each piece as one read.
 pub fn serve(key: &Key, head: HeadReads, pieces: &[&[u8]]) -> Served {
-    let mut store = SaltStore::new(key.method());
+    serve_holders(&key.clone().into(), head, pieces)
+}
+
+/// The same for whoever holds a key of `keyring`.
+pub fn serve_holders(keyring: &Keyring, head: HeadReads, pieces: &[&[u8]]) -> Served {
+    let mut store = SaltStore::new(keyring.method());
     let mut served = Served::default();
-    let mut server = Server::Head(ExpectHead::new(key, head));
+    let mut server = Server::Head(ExpectHead::new(keyring, TrialOrder::new(keyring), head));
     for piece in pieces {
         let mut buffer = std::mem::take(&mut served.leftover);
         buffer.extend_from_slice(piece);
         let mut input = Input::new(&mut buffer);
-        match read(server, &mut store, &mut input, &mut served) {
+        match read(server, keyring, &mut store, &mut input, &mut served) {
             Ok(next) => server = next,
             Err(error) => {
                 served.error = Some(error);
@@ -98,6 +109,7 @@ pub fn serve(key: &Key, head: HeadReads, pieces: &[&[u8]]) -> Served {
 
 fn read<'k>(
     mut server: Server<'k>,
+    keyring: &Keyring,
     store: &mut SaltStore,
     input: &mut Input<'_>,
     served: &mut Served,
@@ -107,12 +119,18 @@ fn read<'k>(
         match server {
             Server::Head(expect) => match expect.advance(input, &mut output)? {
                 Step::Wait(expect) => return Ok(Server::Head(expect)),
-                Step::Done(authentic) => server = Server::Target(authentic.admit(store, NOW)?),
+                Step::Done(Head::Authentic(head)) => server = Server::Target(head.admit(store, NOW)?),
+                Step::Done(Head::Forward(forward)) => {
+                    served.forward = Some(forward.to);
+                    served.user = keyring.name(forward.holder).map(str::to_owned);
+                    server = Server::Forward;
+                }
             },
             Server::Target(expect) => match expect.advance(input, &mut output)? {
                 Step::Wait(expect) => return Ok(Server::Target(expect)),
                 Step::Done(request) => {
                     served.target = Some(request.target);
+                    served.user = keyring.name(request.holder).map(str::to_owned);
                     served.early = input.opened(request.early).to_vec();
                     server = Server::Records(request.opener);
                 }
@@ -121,6 +139,7 @@ fn read<'k>(
                 open_all(&mut opener, input, &mut served.payload)?;
                 return Ok(Server::Records(opener));
             }
+            Server::Forward => return Ok(Server::Forward),
         }
         assert!(output.is_empty(), "a Shadowsocks server is silent");
     }

@@ -101,6 +101,11 @@ impl<'a> Input<'a> {
         &self.bytes[self.taken..]
     }
 
+    /// The same, for one who leaves them changed to the next layer.
+    pub fn rest_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.taken..]
+    }
+
     /// Takes `count` bytes, or none if so many are not there.
     pub fn take(&mut self, count: usize) -> Option<&mut [u8]> {
         let end = self.taken.checked_add(count).filter(|end| *end <= self.bytes.len())?;

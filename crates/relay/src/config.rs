@@ -8,9 +8,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 use umbra_proto::address::Address;
 use umbra_proto::proxy_header::Version;
-use umbra_proto::shadowsocks::key::Key;
+use umbra_proto::shadowsocks::identity::Credentials;
+use umbra_proto::shadowsocks::keyring::Keyring;
 use umbra_proto::shadowsocks::stream::HeadReads;
-use umbra_proto::users::{Credentials, Users};
+use umbra_proto::users::{Credentials as Login, Users};
 
 /// A whole process: its inbounds and how many workers serve them.
 #[derive(Clone, Debug)]
@@ -70,11 +71,11 @@ impl ProxyDoor {
     pub const MIXED: Self = Self { socks4: true, socks5: true, http: true, users: None };
 }
 
-/// A Shadowsocks server's secret, and what it lets pass.
+/// A Shadowsocks server's secrets, and what it lets pass.
 #[derive(Clone, Debug)]
 pub struct ShadowsocksDoor {
-    /// The secret shared with clients.
-    pub key: Arc<Key>,
+    /// The secrets shared with clients.
+    pub keys: Arc<Keyring>,
     /// Whether requests may begin in several reads.
     pub heads: HeadReads,
     /// Whether stream ciphers must authenticate what they carry.
@@ -107,7 +108,7 @@ pub struct Parent {
     /// Its address; a name is resolved at each dial.
     pub address: Address,
     /// Who we are to it, should it ask.
-    pub login: Option<Credentials>,
+    pub login: Option<Login>,
 }
 
 /// Shadowsocks servers that can be replaced while sessions run; those keep theirs. Clones are the same servers.
@@ -136,8 +137,8 @@ impl Servers {
 pub struct Server {
     /// Its address; a name is resolved at each dial.
     pub address: Address,
-    /// The secret shared with it.
-    pub key: Key,
+    /// The secret shared with it, and with those on the way to it.
+    pub credentials: Credentials,
     /// Whether its answers may begin in several reads.
     pub heads: HeadReads,
     /// Whether stream ciphers authenticate what they carry.

@@ -1,11 +1,11 @@
 //! An open inbound: its configuration, and what its sessions share.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use umbra_proto::address::Address;
-use umbra_proto::shadowsocks::head::{Authentic, ExpectTarget, HeadError};
-use umbra_proto::shadowsocks::key::Key;
+use umbra_proto::shadowsocks::head::{Authentic, ExpectHead, ExpectTarget, HeadError};
+use umbra_proto::shadowsocks::keyring::{Keyring, TrialOrder};
 use umbra_proto::shadowsocks::replay::SaltStore;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::shadowsocks::{Generation, Method, SALT_BYTES_MAX, Salt, UnixTime};
@@ -40,34 +40,53 @@ pub(crate) enum Speech {
     Shadowsocks(ServerSide),
 }
 
-/// A Shadowsocks server's key and its memory.
+/// A Shadowsocks server's keys and its memory.
 #[derive(Debug)]
 pub(crate) struct ServerSide {
-    pub(crate) key: Arc<Key>,
+    pub(crate) keyring: Arc<Keyring>,
     pub(crate) heads: HeadReads,
+    /// One order for all workers: a user's next session may come to any of them.
+    order: Mutex<TrialOrder>,
     /// One store for all workers: a replay may come to any of them.
     salts: Mutex<SaltStore>,
 }
 
 impl ServerSide {
-    fn new(key: &Arc<Key>, heads: HeadReads) -> Self {
-        Self { key: Arc::clone(key), heads, salts: Mutex::new(SaltStore::new(key.method())) }
+    fn new(keyring: Arc<Keyring>, heads: HeadReads) -> Self {
+        let order = Mutex::new(TrialOrder::new(&keyring));
+        let salts = Mutex::new(SaltStore::new(keyring.method()));
+        Self { keyring, heads, order, salts }
     }
 
-    /// Judges an authenticated head's time and salt.
+    /// The machine that reads the start of a stream.
+    pub(crate) fn expect_head(&self) -> ExpectHead<'_> {
+        ExpectHead::new(&self.keyring, lock(&self.order).clone(), self.heads)
+    }
+
+    /// Judges an authenticated head's time and salt, and lets its user be found sooner the next time.
     pub(crate) fn admit(&self, head: Authentic, now: UnixTime) -> Result<ExpectTarget, HeadError> {
-        head.admit(&mut self.salts.lock().unwrap_or_else(PoisonError::into_inner), now)
+        let holder = head.holder();
+        let admitted = head.admit(&mut lock(&self.salts), now)?;
+        if self.keyring.is_tried() {
+            lock(&self.order).promote(holder);
+        }
+        Ok(admitted)
     }
 
     /// Remembers a salt of ours where nothing else shows that our own answer is sent back to us: SIP022 has a type byte for that.
     pub(crate) fn remember(&self, salt: Salt, now: UnixTime) {
-        match self.key.method().generation() {
+        match self.keyring.method().generation() {
             Generation::Aead => {}
             Generation::Aead2022 => return,
         }
         // A fresh random salt that was already there, or no room for it, changes nothing for this session.
-        let _ = self.salts.lock().unwrap_or_else(PoisonError::into_inner).insert(salt, now);
+        let _ = lock(&self.salts).insert(salt, now);
     }
+}
+
+/// What is kept under these locks is whole between any two calls, so a panic elsewhere has not harmed it.
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<N: Net> Door<N> {
@@ -82,7 +101,9 @@ impl<N: Net> Door<N> {
         let speech = match &inbound.protocol {
             Protocol::Proxy(door) => Speech::Proxy(door.clone()),
             Protocol::Tunnel { target } => Speech::Tunnel(target.clone()),
-            Protocol::Shadowsocks(door) => Speech::Shadowsocks(ServerSide::new(&door.key, door.heads)),
+            Protocol::Shadowsocks(door) => {
+                Speech::Shadowsocks(ServerSide::new(Arc::clone(&door.keys), door.heads))
+            }
         };
         let notices = Notices::default();
         Self { inbound, net, notices, speech, places, endured: AtomicUsize::new(0) }

@@ -9,7 +9,7 @@ use umbra_proto::address::Address;
 use umbra_proto::detect::{self, Pending};
 use umbra_proto::http;
 use umbra_proto::request::Command;
-use umbra_proto::shadowsocks::head::{ExpectHead, HeadError, Request};
+use umbra_proto::shadowsocks::head::{Forward, Head, HeadError, Request};
 use umbra_proto::shadowsocks::stream::Sealer;
 use umbra_proto::users::Users;
 
@@ -42,7 +42,14 @@ pub(crate) enum Wish<'d> {
     Shadowsocks {
         /// The request.
         request: Request,
-        /// Whose key it was opened with.
+        /// Whose keys it was opened with.
+        server: &'d ServerSide,
+    },
+    /// Of a Shadowsocks client whom another server understands: what it sent is in the inbox, ready to be sent there.
+    PassOn {
+        /// Who and where.
+        forward: Forward,
+        /// Whose identity key named them.
         server: &'d ServerSide,
     },
 }
@@ -75,7 +82,10 @@ pub(crate) async fn understand<'d, N: Net>(
             }
         }
         Speech::Shadowsocks(server) => {
-            let (head, _) = drive(ExpectHead::new(&server.key, server.heads), client, inbox).await?;
+            let head = match drive(server.expect_head(), client, inbox).await? {
+                (Head::Authentic(head), _) => head,
+                (Head::Forward(forward), _) => return Ok(Wish::PassOn { forward, server }),
+            };
             let expect = server.admit(head, door.net.unix_time()).map_err(Cause::Head)?;
             let (mut request, start) = drive(expect, client, inbox).await?;
             request.early = start + request.early.start..start + request.early.end;
@@ -97,6 +107,16 @@ impl Wish<'_> {
             Self::Forward { target, .. } => target,
             Self::Tunnel(target) => target,
             Self::Shadowsocks { request, .. } => &request.target,
+            Self::PassOn { forward, .. } => &forward.to,
+        }
+    }
+
+    /// What the operator calls the client, if it is one of several users.
+    pub(crate) fn user(&self) -> Option<&str> {
+        match self {
+            Self::Proxy(_) | Self::Forward { .. } | Self::Tunnel(_) => None,
+            Self::Shadowsocks { request, server } => server.keyring.name(request.holder),
+            Self::PassOn { forward, server } => server.keyring.name(forward.holder),
         }
     }
 
@@ -104,14 +124,16 @@ impl Wish<'_> {
     pub(crate) fn command(&self) -> Command {
         match self {
             Self::Proxy(pending) => pending.command(),
-            Self::Forward { .. } | Self::Tunnel(_) | Self::Shadowsocks { .. } => Command::Connect,
+            Self::Forward { .. } | Self::Tunnel(_) | Self::Shadowsocks { .. } | Self::PassOn { .. } => {
+                Command::Connect
+            }
         }
     }
 
     /// Whether payload that came with the wish lies opened in the inbox.
     pub(crate) fn has_early(&self) -> bool {
         match self {
-            Self::Proxy(_) | Self::Forward { .. } | Self::Tunnel(_) => false,
+            Self::Proxy(_) | Self::Forward { .. } | Self::Tunnel(_) | Self::PassOn { .. } => false,
             Self::Shadowsocks { request, .. } => !request.early.is_empty(),
         }
     }
@@ -131,11 +153,12 @@ impl Wish<'_> {
                 Ok(ClientSide::plain())
             }
             // Nobody comes here with requests: each of them is answered by itself.
-            Self::Forward { .. } | Self::Tunnel(_) => Ok(ClientSide::plain()),
+            Self::Forward { .. } | Self::Tunnel(_) | Self::PassOn { .. } => Ok(ClientSide::plain()),
             Self::Shadowsocks { request, server } => {
-                let salt = door.salt(server.key.method())?;
+                let salt = door.salt(server.keyring.method())?;
                 server.remember(salt, door.net.unix_time());
-                let writer = Writer::Sealed(Sealer::response(&server.key, salt, request.salt));
+                let key = server.keyring.key(request.holder);
+                let writer = Writer::Sealed(Sealer::response(key, salt, request.salt));
                 Ok(ClientSide { reader: Reader::Sealed(request.opener), writer, early: request.early })
             }
         }
@@ -152,7 +175,9 @@ impl Wish<'_> {
                 }
             }
             // An orderly end would read as an empty answer of the target.
-            Self::Forward { .. } | Self::Tunnel(_) | Self::Shadowsocks { .. } => client.reset(),
+            Self::Forward { .. } | Self::Tunnel(_) | Self::Shadowsocks { .. } | Self::PassOn { .. } => {
+                client.reset()
+            }
         }
     }
 }

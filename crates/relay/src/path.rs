@@ -6,7 +6,6 @@ use tokio::time::timeout;
 use tracing::debug;
 use umbra_proto::address::Address;
 use umbra_proto::request::Command;
-use umbra_proto::shadowsocks::stream::{Opener, Sealer};
 
 use crate::config::{Path, Server, Tcp};
 use crate::dial::dial;
@@ -121,9 +120,10 @@ fn request<N: Net>(
     socket: N::Socket,
     target: &Address,
 ) -> Result<TargetSide<N::Socket>, Failure> {
-    let salt = door.salt(server.key.method()).map_err(|cause| Failure::outbound(Stage::Connect, cause))?;
-    let writer = Writer::Sealed(Sealer::request(&server.key, salt, target));
-    let reader = Reader::Sealed(Opener::response(&server.key, salt, server.heads));
+    let credentials = &server.credentials;
+    let salt = door.salt(credentials.method()).map_err(|cause| Failure::outbound(Stage::Connect, cause))?;
+    let writer = Writer::Sealed(credentials.request(salt, target));
+    let reader = Reader::Sealed(credentials.response(salt, server.heads));
     Ok(TargetSide { socket, reader, writer, inbox: Inbox::default(), bound: Bound::Theirs(None) })
 }
 
@@ -135,7 +135,7 @@ mod tests {
     use std::sync::Mutex;
     use std::time::Duration;
 
-    use umbra_proto::shadowsocks::key::Key;
+    use umbra_proto::shadowsocks::identity::Credentials;
     use umbra_proto::shadowsocks::{Method, UnixTime};
 
     use crate::config::{Inbound, Protocol, ProxyDoor, ProxyHeader, Servers};
@@ -194,7 +194,7 @@ mod tests {
     fn servers(count: u16) -> Path {
         let server = |number| Server {
             address: Address::from_host("127.0.0.1", number).unwrap(),
-            key: Key::from_password(Method::Aes256Gcm, "long enough").unwrap(),
+            credentials: Credentials::from_password(Method::Aes256Gcm, "long enough").unwrap(),
             heads: umbra_proto::shadowsocks::stream::HeadReads::One,
             one_time_auth: false,
         };

@@ -77,7 +77,7 @@ async fn establish<N: Net>(
             return Err(Failure::handshake(cause));
         }
     };
-    debug!(target = %wish.target(), source = %origin.source, "connecting");
+    debug!(target = %wish.target(), source = %origin.source, user = wish.user(), "connecting");
     let wish = match wish {
         Wish::Forward { users, .. } => {
             let way = Box::pin(converse(door, users, client, &origin, inbox)).await?;
@@ -90,7 +90,7 @@ async fn establish<N: Net>(
             let way = Box::pin(bind(door, client, inbox, pending)).await?;
             return Ok(Some(way.begin(door, &origin).await));
         }
-        wish @ (Wish::Proxy(_) | Wish::Tunnel(_) | Wish::Shadowsocks { .. }) => wish,
+        wish @ (Wish::Proxy(_) | Wish::Tunnel(_) | Wish::Shadowsocks { .. } | Wish::PassOn { .. }) => wish,
     };
     if !wish.has_early() {
         inbox.drop_spent();

@@ -27,7 +27,7 @@ impl Pair {
         let server = start(shadowsocks(key(method, 1)), Path::Direct);
         let path = Path::Shadowsocks(Servers::new(vec![Server {
             address: server.addresses()[0].into(),
-            key: key(method, 1),
+            credentials: key(method, 1).into(),
             heads: HeadReads::One,
             one_time_auth: false,
         }]));
@@ -54,7 +54,11 @@ fn key(method: Method, byte: u8) -> Key {
 }
 
 fn shadowsocks(key: Key) -> Protocol {
-    Protocol::Shadowsocks(ShadowsocksDoor { key: Arc::new(key), heads: HeadReads::One, one_time_auth: false })
+    Protocol::Shadowsocks(ShadowsocksDoor {
+        keys: Arc::new(key.into()),
+        heads: HeadReads::One,
+        one_time_auth: false,
+    })
 }
 
 fn start(protocol: Protocol, path: Path) -> Relay {
@@ -242,7 +246,7 @@ fn a_session_runs_over_ipv6_at_every_end() {
     let server = start_at("[::1]:0", shadowsocks(key(Method::Blake3Aes256Gcm, 1)), Path::Direct);
     let path = Path::Shadowsocks(Servers::new(vec![Server {
         address: server.addresses()[0].into(),
-        key: key(Method::Blake3Aes256Gcm, 1),
+        credentials: key(Method::Blake3Aes256Gcm, 1).into(),
         heads: HeadReads::One,
         one_time_auth: false,
     }]));
@@ -296,14 +300,14 @@ fn a_shadowsocks_inbound_may_go_out_through_another_server() {
     let far_server = start(shadowsocks(key(Method::Aes256Gcm, 2)), Path::Direct);
     let onward = Path::Shadowsocks(Servers::new(vec![Server {
         address: far_server.addresses()[0].into(),
-        key: key(Method::Aes256Gcm, 2),
+        credentials: key(Method::Aes256Gcm, 2).into(),
         heads: HeadReads::One,
         one_time_auth: false,
     }]));
     let middle = start(shadowsocks(key(Method::Blake3Aes256Gcm, 1)), onward);
     let inward = Path::Shadowsocks(Servers::new(vec![Server {
         address: middle.addresses()[0].into(),
-        key: key(Method::Blake3Aes256Gcm, 1),
+        credentials: key(Method::Blake3Aes256Gcm, 1).into(),
         heads: HeadReads::One,
         one_time_auth: false,
     }]));
@@ -350,7 +354,7 @@ fn a_wrong_key_reaches_no_target_and_other_clients_go_on() {
     let path_with = |byte| {
         Path::Shadowsocks(Servers::new(vec![Server {
             address: server.addresses()[0].into(),
-            key: key(Method::Aes256Gcm, byte),
+            credentials: key(Method::Aes256Gcm, byte).into(),
             heads: HeadReads::One,
             one_time_auth: false,
         }]))

@@ -75,7 +75,7 @@ impl Street {
             let protocol = match number.checked_sub(1) {
                 None => Protocol::Proxy(ProxyDoor::MIXED),
                 Some(server) => Protocol::Shadowsocks(ShadowsocksDoor {
-                    key: Arc::new(key_of(plan.methods[server], server)),
+                    keys: Arc::new(key_of(plan.methods[server], server).into()),
                     heads: plan.heads,
                     one_time_auth: false,
                 }),
@@ -86,7 +86,7 @@ impl Street {
                     let address = Address::Ip(door(number + 1));
                     Path::Shadowsocks(Servers::new(vec![Server {
                         address,
-                        key: key_of(*method, number),
+                        credentials: key_of(*method, number).into(),
                         heads: plan.heads,
                         one_time_auth: false,
                     }]))

@@ -53,7 +53,7 @@ fn a_silent_address_of_a_server_is_overtaken_and_a_refusing_server_is_followed_a
         net.name("server.example", Name { addresses: vec![silent, door(1).ip()], delay: Duration::ZERO });
         let server = |text: &str| Server {
             address: text.parse().unwrap(),
-            key: key_of(method, 0),
+            credentials: key_of(method, 0).into(),
             heads: HeadReads::One,
             one_time_auth: false,
         };

@@ -64,14 +64,19 @@ fn start(up: &Up) -> Result<ExitCode, String> {
 }
 
 fn server_config(up: &Up, key: &Key) -> Config {
-    let key = Arc::new(key.clone());
+    let keys = Arc::new(key.clone().into());
     let protocol =
-        Protocol::Shadowsocks(ShadowsocksDoor { key, heads: HeadReads::One, one_time_auth: false });
+        Protocol::Shadowsocks(ShadowsocksDoor { keys, heads: HeadReads::One, one_time_auth: false });
     config(up.server_port, protocol, Path::Direct)
 }
 
 fn client_config(up: &Up, key: Key, server: SocketAddr) -> Config {
-    let servers = vec![Server { address: server.into(), key, heads: HeadReads::One, one_time_auth: false }];
+    let servers = vec![Server {
+        address: server.into(),
+        credentials: key.into(),
+        heads: HeadReads::One,
+        one_time_auth: false,
+    }];
     let protocol = Protocol::Proxy(ProxyDoor::MIXED);
     config(up.socks_port, protocol, Path::Shadowsocks(Servers::new(servers)))
 }

@@ -1,14 +1,16 @@
 //! How a server understands the start of a request, in either generation.
 //!
 //! Two steps with a gate between them: [`ExpectHead`] ends when the first sealed bytes have proved that the peer holds
-//! the key; [`Authentic::admit`] then checks time and salt and only now changes the salt store (SIP022, 3.1.4: open,
-//! check type, check timestamp, check salt, add); [`ExpectTarget`] reads where to go.
+//! a key, and whose; [`Authentic::admit`] then checks time and salt and only now changes the salt store (SIP022, 3.1.4: open,
+//! check type, check timestamp, check salt, add); [`ExpectTarget`] reads where to go. A stream that names somebody whose
+//! streams another server understands ends in [`Head::Forward`] (SIP023).
 
 use std::fmt;
 use std::ops::Range;
 
 use super::cipher::Cipher;
-use super::key::Key;
+use super::identity::{IDENTITY_BYTES, IdentityHash};
+use super::keyring::{Holder, Keyring, Rule, TrialOrder};
 use super::replay::{SaltRefusal, SaltStore};
 use super::stream::{
     HeadReads, OpenError, Opened, Opener, RECORD_HEAD_BYTES, REQUEST_FIXED_BYTES, TAG_BYTES, TYPE_REQUEST,
@@ -23,17 +25,38 @@ use crate::{Handshake, Step};
 /// A server waiting for salt and first sealed bytes.
 #[derive(Debug)]
 pub struct ExpectHead<'k> {
-    key: &'k Key,
+    keyring: &'k Keyring,
+    order: TrialOrder,
     reads: HeadReads,
 }
 
-/// The peer holds the key; time and salt are still to be judged.
+/// What the start of a stream turned out to be.
+#[derive(Debug)]
+pub enum Head {
+    /// For this server.
+    Authentic(Authentic),
+    /// For another one.
+    Forward(Forward),
+}
+
+/// The peer holds a key; time and salt are still to be judged.
 #[must_use = "a head that is not admitted opens nothing"]
 pub struct Authentic {
     method: Method,
-    salt: Salt,
+    start: Start,
     cipher: Cipher,
     proof: Proof,
+}
+
+/// The peer has named somebody whose streams another server understands. That it may do so is for that server to judge, and
+/// so are time and salt. The stream as it is to be sent there has been left in the input: the salt, then all that follows
+/// the identity header.
+#[derive(Debug)]
+pub struct Forward {
+    /// Who was named.
+    pub holder: Holder,
+    /// The server that understands.
+    pub to: Address,
 }
 
 /// What the first sealed bytes said.
@@ -47,8 +70,15 @@ enum Proof {
 /// A server waiting for the target, everything before it admitted.
 #[derive(Debug)]
 pub struct ExpectTarget {
-    salt: Salt,
+    start: Start,
     state: TargetState,
+}
+
+/// How a stream began.
+#[derive(Clone, Copy, Debug)]
+struct Start {
+    holder: Holder,
+    salt: Salt,
 }
 
 enum TargetState {
@@ -69,6 +99,8 @@ pub struct Request {
     pub opener: Opener,
     /// The request's salt, which a response has to name (SIP022).
     pub salt: Salt,
+    /// Whose key opened it; a response is sealed with the same.
+    pub holder: Holder,
 }
 
 /// Why the start of a request is refused. The peer is never told which.
@@ -76,6 +108,8 @@ pub struct Request {
 pub enum HeadError {
     /// The record layer refuses it.
     Open(OpenError),
+    /// The identity header names nobody (SIP023).
+    UnknownIdentity,
     /// The salt has been seen, or cannot be remembered.
     Salt(SaltRefusal),
     /// The target is not an address.
@@ -87,41 +121,90 @@ pub enum HeadError {
 }
 
 impl<'k> ExpectHead<'k> {
-    /// A server at the start of a stream.
-    pub fn new(key: &'k Key, reads: HeadReads) -> Self {
-        Self { key, reads }
+    /// A server at the start of a stream. `order` says which of the keys that are tried come first, and is of this keyring.
+    pub fn new(keyring: &'k Keyring, order: TrialOrder, reads: HeadReads) -> Self {
+        Self { keyring, order, reads }
     }
 }
 
 impl Handshake for ExpectHead<'_> {
-    type Done = Authentic;
+    type Done = Head;
     type Error = HeadError;
 
     fn advance(self, input: &mut Input<'_>, _: &mut Vec<u8>) -> Result<Step<Self>, HeadError> {
-        let method = self.key.method();
-        let salt_len = method.salt_len();
-        let sealed_len = match method.generation() {
+        let method = self.keyring.method();
+        let (identity_len, sealed_len) = self.lengths();
+        let before = method.salt_len() + identity_len;
+        let arrived = input.rest().len();
+        let (Some(salt), Some(sealed)) =
+            (Salt::read(method, input.rest()), input.rest().get(before..before + sealed_len))
+        else {
+            let cut = method.generation() == Generation::Aead2022 && self.reads == HeadReads::One;
+            return if cut && arrived > 0 { Err(OpenError::ShortHead.into()) } else { Ok(Step::Wait(self)) };
+        };
+        let mut attempt = Attempt { salt, sealed, text: [0; SEALED_BYTES_MAX] };
+        let (holder, cipher) = match self.keyring.rule() {
+            Rule::One => attempt.open(self.keyring, Holder::ONLY),
+            Rule::Trial => self.order.holders().find_map(|holder| attempt.open(self.keyring, holder)),
+            Rule::Identified(identified) => {
+                let header = input.rest()[method.salt_len()..].first_chunk().ok_or(HeadError::Truncated)?;
+                let hash = IdentityHash::open(&identified.port, &salt, *header);
+                let holder = identified.find(&hash).ok_or(HeadError::UnknownIdentity)?;
+                if let Some(to) = self.keyring.forward(holder) {
+                    pass_on(input, method);
+                    return Ok(Step::Done(Head::Forward(Forward { holder, to: to.clone() })));
+                }
+                attempt.open(self.keyring, holder)
+            }
+        }
+        .ok_or(OpenError::BadTag)?;
+        let text = attempt.text;
+        input.take(before + sealed_len);
+        let proof = match method.generation() {
+            Generation::Aead => Proof::Length(usize::from(u16::from_be_bytes([text[0], text[1]]))),
+            Generation::Aead2022 => fixed_header(&text)?,
+        };
+        Ok(Step::Done(Head::Authentic(Authentic { method, start: Start { holder, salt }, cipher, proof })))
+    }
+}
+
+impl ExpectHead<'_> {
+    /// Bytes of the identity header, and of the first sealed text with its tag. What an identity header names makes no
+    /// difference, so that the length at which a head is judged tells nothing.
+    fn lengths(&self) -> (usize, usize) {
+        let identity_len = match self.keyring.rule() {
+            Rule::One | Rule::Trial => 0,
+            Rule::Identified(_) => IDENTITY_BYTES,
+        };
+        let sealed_len = match self.keyring.method().generation() {
             Generation::Aead => RECORD_HEAD_BYTES,
             Generation::Aead2022 => REQUEST_FIXED_BYTES + TAG_BYTES,
         };
-        let arrived = input.rest().len();
-        if arrived < salt_len + sealed_len {
-            let cut = method.generation() == Generation::Aead2022 && self.reads == HeadReads::One;
-            return if cut && arrived > 0 { Err(OpenError::ShortHead.into()) } else { Ok(Step::Wait(self)) };
-        }
-        let (Some(salt), Some(head)) = (Salt::read(method, input.rest()), input.take(salt_len + sealed_len))
-        else {
-            return Ok(Step::Wait(self));
-        };
-        let mut cipher = Cipher::new(self.key, &salt);
-        let sealed = &mut head[salt_len..];
-        cipher.open(sealed).map_err(OpenError::from)?;
-        let proof = match method.generation() {
-            Generation::Aead => Proof::Length(usize::from(u16::from_be_bytes([sealed[0], sealed[1]]))),
-            Generation::Aead2022 => fixed_header(sealed)?,
-        };
-        Ok(Step::Done(Authentic { method, salt, cipher, proof }))
+        (identity_len, sealed_len)
     }
+}
+
+/// A head, opened with one key after the other: always in a copy, since what one key fails to open is gone.
+struct Attempt<'a> {
+    salt: Salt,
+    sealed: &'a [u8],
+    text: [u8; SEALED_BYTES_MAX],
+}
+
+impl Attempt<'_> {
+    /// The text is then at the front of [`text`](Self::text).
+    fn open(&mut self, keyring: &Keyring, holder: Holder) -> Option<(Holder, Cipher)> {
+        let text = &mut self.text[..self.sealed.len()];
+        text.copy_from_slice(self.sealed);
+        let mut cipher = Cipher::new(keyring.key(holder), &self.salt);
+        cipher.open(text).ok().map(|()| (holder, cipher))
+    }
+}
+
+/// Takes the identity header away: the salt moves up to what follows it.
+fn pass_on(input: &mut Input<'_>, method: Method) {
+    input.rest_mut().copy_within(..method.salt_len(), IDENTITY_BYTES);
+    input.take(IDENTITY_BYTES);
 }
 
 /// ```text
@@ -141,13 +224,18 @@ fn fixed_header(text: &[u8]) -> Result<Proof, HeadError> {
 }
 
 impl Authentic {
+    /// Whose key opened it.
+    pub fn holder(&self) -> Holder {
+        self.start.holder
+    }
+
     /// Judges time and salt, and remembers the salt if both are good.
     pub fn admit(self, store: &mut SaltStore, now: UnixTime) -> Result<ExpectTarget, HeadError> {
         let payload_max = self.method.payload_max();
         if let Proof::Fixed { stamp, .. } = &self.proof {
             check_time(stamp, now)?;
         }
-        store.insert(self.salt, now).map_err(HeadError::Salt)?;
+        store.insert(self.start.salt, now).map_err(HeadError::Salt)?;
         let state = match self.proof {
             Proof::Length(len) => TargetState::Records {
                 opener: Opener::within_record(self.cipher, len, payload_max)?,
@@ -157,7 +245,7 @@ impl Authentic {
                 TargetState::Variable { cipher: self.cipher, len: variable_len, payload_max }
             }
         };
-        Ok(ExpectTarget { salt: self.salt, state })
+        Ok(ExpectTarget { start: self.start, state })
     }
 }
 
@@ -167,16 +255,22 @@ impl Handshake for ExpectTarget {
 
     fn advance(self, input: &mut Input<'_>, _: &mut Vec<u8>) -> Result<Step<Self>, HeadError> {
         match self.state {
-            TargetState::Records { opener, address } => read_records(self.salt, opener, address, input),
+            TargetState::Records { opener, address } => read_records(self.start, opener, address, input),
             TargetState::Variable { cipher, len, payload_max } => {
-                read_variable(self.salt, cipher, len, payload_max, input)
+                read_variable(self.start, cipher, len, payload_max, input)
             }
         }
     }
 }
 
+impl Start {
+    fn request(self, target: Address, early: Range<usize>, opener: Opener) -> Request {
+        Request { target, early, opener, salt: self.salt, holder: self.holder }
+    }
+}
+
 fn read_records(
-    salt: Salt,
+    start: Start,
     mut opener: Opener,
     mut address: Vec<u8>,
     input: &mut Input<'_>,
@@ -191,27 +285,27 @@ fn read_records(
         match Address::decode(&mut reader) {
             Ok(target) => {
                 let early = place.start + (reader.taken() - before)..place.end;
-                return Ok(Step::Done(Request { target, early, opener, salt }));
+                return Ok(Step::Done(start.request(target, early, opener)));
             }
             // An address that needs more is shorter than any address can be, so this stays bounded.
             Err(Stop::Incomplete) => {}
             Err(Stop::Malformed(error)) => return Err(HeadError::Address(error)),
         }
     }
-    Ok(Step::Wait(ExpectTarget { salt, state: TargetState::Records { opener, address } }))
+    Ok(Step::Wait(ExpectTarget { start, state: TargetState::Records { opener, address } }))
 }
 
 fn read_variable(
-    salt: Salt,
+    start: Start,
     mut cipher: Cipher,
     len: usize,
     payload_max: usize,
     input: &mut Input<'_>,
 ) -> Result<Step<ExpectTarget>, HeadError> {
-    let start = input.taken();
+    let place = input.taken();
     let Some(sealed) = input.take(len + TAG_BYTES) else {
         let state = TargetState::Variable { cipher, len, payload_max };
-        return Ok(Step::Wait(ExpectTarget { salt, state }));
+        return Ok(Step::Wait(ExpectTarget { start, state }));
     };
     cipher.open(sealed).map_err(OpenError::from)?;
     let mut reader = Reader::new(&sealed[..len]);
@@ -219,8 +313,8 @@ fn read_variable(
         Stop::Incomplete => HeadError::Truncated,
         Stop::Malformed(error) => error,
     })?;
-    let early = start + reader.taken()..start + len;
-    Ok(Step::Done(Request { target, early, opener: Opener::records(cipher, payload_max), salt }))
+    let early = place + reader.taken()..place + len;
+    Ok(Step::Done(start.request(target, early, Opener::records(cipher, payload_max))))
 }
 
 /// ```text
@@ -264,6 +358,7 @@ impl fmt::Display for HeadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open(error) => error.fmt(f),
+            Self::UnknownIdentity => f.write_str("wrong identity key, or an unknown user"),
             Self::Salt(SaltRefusal::Replayed) => f.write_str("a replayed salt"),
             Self::Salt(SaltRefusal::Full) => f.write_str("no room to remember another salt"),
             Self::Address(error) => error.fmt(f),
@@ -274,6 +369,8 @@ impl fmt::Display for HeadError {
 }
 
 impl std::error::Error for HeadError {}
+
+const SEALED_BYTES_MAX: usize = REQUEST_FIXED_BYTES + TAG_BYTES;
 
 #[cfg(test)]
 #[path = "tests/head.rs"]

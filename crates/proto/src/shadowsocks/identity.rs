@@ -11,8 +11,11 @@
 
 use std::fmt;
 
+use super::block::{BLOCK_BYTES, IdentityKey};
 use super::key::{Key, KeyError};
-use super::{Generation, Method};
+use super::stream::{HeadReads, Opener, Sealer};
+use super::{Generation, Method, Salt};
+use crate::address::Address;
 use crate::limits::IDENTITY_KEYS_MAX;
 
 /// What a client holds of a server: its own key, and the identity keys of the servers that have to find it by name.
@@ -52,7 +55,7 @@ pub enum CredentialsError {
 pub(super) struct IdentityHash([u8; IDENTITY_BYTES]);
 
 /// Bytes of an identity header.
-pub(super) const IDENTITY_BYTES: usize = 16;
+pub(super) const IDENTITY_BYTES: usize = BLOCK_BYTES;
 
 /// Whether `method` has identity headers: SIP023 is for the methods of SIP022 that have AES.
 pub fn has_identities(method: Method) -> bool {
@@ -103,6 +106,29 @@ impl Credentials {
     pub fn identities(&self) -> &[Key] {
         &self.identities
     }
+
+    /// The direction to the server: begins with `salt`, the identity headers and the target. `salt` must never have been
+    /// used with these keys.
+    pub fn request(&self, salt: Salt, target: &Address) -> Sealer {
+        Sealer::request(&self.key, salt, target).named(self.headers(&salt))
+    }
+
+    /// The direction from the server, bound to the request that began with `request_salt`. Nobody on the way touches it.
+    pub fn response(&self, request_salt: Salt, head: HeadReads) -> Opener {
+        Opener::response(&self.key, request_salt, head)
+    }
+
+    /// The identity headers of the stream that begins with `salt`, end to end.
+    fn headers(&self, salt: &Salt) -> Vec<u8> {
+        let named = self.identities.iter().skip(1).chain([&self.key]);
+        let mut headers = Vec::with_capacity(self.identities.len() * IDENTITY_BYTES);
+        for (identity, next) in self.identities.iter().zip(named) {
+            let IdentityHash(mut block) = IdentityHash::of(next);
+            IdentityKey::new(identity, salt).encrypt(&mut block);
+            headers.extend_from_slice(&block);
+        }
+        headers
+    }
 }
 
 /// No identity: the server has one key.
@@ -117,6 +143,12 @@ impl IdentityHash {
         let mut hash = [0; IDENTITY_BYTES];
         hash.copy_from_slice(&blake3::hash(key.secret()).as_bytes()[..IDENTITY_BYTES]);
         Self(hash)
+    }
+
+    /// What the identity header `block` says to the holder of `identity`.
+    pub(super) fn open(identity: &Key, salt: &Salt, mut block: [u8; IDENTITY_BYTES]) -> Self {
+        IdentityKey::new(identity, salt).decrypt(&mut block);
+        Self(block)
     }
 }
 

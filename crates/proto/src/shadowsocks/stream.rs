@@ -3,6 +3,7 @@
 //! ```text
 //!  SIP004    salt | [2+16 len][payload 16] [2+16 len][payload 16] …        request payload starts with the address
 //!  SIP022    request:   salt | [11+16 fixed][variable 16] records …        variable: address, padding, payload
+//!                       (identity headers of SIP023 are between salt and fixed header)
 //!            response:  salt | [11+salt+16 fixed][payload 16] records …
 //!            records as above
 //! ```
@@ -35,7 +36,7 @@ pub struct Sealer {
 
 /// What goes out ahead of the first payload.
 enum Opening {
-    Request { salt: Salt, address: Vec<u8>, generation: Generation },
+    Request { salt: Salt, identities: Vec<u8>, address: Vec<u8>, generation: Generation },
     Response { salt: Salt },
     Response2022 { salt: Salt, request_salt: Salt },
 }
@@ -46,7 +47,15 @@ impl Sealer {
         let mut address = Vec::with_capacity(target.encoded_len());
         target.encode(&mut address);
         let generation = key.method().generation();
-        Self::new(key, &salt, Opening::Request { salt, address, generation })
+        Self::new(key, &salt, Opening::Request { salt, identities: Vec::new(), address, generation })
+    }
+
+    /// The same request with identity headers (SIP023), if nothing of it has been sealed.
+    pub(super) fn named(mut self, headers: Vec<u8>) -> Self {
+        if let Some(Opening::Request { identities, .. }) = self.opening.as_deref_mut() {
+            *identities = headers;
+        }
+        self
     }
 
     /// The server's direction, in answer to the request that began with `request_salt`. `salt` must be fresh.
@@ -85,11 +94,12 @@ impl Sealer {
     pub fn head_len(&self) -> usize {
         match self.opening.as_deref() {
             None => RECORD_HEAD_BYTES,
-            Some(Opening::Request { salt, address, generation: Generation::Aead }) => {
+            Some(Opening::Request { salt, address, generation: Generation::Aead, .. }) => {
                 salt.as_bytes().len() + RECORD_HEAD_BYTES + address.len()
             }
-            Some(Opening::Request { salt, address, generation: Generation::Aead2022 }) => {
-                salt.as_bytes().len() + REQUEST_FIXED_BYTES + TAG_BYTES + address.len() + 2
+            Some(Opening::Request { salt, identities, address, generation: Generation::Aead2022 }) => {
+                let before = salt.as_bytes().len() + identities.len();
+                before + REQUEST_FIXED_BYTES + TAG_BYTES + address.len() + 2
             }
             Some(Opening::Response { salt }) => salt.as_bytes().len() + RECORD_HEAD_BYTES,
             Some(Opening::Response2022 { salt, request_salt }) => {
@@ -149,15 +159,15 @@ impl Sealer {
     /// `record` is the head room, zeroed padding or payload, and the tag room; never both padding and payload.
     fn seal_first(&mut self, opening: &Opening, record: &mut [u8], padding_len: u16, now: UnixTime) {
         match opening {
-            Opening::Request { salt, address, generation: Generation::Aead } => {
+            Opening::Request { salt, address, generation: Generation::Aead, .. } => {
                 let chunk = put(record, salt.as_bytes());
                 let (length, text) = chunk.split_at_mut(RECORD_HEAD_BYTES);
                 self.seal_length(length, text.len() - TAG_BYTES);
                 put(text, address);
                 self.seal_text(text);
             }
-            Opening::Request { salt, address, generation: Generation::Aead2022 } => {
-                let rest = put(record, salt.as_bytes());
+            Opening::Request { salt, identities, address, generation: Generation::Aead2022 } => {
+                let rest = put(put(record, salt.as_bytes()), identities);
                 let (fixed, variable) = rest.split_at_mut(REQUEST_FIXED_BYTES + TAG_BYTES);
                 let after = put(fixed, &[TYPE_REQUEST]);
                 put(put(after, &now.0.to_be_bytes()), &wire_len(variable.len() - TAG_BYTES));

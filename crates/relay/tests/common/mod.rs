@@ -33,13 +33,18 @@ fn key() -> Key {
 
 pub(crate) fn shadowsocks_server() -> Protocol {
     let (heads, one_time_auth) = (HeadReads::One, false);
-    Protocol::Shadowsocks(ShadowsocksDoor { key: Arc::new(key()), heads, one_time_auth })
+    Protocol::Shadowsocks(ShadowsocksDoor { keys: Arc::new(key().into()), heads, one_time_auth })
 }
 
 /// The way through a server of ours.
 pub(crate) fn through(server: SocketAddr) -> Path {
     let (heads, one_time_auth) = (HeadReads::One, false);
-    Path::Shadowsocks(Servers::new(vec![Server { address: server.into(), key: key(), heads, one_time_auth }]))
+    Path::Shadowsocks(Servers::new(vec![Server {
+        address: server.into(),
+        credentials: key().into(),
+        heads,
+        one_time_auth,
+    }]))
 }
 
 /// A door that speaks `protocol`, and behind it one of the doors of `server`, which speak Shadowsocks.

@@ -101,8 +101,9 @@ pub(super) fn client_servers(settings: &Settings, report: &mut Report) -> Vec<Li
     for settings in by_password(settings, Role::Client, report) {
         let addresses = server_addresses(&settings, report);
         if let Some(credentials) = read_credentials(&settings, NO_CLIENT_SECRET, report) {
-            let (heads, key) = (read_heads(&settings), credentials.key());
-            let server = |address| Server { address, key: key.clone(), heads, one_time_auth: false };
+            let heads = read_heads(&settings);
+            let server =
+                |address| Server { address, credentials: credentials.clone(), heads, one_time_auth: false };
             let listed = |address| Listed { id: None, server: server(address), plugin: plugin.clone() };
             servers.extend(addresses.into_iter().map(listed));
         }

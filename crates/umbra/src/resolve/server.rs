@@ -6,13 +6,14 @@ use umbra_relay::config::{Inbound, Path, Protocol, ShadowsocksDoor};
 
 use super::beside::read_proxy_header;
 use super::hosts::{by_password, server_listens};
+use super::users::read_keyring;
 use super::{Common, DOOR_IDS, Door, SERVER_IDS, Sources, check_mode, entries, read_heads};
 use crate::flags::Role;
 use crate::plugin::Plugin;
 use crate::raw::Settings;
-use crate::reference::{Id, LISTS};
+use crate::reference::LISTS;
 use crate::report::Report;
-use crate::secret::{judge_key, read_method};
+use crate::secret::read_method;
 
 /// A door for each port of each server.
 pub(super) fn server_inbounds(sources: Sources, common: &Common, report: &mut Report) -> Vec<Door> {
@@ -28,33 +29,23 @@ pub(super) fn server_inbounds(sources: Sources, common: &Common, report: &mut Re
     servers.iter().flat_map(|settings| server_doors(settings, common, report)).collect()
 }
 
-/// A door for each port of an entry; those with the same password share its key.
+/// A door for each port of an entry; those with the same password share its keys.
 fn server_doors(settings: &Settings, common: &Common, report: &mut Report) -> Vec<Door> {
     check_mode(settings, report);
     let idle = common.idle_of(settings, report);
     let plugin = Plugin::read(settings, report);
     let proxy_header = read_proxy_header(settings, report);
     let path = common.way.as_ref().map_or(Path::Direct, |(path, _)| path.clone());
-    if let Some(said) = settings.get(Id::Users) {
-        report.error(
-            &said.place,
-            "several users are not supported yet; give each a server of its own in servers[]",
-        );
-    }
     let mut doors = Vec::new();
     for settings in by_password(settings, Role::Server, report) {
         let listens = server_listens(&settings, report);
         let method = read_method(&settings, report);
-        let Some((password, place)) = settings.text(Id::Password) else {
-            report.error(settings.key_path("password"), NO_SERVER_SECRET);
-            continue;
-        };
-        let Some(key) = judge_key(method, password, place, Role::Server, report).map(Arc::new) else {
+        let Some(keys) = read_keyring(&settings, method, NO_SERVER_SECRET, report).map(Arc::new) else {
             continue;
         };
         doors.extend(listens.into_iter().map(|(listen, place)| {
             let heads = read_heads(&settings);
-            let door = ShadowsocksDoor { key: Arc::clone(&key), heads, one_time_auth: false };
+            let door = ShadowsocksDoor { keys: Arc::clone(&keys), heads, one_time_auth: false };
             let inbound = Inbound {
                 listen,
                 protocol: Protocol::Shadowsocks(door),

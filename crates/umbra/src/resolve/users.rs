@@ -1,15 +1,21 @@
-//! Who may come in: the users of a client's doors.
+//! Who may come in: the users of a client's doors, and of a server's ports.
 
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use umbra_proto::address::Address;
+use umbra_proto::shadowsocks::Method;
+use umbra_proto::shadowsocks::key::Key;
+use umbra_proto::shadowsocks::keyring::{Keyring, KeyringError, User};
 use umbra_proto::users::{Credentials, DIGEST_KEY_BYTES, Users, UsersError};
 
 use crate::file;
+use crate::flags::Role;
 use crate::raw::Settings;
 use crate::reference::Id;
 use crate::report::Report;
+use crate::secret::judge_key;
 
 /// Who may come in at a client's inbound. `None` if nothing was said of users, so that everybody may.
 pub(super) fn read_door_users(settings: &Settings, report: &mut Report) -> Option<Arc<Users>> {
@@ -82,4 +88,111 @@ fn read_part<'a>(user: &'a Settings, id: Id, key: &str, report: &mut Report) -> 
         report.error(user.key_path(key), "missing; each user has a name and a password");
     }
     part
+}
+
+/// Who may use a server's port: whoever has the port's own key, and its users. Without users, only the former.
+pub(super) fn read_keyring(
+    settings: &Settings,
+    method: Option<Method>,
+    missing: &str,
+    report: &mut Report,
+) -> Option<Keyring> {
+    let said = settings.text(Id::Password);
+    let own = said.map(|(password, place)| judge_key(method, password, place, Role::Server, report));
+    let Some(listed) = settings.objects(Id::Users) else {
+        if said.is_none() {
+            report.error(settings.key_path("password"), missing);
+        }
+        return own.flatten().map(Keyring::from);
+    };
+    let users: Vec<_> = listed.iter().map(|user| read_user(user, method, report)).collect();
+    let (users, method) = (users.into_iter().collect::<Option<Vec<_>>>()?, method?);
+    let place = settings.get(Id::Users).map_or("users", |said| said.place.as_str());
+    if users.is_empty() {
+        report.error(place, "empty; add a user, or leave it out if there are none");
+        return None;
+    }
+    let port: Option<Key> = match own {
+        Some(key) => Some(key?),
+        None => None,
+    };
+    match Keyring::new(method, port, users) {
+        Ok(keyring) => Some(keyring),
+        Err(error) => {
+            let (place, text) = explain(&error, method, settings, listed, place);
+            report.error(place, text);
+            None
+        }
+    }
+}
+
+fn read_user(user: &Settings, method: Option<Method>, report: &mut Report) -> Option<User> {
+    let name = read_part(user, Id::UserName, "name", report);
+    let password = read_part(user, Id::Password, "password", report);
+    let forward = match user.text(Id::UserForward) {
+        Some((text, place)) => Some(read_forward(text, place, report)?),
+        None => None,
+    };
+    let (password, place) = password?;
+    let key = judge_key(method, password, place, Role::Server, report)?;
+    Some(User { name: name?.0.into(), key, forward })
+}
+
+fn read_forward(text: &str, place: &str, report: &mut Report) -> Option<Address> {
+    match text.parse::<Address>() {
+        Ok(address) if address.port() != 0 => return Some(address),
+        Ok(_) => report.error(place, "0 is no port to connect to"),
+        Err(error) => report.error(place, format!("{error}; say the next server as HOST:PORT")),
+    }
+    None
+}
+
+/// Where the mistake was made, and what to do about it.
+fn explain(
+    error: &KeyringError,
+    method: Method,
+    settings: &Settings,
+    users: &[Settings],
+    place: &str,
+) -> (String, String) {
+    let place_of = |name: &str, id| {
+        let named =
+            users.iter().rev().find(|user| user.text(Id::UserName).is_some_and(|(said, _)| said == name));
+        named.and_then(|user| user.get(id)).map_or_else(|| place.to_owned(), |said| said.place.clone())
+    };
+    match error {
+        KeyringError::NoPortKey => (
+            settings.key_path("password"),
+            format!(
+                "missing; with users, {method} wants a key of the port as well; make one with: umbra key {method}"
+            ),
+        ),
+        KeyringError::NoUsers(_) => (
+            place.into(),
+            format!(
+                "{method} cannot tell users apart; use 2022-blake3-aes-256-gcm, or chacha20-ietf-poly1305"
+            ),
+        ),
+        KeyringError::TooMany { given, max } => (
+            place.into(),
+            format!("{given} keys, and {method} bears {max}; spread the users over several ports"),
+        ),
+        KeyringError::SameName(name) => (
+            place_of(name, Id::UserName),
+            format!("there is another user {name}; give each a name of their own"),
+        ),
+        KeyringError::SameKey(one, other) => (
+            place_of(other, Id::Password),
+            format!("{one} has the same; make one for {other} with: umbra key {method}"),
+        ),
+        KeyringError::PortKey(name) => (
+            place_of(name, Id::Password),
+            format!("the port has the same; make one for {name} with: umbra key {method}"),
+        ),
+        KeyringError::NoForward(name) => (
+            place_of(name, Id::UserForward),
+            "only 2022-blake3-aes-256-gcm and 2022-blake3-aes-128-gcm can be passed on (SIP023)".into(),
+        ),
+        KeyringError::Empty | KeyringError::OtherMethod { .. } => (place.into(), error.to_string()),
+    }
 }

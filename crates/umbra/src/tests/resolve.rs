@@ -45,7 +45,7 @@ fn servers(config: &Config) -> Vec<String> {
         Path::Shadowsocks(servers) => servers
             .snapshot()
             .iter()
-            .map(|server| format!("{} {}", server.address, server.key.method()))
+            .map(|server| format!("{} {}", server.address, server.credentials.method()))
             .collect(),
         Path::Direct | Path::Socks5(_) => vec![],
     }
@@ -70,7 +70,7 @@ fn flags_alone_are_enough_and_defaults_fill_the_rest() {
     let (config, _) = Outcome::good(&format!("ssserver -k {SECRET} -m aes-256-gcm"), "");
     assert_eq!(listens(&config), ["0.0.0.0:8388"]);
     assert!(
-        matches!(&config.inbounds[0].protocol, Protocol::Shadowsocks(ShadowsocksDoor { key, heads: HeadReads::One, .. }) if key.method().name() == "aes-256-gcm")
+        matches!(&config.inbounds[0].protocol, Protocol::Shadowsocks(ShadowsocksDoor { keys, heads: HeadReads::One, .. }) if keys.method().name() == "aes-256-gcm")
     );
     assert!(matches!(config.inbounds[0].path, Path::Direct));
 }

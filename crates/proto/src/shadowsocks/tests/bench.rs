@@ -1,8 +1,11 @@
 //! The test bench: machines fed in pieces as the relay would feed them, and wire bytes that no machine of ours would write.
 
+use std::sync::Arc;
+
 use super::cipher::Cipher;
-use super::head::{ExpectHead, ExpectTarget, HeadError};
+use super::head::{ExpectHead, ExpectTarget, Head, HeadError};
 use super::key::Key;
+use super::keyring::{Holder, Keyring, TrialOrder};
 use super::replay::SaltStore;
 use super::stream::{HeadReads, OpenError, Opened, Opener, Sealer, TAG_BYTES};
 use super::vectors::NOW;
@@ -12,17 +15,22 @@ use crate::wire::Input;
 use crate::{Handshake, Step};
 
 /// A server with its surroundings.
-pub(super) struct Server<'k> {
-    pub key: &'k Key,
+pub(super) struct Server {
+    pub keyring: Arc<Keyring>,
+    pub order: TrialOrder,
     pub head: HeadReads,
     pub store: SaltStore,
     pub now: UnixTime,
+    /// Whose the last stream was.
+    pub holder: Option<Holder>,
 }
 
 /// What a server made of a request.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Served {
     pub target: Option<Address>,
+    /// Where another server understands the stream; what is left over is then what is to be sent there.
+    pub forward: Option<Address>,
     pub early: Vec<u8>,
     pub payload: Vec<u8>,
     pub leftover: Vec<u8>,
@@ -41,18 +49,26 @@ enum State<'k> {
     Head(ExpectHead<'k>),
     Target(ExpectTarget),
     Records(Opener),
+    Forward,
 }
 
-impl<'k> Server<'k> {
-    /// A server that takes any segmentation, at the time of the vectors.
-    pub(super) fn new(key: &'k Key) -> Self {
-        Self { key, head: HeadReads::Many, store: SaltStore::new(key.method()), now: NOW }
+impl Server {
+    /// A server with one key that takes any segmentation, at the time of the vectors.
+    pub(super) fn new(key: &Key) -> Self {
+        Self::with(Keyring::from(key.clone()))
+    }
+
+    /// The same with any keyring.
+    pub(super) fn with(keyring: Keyring) -> Self {
+        let (order, store) = (TrialOrder::new(&keyring), SaltStore::new(keyring.method()));
+        Self { keyring: Arc::new(keyring), order, head: HeadReads::Many, store, now: NOW, holder: None }
     }
 
     /// Feeds a whole session, each piece as one read.
     pub(super) fn serve(&mut self, pieces: &[&[u8]]) -> Served {
         let mut served = Served::default();
-        let mut state = State::Head(ExpectHead::new(self.key, self.head));
+        let keyring = Arc::clone(&self.keyring);
+        let mut state = State::Head(ExpectHead::new(&keyring, self.order.clone(), self.head));
         for piece in pieces {
             let mut buffer = std::mem::take(&mut served.leftover);
             buffer.extend_from_slice(piece);
@@ -69,7 +85,7 @@ impl<'k> Server<'k> {
         served
     }
 
-    fn read(
+    fn read<'k>(
         &mut self,
         mut state: State<'k>,
         input: &mut Input<'_>,
@@ -79,14 +95,22 @@ impl<'k> Server<'k> {
             match state {
                 State::Head(expect) => match expect.advance(input, &mut Vec::new())? {
                     Step::Wait(expect) => return Ok(State::Head(expect)),
-                    Step::Done(authentic) => {
+                    Step::Done(Head::Forward(forward)) => {
+                        served.forward = Some(forward.to);
+                        self.holder = Some(forward.holder);
+                        state = State::Forward;
+                    }
+                    Step::Done(Head::Authentic(authentic)) => {
+                        let holder = authentic.holder();
                         state = State::Target(authentic.admit(&mut self.store, self.now)?);
+                        self.order.promote(holder);
                     }
                 },
                 State::Target(expect) => match expect.advance(input, &mut Vec::new())? {
                     Step::Wait(expect) => return Ok(State::Target(expect)),
                     Step::Done(request) => {
                         served.target = Some(request.target);
+                        self.holder = Some(request.holder);
                         served.early = input.opened(request.early).to_vec();
                         state = State::Records(request.opener);
                     }
@@ -95,6 +119,7 @@ impl<'k> Server<'k> {
                     open_all(&mut opener, input, self.now, &mut served.payload)?;
                     return Ok(State::Records(opener));
                 }
+                State::Forward => return Ok(State::Forward),
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The start of a request, good and bad, cut anywhere.
 
 use super::super::bench::{Served, Server, forged, sealed, serve};
+use super::super::key::Key;
 use super::super::stream::Sealer;
 use super::super::vectors::{AEAD, AEAD_2022, HELLO, NOW, key, salt, target, unhex};
 use super::*;
@@ -323,11 +324,12 @@ fn nothing_prints_keys_salts_or_what_was_said() {
         printed.push(format!("{sealer:?} {opener:?}"));
 
         let mut input = Input::new(&mut wire);
-        let expect = ExpectHead::new(&key, HeadReads::One);
+        let keyring = Keyring::from(key);
+        let expect = ExpectHead::new(&keyring, TrialOrder::new(&keyring), HeadReads::One);
         printed.push(format!("{expect:?}"));
         let Ok(step) = expect.advance(&mut input, &mut Vec::new()) else { panic!("our own head") };
         printed.push(format!("{step:?}"));
-        let Step::Done(authentic) = step else { panic!("our own head") };
+        let Step::Done(Head::Authentic(authentic)) = step else { panic!("our own head") };
         let mut store = SaltStore::new(method);
         let expect = authentic.admit(&mut store, NOW).unwrap();
         printed.push(format!("{expect:?} {store:?}"));
