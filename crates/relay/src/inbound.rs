@@ -176,7 +176,7 @@ impl Wish<'_> {
             }
             // An orderly end would read as an empty answer of the target.
             Self::Forward { .. } | Self::Tunnel(_) | Self::Shadowsocks { .. } | Self::PassOn { .. } => {
-                client.reset()
+                client.reset();
             }
         }
     }

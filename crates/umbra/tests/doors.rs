@@ -350,5 +350,74 @@ fn two_thousand_ports_with_a_password_each_start_within_a_second() {
     }
 }
 
+/// Whether a client of the server at `address` gets a page. A server says nothing to strangers, so they wait in vain.
+fn gets_through(address: &str, method: &str, password: &str, url: &str) -> bool {
+    let args = ["local", "-s", address, "-m", method, "-k", password, "-l", "0"];
+    let mut client = Running::start(&args);
+    let door = client.wait_for("starting local at ");
+    curl(&["--socks5-hostname", &door, "--max-time", "3"], url).0 == Some(0)
+}
+
+#[test]
+fn several_users_share_a_port_and_nobody_else_gets_in() {
+    let url = format!("http://{}/page", origin());
+    let users = |ann: &str, bob: &str| {
+        format!(
+            r#""users": [{{"name": "ann", "password": "{ann}"}}, {{"name": "bob", "password": "{bob}"}}]"#
+        )
+    };
+    let start = |method: &str, rest: &str| {
+        let file = Config::new(&format!(
+            r#"{{"server": "127.0.0.1", "server_port": 0, "method": "{method}", {rest}}}"#
+        ));
+        let mut server = Running::start(&["server", "-c", file.path()]);
+        let address = server.wait_for("starting server at ");
+        (server, address)
+    };
+    let method = "2022-blake3-aes-128-gcm";
+    let (_server, address) =
+        start(method, &format!(r#""password": "{PORT_KEY}", {}"#, users(ANN_KEY, BOB_KEY)));
+    for key in [ANN_KEY, BOB_KEY] {
+        assert!(gets_through(&address, method, &format!("{PORT_KEY}:{key}"), &url));
+    }
+    for password in [PORT_KEY, ANN_KEY, &format!("{PORT_KEY}:{EVE_KEY}"), &format!("{EVE_KEY}:{ANN_KEY}")] {
+        assert!(!gets_through(&address, method, password, &url), "{password}");
+    }
+    let method = "chacha20-ietf-poly1305";
+    let (_server, address) = start(
+        method,
+        &format!(r#""password": "secret-of-all", {}"#, users("secret-of-ann", "secret-of-bob")),
+    );
+    for password in ["secret-of-all", "secret-of-ann", "secret-of-bob"] {
+        assert!(gets_through(&address, method, password, &url), "{password}");
+    }
+    assert!(!gets_through(&address, method, "secret-of-eve", &url));
+}
+
+#[test]
+fn a_server_passes_a_users_stream_on_to_the_next_one() {
+    let url = format!("http://{}/page", origin());
+    let method = "2022-blake3-aes-128-gcm";
+    let server = |users: &str, password: &str| {
+        let file = Config::new(&format!(
+            r#"{{"server": "127.0.0.1", "server_port": 0, "method": "{method}", "password": "{password}", "users": [{users}]}}"#
+        ));
+        let mut server = Running::start(&["server", "-c", file.path()]);
+        let address = server.wait_for("starting server at ");
+        (server, address)
+    };
+    let (_behind, behind) = server(&format!(r#"{{"name": "ann", "password": "{ANN_KEY}"}}"#), BOB_KEY);
+    let (_front, front) =
+        server(&format!(r#"{{"name": "next", "password": "{BOB_KEY}", "forward": "{behind}"}}"#), PORT_KEY);
+    assert!(gets_through(&front, method, &format!("{PORT_KEY}:{BOB_KEY}:{ANN_KEY}"), &url));
+    assert!(!gets_through(&front, method, &format!("{PORT_KEY}:{BOB_KEY}:{EVE_KEY}"), &url));
+    assert!(!gets_through(&front, method, &format!("{PORT_KEY}:{EVE_KEY}:{ANN_KEY}"), &url));
+}
+
+const PORT_KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NQ==";
+const ANN_KEY: &str = "QU5OMzQ1Njc4OTAxMjM0NQ==";
+const BOB_KEY: &str = "Qk9CMzQ1Njc4OTAxMjM0NQ==";
+const EVE_KEY: &str = "RVZFMzQ1Njc4OTAxMjM0NQ==";
+
 /// Below the ports that systems give out by themselves.
 const PORT_FIRST: u32 = 21_000;

@@ -603,3 +603,110 @@ fn a_socks5_proxy_takes_the_place_of_the_server() {
         assert!(errors[0].starts_with(complaint), "{words}: {errors:?}");
     }
 }
+
+fn key_counts(config: &Config) -> Vec<usize> {
+    let keys = |inbound: &Inbound| match &inbound.protocol {
+        Protocol::Shadowsocks(door) => door.keys.len(),
+        Protocol::Proxy(_) | Protocol::Tunnel { .. } => panic!("a server's inbound speaks Shadowsocks"),
+    };
+    config.inbounds.iter().map(keys).collect()
+}
+
+const PORT_KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NQ==";
+const ANN_KEY: &str = "QU5OMzQ1Njc4OTAxMjM0NQ==";
+const BOB_KEY: &str = "Qk9CMzQ1Njc4OTAxMjM0NQ==";
+
+#[test]
+fn a_servers_users_are_found_as_the_method_finds_them() {
+    let file = format!(
+        r#"{{"servers": [
+            {{"server_port": 1, "method": "2022-blake3-aes-128-gcm", "password": "{PORT_KEY}", "users": [
+                {{"name": "ann", "password": "{ANN_KEY}"}}, {{"name": "bob", "password": "{BOB_KEY}", "forward": "a.example:1"}}]}},
+            {{"server_port": 2, "method": "aes-128-gcm", "users": [
+                {{"name": "ann", "password": "secret-of-ann"}}, {{"name": "bob", "password": "secret-of-bob"}}]}},
+            {{"server_port": 3, "method": "aes-128-gcm", "password": "secret-of-all", "users": [
+                {{"name": "ann", "password": "secret-of-ann"}}]}},
+        ]}}"#
+    );
+    let (config, warnings) = Outcome::good("umbra server", &file);
+    assert_eq!(key_counts(&config), [2, 2, 2]);
+    assert_eq!(warnings, Vec::<String>::new());
+}
+
+#[test]
+fn what_is_wrong_with_a_servers_users_is_told_where_it_was_written() {
+    let judge = |method: &str, rest: &str| {
+        let file = format!(r#"{{"servers": [{{"method": "{method}", {rest}}}]}}"#);
+        Outcome::bad("umbra server", &file).join("\n")
+    };
+    let of_2022 = |users: &str| {
+        judge("2022-blake3-aes-128-gcm", &format!(r#""password": "{PORT_KEY}", "users": [{users}]"#))
+    };
+    let user = |name: &str, key: &str| format!(r#"{{"name": "{name}", "password": "{key}"}}"#);
+    let (ann, bob) = (user("ann", ANN_KEY), user("bob", BOB_KEY));
+    for (found, expected) in [
+        (of_2022(""), "servers[0].users: empty; add a user"),
+        (
+            of_2022(&format!("{ann}, {}", user("ann", BOB_KEY))),
+            "servers[0].users[1].name: there is another user ann",
+        ),
+        (
+            of_2022(&format!("{bob}, {}", user("ann", BOB_KEY))),
+            "servers[0].users[1].password: bob has the same",
+        ),
+        (of_2022(&user("ann", PORT_KEY)), "servers[0].users[0].password: the port has the same"),
+        (
+            of_2022(&user("ann", "short")),
+            "servers[0].users[0].password: 2022-blake3-aes-128-gcm wants 16 bytes",
+        ),
+        (of_2022(r#"{"name": "ann"}"#), "servers[0].users[0].password: missing"),
+        (
+            of_2022(&format!(r#"{{"name": "ann", "password": "{ANN_KEY}", "forward": "a"}}"#)),
+            "servers[0].users[0].forward: ",
+        ),
+        (
+            judge("2022-blake3-aes-128-gcm", &format!(r#""users": [{ann}]"#)),
+            "servers[0].password: missing; with users, 2022-blake3-aes-128-gcm wants a key of the port as well",
+        ),
+        (
+            judge(
+                "2022-blake3-chacha20-poly1305",
+                &format!(
+                    r#""password": "{LONG_KEY}", "users": [{}]"#,
+                    user("ann", "QU5OMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")
+                ),
+            ),
+            "servers[0].users: 2022-blake3-chacha20-poly1305 cannot tell users apart",
+        ),
+        (
+            judge(
+                "aes-128-gcm",
+                r#""users": [{"name": "ann", "password": "long-enough", "forward": "a:1"}]"#,
+            ),
+            "servers[0].users[0].forward: only 2022-blake3-aes-256-gcm",
+        ),
+        (
+            judge("aes-128-gcm", r#""users": [{"name": "ann", "password": "short"}]"#),
+            "servers[0].users[0].password: shorter",
+        ),
+    ] {
+        assert!(found.starts_with(expected), "{found}\n{expected}");
+    }
+}
+
+const LONG_KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+
+#[test]
+fn a_client_with_an_identity_joins_the_keys_with_colons() {
+    let method = "2022-blake3-aes-128-gcm";
+    let (config, _) = Outcome::good(&format!("umbra local -s a -m {method} -k {PORT_KEY}:{ANN_KEY}"), "");
+    let Path::Shadowsocks(servers) = &config.inbounds[0].path else { panic!() };
+    assert_eq!(servers.snapshot()[0].credentials.identities().len(), 1);
+    let errors = Outcome::bad(&format!("umbra local -s a -m {method} -k {PORT_KEY}:x"), "");
+    assert!(
+        errors[0].starts_with("-k: part 2 of 2, the user's: 2022-blake3-aes-128-gcm wants 16 bytes"),
+        "{errors:?}"
+    );
+    // A password of SIP004 is what it is.
+    Outcome::good("umbra local -s a -m aes-128-gcm -k one:two:three", "");
+}
