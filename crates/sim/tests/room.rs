@@ -94,9 +94,9 @@ fn failed_heads_make_room_as_silent_ones_do() {
     one_seed(1, |net, _| async move {
         let method = Method::Aes256Gcm;
         let house = House::new(&net);
-        let keys = std::sync::Arc::new(key_of(method, 0));
+        let keys = std::sync::Arc::new(key_of(method, 0).into());
         let heads = umbra_proto::shadowsocks::stream::HeadReads::One;
-        let protocol = Protocol::Shadowsocks(ShadowsocksDoor { key: keys, heads, one_time_auth: false });
+        let protocol = Protocol::Shadowsocks(ShadowsocksDoor { keys, heads, one_time_auth: false });
         house.open_for(8, inbound(protocol), Link::plain());
         let mut peers = Vec::new();
         for number in 0..8 {
