@@ -107,7 +107,11 @@ fn curl(ends: &Ends<'_>) -> Result<()> {
     let proxy = ends.proxy.to_string();
     for option in ["--socks5-hostname", "--socks5"] {
         for host in ends.site.hosts() {
-            ends.site.download(&[option, &proxy], host)?;
+            if ends.size.is_full {
+                ends.site.download(&[option, &proxy], host)?;
+            } else {
+                ends.site.download_leaf(&[option, &proxy], host)?;
+            }
         }
     }
     Ok(())
@@ -198,7 +202,8 @@ fn echo(mut stream: &TcpStream) -> Result<()> {
 }
 
 fn half_close(ends: &Ends<'_>) -> Result<()> {
-    let (question, answer) = (payload(300_000, 3), payload(400_000, 4));
+    let bytes = ends.size.bytes / 5;
+    let (question, answer) = (payload(bytes, 3), payload(bytes + 100, 4));
     with_target(
         ends,
         |client| {
@@ -243,7 +248,7 @@ fn banner(ends: &Ends<'_>) -> Result<()> {
 }
 
 fn early_close(ends: &Ends<'_>) -> Result<()> {
-    let parting = payload(5_000_000, 5);
+    let parting = payload(ends.size.bytes, 5);
     with_target(
         ends,
         |client| {
