@@ -7,7 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use umbra_proto::shadowsocks::Method;
+use umbra_proto::shadowsocks::identity::Credentials;
 use umbra_proto::shadowsocks::key::Key;
+use umbra_proto::shadowsocks::keyring::Keyring;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_relay::Relay;
 use umbra_relay::config::{
@@ -32,16 +34,27 @@ fn key() -> Key {
 }
 
 pub(crate) fn shadowsocks_server() -> Protocol {
+    server_with(key())
+}
+
+/// A server for whoever holds one of `keys`.
+pub(crate) fn server_with(keys: impl Into<Keyring>) -> Protocol {
     let (heads, one_time_auth) = (HeadReads::One, false);
-    Protocol::Shadowsocks(ShadowsocksDoor { keys: Arc::new(key().into()), heads, one_time_auth })
+    Protocol::Shadowsocks(ShadowsocksDoor { keys: Arc::new(keys.into()), heads, one_time_auth })
 }
 
 /// The way through a server of ours.
 pub(crate) fn through(server: SocketAddr) -> Path {
+    through_with(server, key())
+}
+
+/// The way through a server of ours for the holder of `credentials`.
+pub(crate) fn through_with(server: SocketAddr, credentials: impl Into<Credentials>) -> Path {
     let (heads, one_time_auth) = (HeadReads::One, false);
+    let credentials = credentials.into();
     Path::Shadowsocks(Servers::new(vec![Server {
         address: server.into(),
-        credentials: key().into(),
+        credentials,
         heads,
         one_time_auth,
     }]))
