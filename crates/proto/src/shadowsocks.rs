@@ -28,6 +28,9 @@ mod bench;
 #[path = "shadowsocks/tests/pair.rs"]
 mod pair_tests;
 #[cfg(test)]
+#[path = "shadowsocks/tests/several.rs"]
+mod several_tests;
+#[cfg(test)]
 #[path = "shadowsocks/tests/vectors.rs"]
 mod vectors;
 
