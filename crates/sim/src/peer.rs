@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -47,6 +48,34 @@ pub struct Speech {
     pub pieces: Vec<(Duration, Vec<u8>)>,
     /// How it ends.
     pub ending: Ending,
+}
+
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entrance {
+    /// SOCKS5.
+    Socks5,
+    /// SOCKS4, with names as 4a has them.
+    Socks4,
+    /// HTTP, with CONNECT.
+    Connect,
+    /// Nothing: the door knows where to go.
+    Tunnel,
+}
+
+impl Entrance {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Socks5, Self::Socks4, Self::Connect, Self::Tunnel];
+
+    /// What a client says to get to `target`, if it waits for nothing.
+    pub fn request(self, target: &Address) -> Vec<u8> {
+        match self {
+            Self::Socks5 => socks5_request(target),
+            Self::Socks4 => socks4_request(target),
+            Self::Connect => format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n").into_bytes(),
+            Self::Tunnel => Vec::new(),
+        }
+    }
 }
 
 impl Peer {
@@ -154,6 +183,25 @@ impl Peer {
         self.hear_socks5_reply().await
     }
 
+    /// Hears the answer to a request. Says whether it is a good one.
+    pub async fn hear_reply(&self, entrance: Entrance) -> io::Result<bool> {
+        match entrance {
+            Entrance::Socks5 => self.hear_socks5_reply().await.map(|code| code == 0),
+            Entrance::Socks4 => self.hear(8).await.map(|reply| reply[..2] == [0, 90]),
+            Entrance::Connect => self.hear_head().await.map(|head| head.starts_with(b"HTTP/1.1 200 ")),
+            Entrance::Tunnel => Ok(true),
+        }
+    }
+
+    /// Hears the head of an HTTP message.
+    pub async fn hear_head(&self) -> io::Result<Vec<u8>> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.extend(self.hear(1).await?);
+        }
+        Ok(head)
+    }
+
     /// Hears the answers to a greeting and a request. Gives the reply's code.
     pub async fn hear_socks5_reply(&self) -> io::Result<u8> {
         let head = self.hear(2 + 4).await?;
@@ -174,6 +222,26 @@ impl Peer {
 pub fn socks5_request(target: &Address) -> Vec<u8> {
     let mut bytes = vec![5, 1, 0, 5, 1, 0];
     target.encode(&mut bytes);
+    bytes
+}
+
+/// A CONNECT request of SOCKS4, or 4a where the target has a name.
+fn socks4_request(target: &Address) -> Vec<u8> {
+    let mut bytes = vec![4, 1];
+    bytes.extend(target.port().to_be_bytes());
+    match target {
+        Address::Ip(address) => match address.ip() {
+            IpAddr::V4(ip) => bytes.extend(ip.octets()),
+            // There is no form for it; the door is told so by an address that is none.
+            IpAddr::V6(_) => bytes.extend([0, 0, 0, 0]),
+        },
+        Address::Name(..) => bytes.extend([0, 0, 0, 1]),
+    }
+    bytes.extend(b"user\0");
+    if let Address::Name(name, _) = target {
+        bytes.extend(name.as_str().as_bytes());
+        bytes.push(0);
+    }
     bytes
 }
 

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use umbra_proto::address::Address;
+use umbra_proto::proxy_header::Version;
 use umbra_proto::shadowsocks::Method;
 use umbra_proto::shadowsocks::key::{Key, KeyError};
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_relay::config::{
-    Inbound, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers, ShadowsocksDoor, Tcp,
+    Inbound, Parent, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers, ShadowsocksDoor, Tcp,
 };
 
 use crate::house::House;
 use crate::link::Link;
 use crate::net::{Listener, SimNet};
-use crate::peer::Peer;
+use crate::peer::{Entrance, Peer};
 
 /// A way from clients to one target.
 #[derive(Debug)]
@@ -27,11 +28,24 @@ pub struct Street {
     target: Listener,
 }
 
+/// What stands between the first door and the target.
+#[derive(Clone, Copy, Debug)]
+pub enum Hop {
+    /// A Shadowsocks server.
+    Shadowsocks(Method),
+    /// A SOCKS5 proxy.
+    Socks5,
+}
+
 /// What a street is made of.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The methods of the Shadowsocks servers on the way, from the client's side; none is a door that goes straight on.
-    pub methods: Vec<Method>,
+    /// What clients speak at the first door.
+    pub entrance: Entrance,
+    /// The hops on the way, from the client's side; none is a door that goes straight on.
+    pub hops: Vec<Hop>,
+    /// Whether the first door tells the target who its client is.
+    pub header: Option<Version>,
     /// The connections from the client to the first door, from there to the next, and so on to the target.
     pub links: Vec<Link>,
     /// Whether sealed streams may begin in several reads.
@@ -44,13 +58,55 @@ impl Plan {
     /// A client and a server of ours with `method`, over plain connections.
     pub fn pair(method: Method) -> Self {
         let links = vec![Link::plain(), Link::plain().with_whole_start(), Link::plain()];
-        Self { methods: vec![method], links, heads: HeadReads::One, idle: Duration::from_secs(300) }
+        Self { hops: vec![Hop::Shadowsocks(method)], links, ..Self::direct() }
     }
 
     /// A door that goes straight on, over plain connections.
     pub fn direct() -> Self {
         let links = vec![Link::plain(); 2];
-        Self { methods: Vec::new(), links, heads: HeadReads::One, idle: Duration::from_secs(300) }
+        let idle = Duration::from_secs(300);
+        Self {
+            entrance: Entrance::Socks5,
+            hops: Vec::new(),
+            header: None,
+            links,
+            heads: HeadReads::One,
+            idle,
+        }
+    }
+
+    /// What is spoken at a door.
+    fn protocol(&self, number: usize) -> Protocol {
+        let proxy = || Protocol::Proxy(ProxyDoor::MIXED);
+        let Some(hop) = number.checked_sub(1) else {
+            return match self.entrance {
+                Entrance::Socks5 | Entrance::Socks4 | Entrance::Connect => proxy(),
+                Entrance::Tunnel => Protocol::Tunnel { target: Street::target() },
+            };
+        };
+        match self.hops[hop] {
+            Hop::Socks5 => proxy(),
+            Hop::Shadowsocks(method) => Protocol::Shadowsocks(ShadowsocksDoor {
+                keys: Arc::new(key_of(method, hop).into()),
+                heads: self.heads,
+                one_time_auth: false,
+            }),
+        }
+    }
+
+    /// The way on from a door.
+    fn path(&self, number: usize) -> Path {
+        let address = Address::Ip(door(number + 1));
+        match self.hops.get(number) {
+            None => Path::Direct,
+            Some(Hop::Socks5) => Path::Socks5(Arc::new(Parent { address, login: None })),
+            Some(Hop::Shadowsocks(method)) => Path::Shadowsocks(Servers::new(vec![Server {
+                address,
+                credentials: key_of(*method, number).into(),
+                heads: self.heads,
+                one_time_auth: false,
+            }])),
+        }
     }
 
     /// The idle times of all doors, one after the other.
@@ -67,33 +123,15 @@ impl Street {
     pub fn lay(net: &SimNet, plan: &Plan) -> Self {
         assert_eq!(
             plan.links.len(),
-            plan.methods.len() + 2,
+            plan.hops.len() + 2,
             "a connection before each door, and one to the target"
         );
         let house = House::new(net);
-        for (number, link) in plan.links[..=plan.methods.len()].iter().enumerate() {
-            let protocol = match number.checked_sub(1) {
-                None => Protocol::Proxy(ProxyDoor::MIXED),
-                Some(server) => Protocol::Shadowsocks(ShadowsocksDoor {
-                    keys: Arc::new(key_of(plan.methods[server], server).into()),
-                    heads: plan.heads,
-                    one_time_auth: false,
-                }),
-            };
-            let path = match plan.methods.get(number) {
-                None => Path::Direct,
-                Some(method) => {
-                    let address = Address::Ip(door(number + 1));
-                    Path::Shadowsocks(Servers::new(vec![Server {
-                        address,
-                        credentials: key_of(*method, number).into(),
-                        heads: plan.heads,
-                        one_time_auth: false,
-                    }]))
-                }
-            };
+        for (number, link) in plan.links[..=plan.hops.len()].iter().enumerate() {
+            let proxy_header =
+                ProxyHeader { send: plan.header.filter(|_| number == 0), ..Default::default() };
+            let (protocol, path) = (plan.protocol(number), plan.path(number));
             let tcp = Tcp { no_delay: true, fast_open: false };
-            let proxy_header = ProxyHeader::default();
             let inbound =
                 Inbound { listen: door(number), protocol, path, idle: plan.idle, tcp, proxy_header };
             house.open(inbound, link.clone());

@@ -8,20 +8,24 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use umbra_proto::address::Address;
+use umbra_proto::proxy_header::Version;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::shadowsocks::{Generation, Method};
 use umbra_relay::limits::LARGE_AFTER_BYTES;
 use umbra_sim::link::{Fault, FaultKind, Link};
 use umbra_sim::net::Name;
-use umbra_sim::peer::{Ending, Heard, Peer, Speech, socks5_request};
+use umbra_sim::peer::{Ending, Entrance, Heard, Peer, Speech};
 use umbra_sim::seed::{each_seed, note};
-use umbra_sim::street::{Plan, Street, TARGET};
+use umbra_sim::street::{Hop, Plan, Street, TARGET};
 use umbra_sim::{Chance, SimNet};
 
 /// What both ends do.
 #[derive(Debug)]
 struct Script {
-    /// Greeting and request, in pieces.
+    entrance: Entrance,
+    /// What the target hears before the client's words.
+    header_len: usize,
+    /// What the client says to get in, in pieces.
     request: Speech,
     uplink: Speech,
     downlink: Speech,
@@ -115,8 +119,13 @@ fn words(speech: &Speech) -> Vec<u8> {
 
 /// A way straight to the target, through a server, or through two.
 fn plan(chance: &mut Chance) -> Plan {
-    let servers = *chance.choose(&[0, 1, 1, 1, 2]);
-    let methods: Vec<_> = (0..servers).map(|_| *chance.choose(&Method::COMMON)).collect();
+    let hops = *chance.choose(&[0, 1, 1, 1, 2]);
+    let hops: Vec<_> = (0..hops)
+        .map(|_| match chance.within(0..=3) {
+            0 => Hop::Socks5,
+            _ => Hop::Shadowsocks(*chance.choose(&Method::COMMON)),
+        })
+        .collect();
     let heads = *chance.choose(&[HeadReads::One, HeadReads::Many]);
     let wide = chance.one_in(3);
     let link = |chance: &mut Chance| {
@@ -124,15 +133,19 @@ fn plan(chance: &mut Chance) -> Plan {
         if wide { link.widened(chance) } else { link }
     };
     let mut links = vec![link(chance)];
-    for method in &methods {
+    for hop in &hops {
         let link = link(chance);
-        links.push(match (method.generation(), heads) {
-            (Generation::Aead, _) | (Generation::Aead2022, HeadReads::Many) => link,
-            (Generation::Aead2022, HeadReads::One) => link.with_whole_start(),
+        let one_read =
+            |method: &Method| method.generation() == Generation::Aead2022 && heads == HeadReads::One;
+        links.push(match hop {
+            Hop::Shadowsocks(method) if one_read(method) => link.with_whole_start(),
+            Hop::Shadowsocks(_) | Hop::Socks5 => link,
         });
     }
     links.push(link(chance));
-    Plan { methods, links, heads, idle: Duration::from_secs(3600) }
+    let entrance = *chance.choose(&Entrance::ALL);
+    let header = chance.one_in(4).then_some(Version::V2);
+    Plan { entrance, hops, header, links, heads, idle: Duration::from_secs(3600) }
 }
 
 fn script(chance: &mut Chance, net: &SimNet, plan: &Plan) -> Script {
@@ -145,8 +158,10 @@ fn script(chance: &mut Chance, net: &SimNet, plan: &Plan) -> Script {
         }
     };
     let order = [Order::Together, Order::ClientEarly, Order::TargetFirst, Order::ClientFirst];
-    let request = socks5_request(&target);
+    let request = plan.entrance.request(&target);
     Script {
+        entrance: plan.entrance,
+        header_len: if plan.header.is_some() { HEADER_BYTES } else { 0 },
         request: cut(chance, &request),
         uplink: speech(chance, plan),
         downlink: speech(chance, plan),
@@ -217,10 +232,20 @@ async fn play(street: &mut Street, script: &Script) -> Outcome {
     };
     let ((up, target), (down, client)) = tokio::join!(arrival, visit(client, script, &heard_down));
     drop((target, client));
+    let heard_up = without_header(heard_up.into_inner(), script.header_len);
     Outcome {
-        uplink: Heard { bytes: heard_up.into_inner(), ending: up },
+        uplink: Heard { bytes: heard_up, ending: up },
         downlink: Heard { bytes: heard_down.into_inner(), ending: down },
     }
+}
+
+/// What the target heard behind the PROXY header.
+fn without_header(mut heard: Vec<u8>, header_len: usize) -> Vec<u8> {
+    let rest = heard.split_off(header_len.min(heard.len()));
+    if header_len > 0 && !heard.is_empty() {
+        assert!(heard.starts_with(b"\r\n\r\n\0\r\nQUIT\n") || heard.len() < 12, "no header but {heard:?}");
+    }
+    rest
 }
 
 /// The client's side. It keeps its connection until the other end is done too, unless it tears it down.
@@ -236,9 +261,9 @@ async fn visit(client: Peer, script: &Script, heard: &RefCell<Vec<u8>>) -> (Endi
         client.deliver(&script.uplink).await
     };
     let listen = async {
-        match client.hear_socks5_reply().await {
-            Ok(0) => accepted.notify_one(),
-            Ok(_) | Err(_) => return Ending::Reset,
+        match client.hear_reply(script.entrance).await {
+            Ok(true) => accepted.notify_one(),
+            Ok(false) | Err(_) => return Ending::Reset,
         }
         hear_onto(&client, heard, &spoken_to).await
     };
@@ -321,6 +346,9 @@ async fn hear_onto(peer: &Peer, heard: &RefCell<Vec<u8>>, spoken_to: &Notify) ->
         }
     }
 }
+
+/// A PROXY header of version 2 between IPv4 addresses.
+const HEADER_BYTES: usize = 16 + 12;
 
 /// Longer than all doors together wait for a byte.
 const PATIENCE: Duration = Duration::from_secs(24 * 3600);
