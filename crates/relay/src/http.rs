@@ -22,7 +22,8 @@ use hyper::header::{
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
-use tokio::time::{Instant, sleep_until};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
 use umbra_proto::address::Address;
 use umbra_proto::http::{self, CHALLENGE, Status};
 use umbra_proto::limits::HTTP_HEADERS_MAX;
@@ -36,9 +37,10 @@ use crate::limits::{HTTP_BUFFER_BYTES_MAX, REFUSAL_SECS_MAX};
 use crate::net::{Net, Socket};
 use crate::origin::Origin;
 use crate::path::{TargetSide, reach};
+use crate::pipe::{Pipe, pipe};
 use crate::session::{Session, Way};
 use io::{Io, Moved};
-use onward::{Onward, Unanswered};
+use onward::{Onward, Present, Unanswered};
 
 /// A client and its requests.
 struct Conversation<'d, N: Net> {
@@ -54,6 +56,8 @@ struct State<S> {
     kept: Option<Onward>,
     /// Why the conversation ends.
     leaving: Leaving<S>,
+    /// The sessions along the ways to targets. Dropped, they end.
+    carriers: JoinSet<()>,
 }
 
 enum Leaving<S> {
@@ -76,7 +80,7 @@ pub(crate) async fn converse<N: Net>(
     let header = origin.header(door, &client);
     let io = Io::new(client, inbox.into_batch());
     let moved = io.moved();
-    let state = Mutex::new(State { kept: None, leaving: Leaving::Stays });
+    let state = Mutex::new(State { kept: None, leaving: Leaving::Stays, carriers: JoinSet::new() });
     let conversation = Conversation { door, users, header, state };
     let service = service_fn(|request| Box::pin(conversation.answer(request)));
     let mut connection = http1::Builder::new()
@@ -92,25 +96,25 @@ pub(crate) async fn converse<N: Net>(
             return Err(Failure { stage: Stage::Relay, side: Side::Inbound, cause: Cause::Deadline });
         }
     };
-    let parts = connection.into_parts();
-    let leaving = std::mem::replace(&mut conversation.state().leaving, Leaving::Stays);
-    let Some(client) = parts.io.into_inner() else { return Ok(None) };
-    match (ended, leaving) {
-        (Ok(()), Leaving::Stays) => {
-            drop(conversation);
-            see_off(client, Instant::now() + REFUSAL_SECS_MAX).await;
-            Ok(None)
-        }
+    let http1::Parts { io, read_buf, .. } = connection.into_parts();
+    let State { kept, leaving, mut carriers } = conversation.into_state();
+    drop(kept);
+    let Some(client) = io.into_inner() else { return Ok(None) };
+    let outcome = match (ended, leaving) {
         (Ok(()), Leaving::Way(target)) => {
-            Ok(Some(Way { client, inbox: Inbox::holding(&parts.read_buf), target }))
+            carriers.detach_all();
+            return Ok(Some(Way { client, inbox: Inbox::holding(&read_buf), target }));
         }
         (Ok(()), Leaving::Upgrade(onward)) => {
-            carry_on(door, client, &parts.read_buf, onward).await;
+            carry_on(door, client, &read_buf, onward).await;
+            Ok(None)
+        }
+        (Ok(()), Leaving::Stays) => {
+            see_off(client, Instant::now() + REFUSAL_SECS_MAX).await;
             Ok(None)
         }
         // hyper has told the client so.
         (Err(error), _) if error.is_parse() => {
-            drop(conversation);
             see_off(client, Instant::now() + REFUSAL_SECS_MAX).await;
             Err(Failure::handshake(Cause::Http(error)))
         }
@@ -119,7 +123,10 @@ pub(crate) async fn converse<N: Net>(
             client.reset();
             Err(Failure { stage: Stage::Relay, side: Side::Inbound, cause: Cause::Http(error) })
         }
-    }
+    };
+    // What was said last to a target leaves in order, while this session still has its place.
+    while carriers.join_next().await.is_some() {}
+    outcome
 }
 
 /// Carries bytes between two ends that have agreed on another protocol.
@@ -132,20 +139,21 @@ async fn carry_on<N: Net>(door: &Door<N>, client: N::Socket, early: &[u8], onwar
 
 /// Ends when nothing has moved for `idle`.
 async fn idle(moved: Moved, idle: Duration) {
-    let mut before = moved.bytes();
-    let mut deadline = pin!(sleep_until(Instant::now() + idle));
+    let mut deadline = pin!(sleep_until(moved.last() + idle));
     loop {
         deadline.as_mut().await;
-        let now = moved.bytes();
-        if now == before {
+        if moved.last() + idle <= Instant::now() {
             return;
         }
-        before = now;
-        deadline.as_mut().reset(Instant::now() + idle);
+        deadline.as_mut().reset(moved.last() + idle);
     }
 }
 
 impl<N: Net> Conversation<'_, N> {
+    fn into_state(self) -> State<N::Socket> {
+        self.state.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn state(&self) -> MutexGuard<'_, State<N::Socket>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -205,11 +213,32 @@ impl<N: Net> Conversation<'_, N> {
         };
         let side = reach(self.door, target).await.map_err(|failure| self.failed(&failure))?;
         let header = self.header.clone();
-        let mut onward = Onward::open(self.door, target, side, header).await.map_err(|_| self.lost())?;
+        let (pipe, gone) = self.carry(header, side);
+        let mut onward = Onward::open(target, pipe, gone).await.map_err(|_| self.lost())?;
         match onward.send(request).await {
             Ok(response) => Ok((onward, response)),
             Err(Unanswered::MayBeSentAgain(_) | Unanswered::Lost) => Err(self.lost()),
         }
+    }
+
+    /// Lets a session carry what is said into a pipe, and what comes back, along the way to a target. It ends soon after its
+    /// speaker is gone.
+    fn carry(&self, header: Option<Vec<u8>>, side: TargetSide<N::Socket>) -> (Pipe, Present) {
+        let (ours, theirs) = pipe();
+        let (present, gone) = Present::new();
+        let session = Session::new(theirs, ClientSide::plain(), Inbox::default(), header, side);
+        let door = Arc::clone(self.door);
+        let carriers = &mut self.state().carriers;
+        // Those that have ended take no room.
+        while carriers.try_join_next().is_some() {}
+        carriers.spawn(async move {
+            tokio::select! {
+                () = session.run(&door) => {}
+                // A target that keeps its end open is not waited for.
+                () = async { drop(gone.await); sleep(REFUSAL_SECS_MAX).await } => {}
+            }
+        });
+        (ours, present)
     }
 
     fn failed(&self, failure: &Failure) -> Status {

@@ -2,11 +2,11 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::time::Instant;
 
 use crate::batch::{Batch, Size};
 use crate::net::Socket;
@@ -24,28 +24,33 @@ pub(crate) struct Io<S: Socket> {
     finished: bool,
 }
 
-/// Counts what has moved through a connection, for whoever watches over its idle time.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Moved(Arc<AtomicU64>);
+/// When something last moved through a connection, for whoever watches over its idle time.
+#[derive(Clone, Debug)]
+pub(crate) struct Moved(Arc<Mutex<Instant>>);
 
 impl Moved {
-    /// Bytes read and written so far.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    /// The last time.
+    pub(crate) fn last(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, count: usize) {
-        self.0.fetch_add(count as u64, Ordering::Relaxed);
+    fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 }
 
 impl<S: Socket> Io<S> {
     /// Gives `socket` to hyper, behind what has `early` arrived from it.
     pub(crate) fn new(socket: S, early: Option<Batch>) -> Self {
-        Self { socket: Some(socket), early, moved: Moved::default(), finished: false }
+        Self {
+            socket: Some(socket),
+            early,
+            moved: Moved(Arc::new(Mutex::new(Instant::now()))),
+            finished: false,
+        }
     }
 
-    /// What moves here.
+    /// When something moves here.
     pub(crate) fn moved(&self) -> Moved {
         self.moved.clone()
     }
@@ -98,7 +103,7 @@ impl<S: Socket> Read for Io<S> {
             match socket.try_read(&mut [IoSliceMut::new(&mut batch.bytes[..room])]) {
                 Ok(count) => {
                     cursor.put_slice(&batch.bytes[..count]);
-                    self.moved.add(count);
+                    self.moved.note();
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -125,7 +130,7 @@ impl<S: Socket> Write for Io<S> {
         loop {
             match socket.try_write(pieces) {
                 Ok(count) => {
-                    self.moved.add(count);
+                    self.moved.note();
                     return Poll::Ready(Ok(count));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

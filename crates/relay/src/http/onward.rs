@@ -1,30 +1,21 @@
 //! A connection to a target that requests are forwarded over, as long as both it and the client last.
 
-use std::sync::Arc;
-
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, Parts, SendRequest};
 use hyper::{Method, Request, Response};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
 use umbra_proto::address::Address;
 use umbra_proto::limits::HTTP_HEADERS_MAX;
 
 use super::Content;
 use super::io::Io;
-use crate::door::Door;
-use crate::drive::Inbox;
-use crate::inbound::ClientSide;
-use crate::limits::{HTTP_BUFFER_BYTES_MAX, REFUSAL_SECS_MAX};
-use crate::net::Net;
-use crate::path::TargetSide;
-use crate::pipe::{Pipe, pipe};
-use crate::session::Session;
+use crate::limits::HTTP_BUFFER_BYTES_MAX;
+use crate::pipe::Pipe;
 
 /// A connection to `target`, in hyper's hands.
 ///
-/// hyper speaks into a pipe, and an ordinary session carries what it says along the path. Dropped, it lets both go.
+/// hyper speaks into a pipe, and an ordinary session carries what it says along the path. Dropped, this lets both go.
 pub(super) struct Onward {
     target: Address,
     sender: SendRequest<Content>,
@@ -36,6 +27,14 @@ pub(super) struct Onward {
 #[derive(Debug)]
 pub(super) struct Present(#[expect(dead_code, reason = "its drop is what tells")] oneshot::Sender<()>);
 
+impl Present {
+    /// Somebody, and what ends when it is gone.
+    pub(super) fn new() -> (Self, oneshot::Receiver<()>) {
+        let (present, gone) = oneshot::channel();
+        (Self(present), gone)
+    }
+}
+
 /// Why a request has no answer.
 pub(super) enum Unanswered {
     /// The target has not begun to act on it, or would do the same again.
@@ -45,36 +44,20 @@ pub(super) enum Unanswered {
 }
 
 impl Onward {
-    /// Begins to speak HTTP with a target that has been reached, behind `header` if there is one.
-    pub(super) async fn open<N: Net>(
-        door: &Arc<Door<N>>,
-        target: &Address,
-        side: TargetSide<N::Socket>,
-        header: Option<Vec<u8>>,
-    ) -> hyper::Result<Self> {
-        let (ours, theirs) = pipe();
-        let (present, gone) = oneshot::channel::<()>();
-        let session = Session::new(theirs, ClientSide::plain(), Inbox::default(), header, side);
-        let door = Arc::clone(door);
-        drop(tokio::spawn(async move {
-            tokio::select! {
-                () = session.run(&door) => {}
-                // What was said last has the time to leave; a target that keeps its end open is not waited for.
-                () = async { drop(gone.await); sleep(REFUSAL_SECS_MAX).await } => {}
-            }
-        }));
+    /// Begins to speak HTTP with a target at the other end of `pipe`.
+    pub(super) async fn open(target: &Address, pipe: Pipe, present: Present) -> hyper::Result<Self> {
         let (sender, connection) = http1::Builder::new()
             .preserve_header_case(true)
             .max_headers(HTTP_HEADERS_MAX)
             .max_buf_size(HTTP_BUFFER_BYTES_MAX)
-            .handshake(Io::new(ours, None))
+            .handshake(Io::new(pipe, None))
             .await?;
         let connection = tokio::spawn(async {
             let mut parts = connection.without_shutdown().await?;
             parts.io.finish();
             Ok(parts)
         });
-        Ok(Self { target: target.clone(), sender, connection, present: Present(present) })
+        Ok(Self { target: target.clone(), sender, connection, present })
     }
 
     /// Whether it is for requests to `target`, as far as is known.
