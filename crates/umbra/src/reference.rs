@@ -292,7 +292,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
         flag: flag(Some('k'), "password", "PASSWORD", Reach::Both),
         default: "none",
         help: "The secret that both ends hold: any text for aes-128-gcm, aes-256-gcm and chacha20-ietf-poly1305; a \
-               key in base64 for the 2022 methods. `umbra key METHOD` makes one.",
+               key in base64 for the 2022 methods. `umbra key METHOD` makes one. A client that \
+               is one of a 2022 port's `users` joins the port's key and its own with a colon.",
     },
     Setting {
         id: Id::PortPassword,
@@ -376,7 +377,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         kind: Kind::Text,
         flag: flag_also('b', "local-address", &["local-addr"], "ADDRESS[:PORT]", Reach::Client),
         default: "127.0.0.1",
-        help: "Where the client listens for SOCKS5 programs, with or without a port. Anyone who reaches it may use it.",
+        help: "Where the client listens, with or without a port. Anyone who reaches it may use it, unless there are `users`.",
     },
     Setting {
         id: Id::LocalPort,

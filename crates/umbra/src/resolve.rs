@@ -126,7 +126,8 @@ pub(crate) fn resolve(role: Role, mut sources: Sources, report: &mut Report) -> 
 /// The end that a configuration is for, judged by what it speaks of.
 pub(crate) fn guess_role(sources: &Sources) -> Role {
     let Sources { file, url, flags, online } = sources;
-    let speaks_of_client = |settings: &Settings| CLIENT_IDS.iter().any(|id| settings.get(*id).is_some());
+    let of_client = CLIENT_IDS.iter().chain(&[Id::Direct]);
+    let speaks_of_client = |settings: &Settings| of_client.clone().any(|id| settings.get(*id).is_some());
     let is_document = file.root.get(Id::Version).is_some();
     if url.is_some()
         || online.is_some()
@@ -376,7 +377,9 @@ fn read_usage(sources: &Sources) -> Option<Usage> {
 }
 
 fn warn_of_visible_secrets(sources: &Sources, report: &mut Report) {
-    let flag = sources.flags.text(Id::Password).map(|(_, place)| place);
+    let flags = &sources.flags;
+    let parent = flags.text(Id::OutboundProxy).filter(|(url, _)| url.contains('@'));
+    let flag = flags.text(Id::Password).or(parent).map(|(_, place)| place);
     let is_online =
         |online: &Online| online.subscription.alone && !matches!(online.subscription.source, Source::File(_));
     let has_url = sources.url.is_some() || sources.online.as_ref().is_some_and(is_online);

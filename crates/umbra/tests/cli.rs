@@ -178,9 +178,13 @@ fn a_bad_command_line_is_told_on_the_standard_error_with_exit_code_2() {
 }
 
 #[test]
-fn links_named_sslocal_and_ssserver_are_those_programs() {
+fn links_named_sslocal_ssserver_and_sstunnel_are_those_programs() {
     let folder = TempDir::new().unwrap();
-    for (name, complaint) in [("sslocal", "server: missing"), ("ssserver", "password: missing")] {
+    for (name, complaint) in [
+        ("sslocal", "server: missing"),
+        ("ssserver", "password: missing"),
+        ("sstunnel", "forward_address: missing"),
+    ] {
         let link = folder.path().join(name);
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_umbra"), &link).unwrap();
         let output = Command::new(&link).output().unwrap();

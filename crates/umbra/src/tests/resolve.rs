@@ -251,6 +251,7 @@ fn the_content_tells_which_end_it_is_for() {
     assert_eq!(guess(r#"{"server": "a", "password": "b"}"#), Role::Server);
     assert_eq!(guess(r#"{"server": "a", "local_port": 1}"#), Role::Client);
     assert_eq!(guess(r#"{"servers": [], "locals": []}"#), Role::Client);
+    assert_eq!(guess(r#"{"direct": true}"#), Role::Client);
 }
 
 #[test]
@@ -588,8 +589,10 @@ fn proxy_headers_are_for_whom_the_file_names() {
 #[test]
 fn a_socks5_proxy_takes_the_place_of_the_server() {
     let words = "--outbound-proxy socks5://me:secret@proxy.example:9";
-    for (role, more) in [("local", ""), ("server", " -k long-enough")] {
-        let (config, _) = Outcome::good(&format!("umbra {role} {words}{more}"), "");
+    for role in ["local", "server"] {
+        let file = if role == "server" { r#"{"password": "long-enough"}"# } else { "" };
+        let (config, warnings) = Outcome::good(&format!("umbra {role} {words}"), file);
+        assert!(warnings[0].starts_with("--outbound-proxy: other users"), "{warnings:?}");
         let Path::Socks5(parent) = &config.inbounds[0].path else { panic!("{role}") };
         assert_eq!((parent.address.to_string().as_str(), parent.login.is_some()), ("proxy.example:9", true));
     }
