@@ -32,7 +32,7 @@ pub(crate) struct Args {
     /// Run each peer with itself, to tell what a peer cannot do
     #[arg(long)]
     pub(crate) peers_alone: bool,
-    /// Only methods whose name contains this, and no doors
+    /// Only pairs whose method contains this, plugins and users included, and no doors
     #[arg(long, value_name = "NAME")]
     pub(crate) method: Option<String>,
     /// Only doors whose name contains this, and no pairs

@@ -10,8 +10,8 @@ use super::site::Site;
 use super::{Args, Outcome};
 use crate::child::Guard;
 use crate::peers::{
-    self, AES_128_2022, AES_256_2022, AES_256_GCM, CHACHA20, Family, MODERN, Method, Peer, Role, Spec, Tools,
-    User,
+    self, AES_128_2022, AES_256_2022, AES_256_CFB, AES_256_GCM, CHACHA20, Family, MODERN, Method, Peer, Role,
+    Spec, Tools, User,
 };
 
 /// Who talks to whom, and how it is sealed.
@@ -34,6 +34,8 @@ pub(super) enum Dress {
     Bare,
     /// A plugin at both ends, in one of its two disguises.
     Obfs(&'static str),
+    /// Every piece of a stream with a check of its own, which no peer has any more.
+    OneTimeAuth,
     /// The server has several users, and the client is one of them.
     Users,
     /// A relay of ours that knows the server's key and not its users'.
@@ -72,21 +74,18 @@ pub(crate) fn run(args: &Args, tools: &Tools, site: &Site, report: &mut Report) 
             Some(why) => Check::ALL.map(|_| Outcome::Skipped(why.clone())),
             None => leg.run(tools, site, Size::of(leg.method, args.light)),
         };
-        let method = format!("{}{}", leg.method.name, leg.dress);
-        report.add(&[&leg.client.to_string(), &leg.server.to_string(), &method], &outcomes);
+        report.add(&[&leg.client.to_string(), &leg.server.to_string(), &leg.label()], &outcomes);
     }
 }
 
 fn legs(args: &Args) -> Vec<Leg> {
     let methods: Vec<Method> = if args.light {
-        vec![AES_256_GCM, AES_256_2022]
+        vec![AES_256_GCM, AES_256_2022, AES_256_CFB]
     } else {
         MODERN.into_iter().chain(peers::others()).collect()
     };
-    let wanted =
-        |method: &Method| args.method.as_ref().is_none_or(|part| method.name.contains(part.as_str()));
     let mut legs = Vec::new();
-    for method in methods.into_iter().filter(wanted) {
+    for method in methods {
         let mut leg = |client, server| legs.push(Leg { client, server, method, dress: Dress::Bare });
         if !args.peers_alone && !Peer::Umbra.speaks(method) {
             continue;
@@ -104,7 +103,10 @@ fn legs(args: &Args) -> Vec<Leg> {
         }
     }
     if !args.peers_alone {
-        legs.extend(dressed(args.light).into_iter().filter(|leg| wanted(&leg.method)));
+        legs.extend(dressed(args.light).into_iter().filter(|leg| Peer::Umbra.speaks(leg.method)));
+    }
+    if let Some(part) = &args.method {
+        legs.retain(|leg| leg.label().contains(part.as_str()));
     }
     legs
 }
@@ -131,6 +133,7 @@ fn dressed(light: bool) -> Vec<Leg> {
         add(Dress::Obfs(disguise), AES_256_2022, if light { &[] } else { &with_one_of_ours[..3] });
     }
     let outline = [(umbra, umbra), (rust, umbra), (libev, umbra), (Peer::V2ray, umbra)];
+    add(Dress::OneTimeAuth, AES_256_CFB, &with_one_of_ours[..1]);
     add(Dress::Users, CHACHA20, if light { &outline[..2] } else { &outline });
     add(Dress::Users, AES_256_2022, &with_one_of_ours[..3]);
     add(Dress::Relayed, AES_256_2022, &with_one_of_ours[..3]);
@@ -142,10 +145,12 @@ fn dressed(light: bool) -> Vec<Leg> {
 }
 
 impl Leg {
+    /// The method, and what more there is.
+    fn label(self) -> String {
+        format!("{}{}", self.method.name, self.dress)
+    }
+
     fn missing(self, tools: &Tools) -> Option<String> {
-        if matches!(self.dress, Dress::Users | Dress::Relayed) {
-            return Some("our server has no users yet".to_owned());
-        }
         if matches!(self.dress, Dress::Obfs(_)) && peers::in_path("obfs-local").is_none() {
             return Some("simple-obfs is missing: apt-get install simple-obfs".to_owned());
         }
@@ -156,7 +161,7 @@ impl Leg {
     fn password(self, own: &str) -> String {
         let shared = self.method.password;
         match self.dress {
-            Dress::Bare | Dress::Obfs(_) => shared.to_owned(),
+            Dress::Bare | Dress::Obfs(_) | Dress::OneTimeAuth => shared.to_owned(),
             Dress::Users if self.method.family == Family::Edition2022 => format!("{shared}:{own}"),
             Dress::Users => own.to_owned(),
             Dress::Relayed => format!("{}:{shared}:{own}", relay_key(self.method)),
@@ -186,7 +191,7 @@ impl Leg {
 
 impl std::fmt::Display for Leg {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} -> {}, {}{}", self.client, self.server, self.method.name, self.dress)
+        write!(f, "{} -> {}, {}", self.client, self.server, self.label())
     }
 }
 
@@ -195,6 +200,7 @@ impl std::fmt::Display for Dress {
         match self {
             Self::Bare => Ok(()),
             Self::Obfs(disguise) => write!(f, ", obfs {disguise}"),
+            Self::OneTimeAuth => f.write_str(", one-time auth"),
             Self::Users => f.write_str(", users"),
             Self::Relayed => f.write_str(", users behind a relay"),
         }
@@ -220,6 +226,7 @@ impl<'a> Ends<'a> {
         let spec = match leg.dress {
             Dress::Bare => plain,
             Dress::Obfs(disguise) => Spec { obfs: Some(disguise), ..plain },
+            Dress::OneTimeAuth => Spec { one_time_auth: true, ..plain },
             Dress::Users | Dress::Relayed if leg.method.family == Family::Edition2022 => {
                 Spec { users: &users, ..plain }
             }
@@ -234,9 +241,10 @@ impl<'a> Ends<'a> {
                 let (relay, address) = tools.start(Peer::Umbra, Role::Server, spec, None)?;
                 (Some(relay), address)
             }
-            Dress::Bare | Dress::Obfs(_) | Dress::Users => (None, address),
+            Dress::Bare | Dress::Obfs(_) | Dress::OneTimeAuth | Dress::Users => (None, address),
         };
-        let spec = Spec { password: &leg.password(users[1].password), obfs: spec.obfs, ..plain };
+        let password = leg.password(users[1].password);
+        let spec = Spec { password: &password, users: &[], ..spec };
         let (client, proxy) = tools.start(leg.client, Role::Client(server_address), spec, None)?;
         Ok(Self { leg, proxy, server_address, client, server, _relay: relay, tools, site, size })
     }
@@ -246,10 +254,10 @@ impl<'a> Ends<'a> {
         let (role, method) = (Role::Client(self.server_address), self.leg.method);
         let obfs = match self.leg.dress {
             Dress::Obfs(disguise) => Some(disguise),
-            Dress::Bare | Dress::Users | Dress::Relayed => None,
+            Dress::Bare | Dress::OneTimeAuth | Dress::Users | Dress::Relayed => None,
         };
         let password = match self.leg.dress {
-            Dress::Bare | Dress::Obfs(_) => method.wrong_password.to_owned(),
+            Dress::Bare | Dress::Obfs(_) | Dress::OneTimeAuth => method.wrong_password.to_owned(),
             Dress::Users | Dress::Relayed => self.leg.password(method.wrong_password),
         };
         let spec = Spec { password: &password, obfs, ..Spec::of(method) };

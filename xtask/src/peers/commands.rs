@@ -70,6 +70,9 @@ pub(super) fn program(peer: Peer, place: &Path, role: Role, spec: Spec<'_>) -> R
 fn words(line: &str, role: Role, spec: Spec<'_>) -> Vec<String> {
     let mut args: Vec<String> = line.split(' ').map(str::to_owned).collect();
     args.extend(["-k".to_owned(), spec.password.to_owned()]);
+    if spec.one_time_auth {
+        args.push("-a".to_owned());
+    }
     if let Some(disguise) = spec.obfs {
         let (plugin, options) = match role {
             Role::Client(_) => ("obfs-local", format!("obfs={disguise};obfs-host=site.example")),
@@ -94,14 +97,14 @@ fn with_users(spec: Spec<'_>, port: u16) -> Value {
         }
         entry
     });
-    let mut config = json!({
+    let mut server = json!({
         "server": "127.0.0.1", "server_port": port,
         "method": spec.method.name, "users": users.collect::<Vec<_>>(),
     });
     if !spec.password.is_empty() {
-        config["password"] = json!(spec.password);
+        server["password"] = json!(spec.password);
     }
-    config
+    json!({ "servers": [server] })
 }
 
 fn v2ray(role: Role, spec: Spec<'_>) -> Result<Value> {

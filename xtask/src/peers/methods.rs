@@ -32,7 +32,7 @@ impl Peer {
     /// Whether it speaks `method`.
     pub(crate) fn speaks(self, method: Method) -> bool {
         match self {
-            Self::Umbra => !lists(UMBRA_NOT_YET, method),
+            Self::Umbra => !matches!(method.family, Family::Stream | Family::Plain),
             Self::ShadowsocksRust => lists(RUST, method),
             Self::ShadowsocksLibev => lists(LIBEV, method),
             Self::V2ray => lists(V2RAY, method),
@@ -67,6 +67,9 @@ pub(crate) const AES_256_2022: Method = keyed("2022-blake3-aes-256-gcm", KEY_32,
 /// SIP022 without AES.
 pub(crate) const CHACHA20_2022: Method = keyed("2022-blake3-chacha20-poly1305", KEY_32, KEY_32_WRONG);
 
+/// The most common method of its time.
+pub(crate) const AES_256_CFB: Method = method("aes-256-cfb", Family::Stream);
+
 /// The methods that people should use; each is tried at full size.
 pub(crate) const MODERN: [Method; 6] =
     [AES_128_GCM, AES_256_GCM, CHACHA20, AES_128_2022, AES_256_2022, CHACHA20_2022];
@@ -93,14 +96,6 @@ const OTHER_AEAD: &str = "
 const PLAIN: &str = "none plain";
 
 const STREAM: &str = "
-    aes-128-cfb aes-192-cfb aes-256-cfb aes-128-cfb1 aes-192-cfb1 aes-256-cfb1 aes-128-cfb8 aes-192-cfb8 aes-256-cfb8
-    aes-128-ctr aes-192-ctr aes-256-ctr aes-128-ofb aes-192-ofb aes-256-ofb camellia-128-cfb camellia-192-cfb
-    camellia-256-cfb bf-cfb cast5-cfb des-cfb idea-cfb rc2-cfb seed-cfb rc4 rc4-md5 salsa20 chacha20 chacha20-ietf
-    xchacha20 table";
-
-/// What ours does not speak.
-const UMBRA_NOT_YET: &str = "
-    none plain
     aes-128-cfb aes-192-cfb aes-256-cfb aes-128-cfb1 aes-192-cfb1 aes-256-cfb1 aes-128-cfb8 aes-192-cfb8 aes-256-cfb8
     aes-128-ctr aes-192-ctr aes-256-ctr aes-128-ofb aes-192-ofb aes-256-ofb camellia-128-cfb camellia-192-cfb
     camellia-256-cfb bf-cfb cast5-cfb des-cfb idea-cfb rc2-cfb seed-cfb rc4 rc4-md5 salsa20 chacha20 chacha20-ietf

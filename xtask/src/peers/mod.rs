@@ -56,6 +56,8 @@ pub(crate) struct Spec<'a> {
     pub(crate) users: &'a [User],
     /// The disguise that simple-obfs puts on.
     pub(crate) obfs: Option<&'static str>,
+    /// Whether clients add one-time auth, and servers want it.
+    pub(crate) one_time_auth: bool,
 }
 
 /// A user of a server.
@@ -72,7 +74,7 @@ pub(crate) struct User {
 impl Spec<'static> {
     /// Nothing but a method, with its password.
     pub(crate) fn of(method: Method) -> Self {
-        Self { method, password: method.password, users: &[], obfs: None }
+        Self { method, password: method.password, users: &[], obfs: None, one_time_auth: false }
     }
 }
 
