@@ -10,7 +10,7 @@ use umbra_proto::shadowsocks::head::{ExpectHead, ExpectTarget, Head, HeadError};
 use umbra_proto::shadowsocks::key::Key;
 use umbra_proto::shadowsocks::keyring::{Keyring, TrialOrder};
 use umbra_proto::shadowsocks::replay::SaltStore;
-use umbra_proto::shadowsocks::stream::{HeadReads, OpenError, Opened, Opener, Sealer, TAG_BYTES};
+use umbra_proto::shadowsocks::stream::{HeadReads, OpenError, Opened, Opener, Sealer};
 use umbra_proto::shadowsocks::{Generation, Method, Salt, UnixTime};
 use umbra_proto::wire::Input;
 use umbra_proto::{Handshake, Step};
@@ -21,6 +21,22 @@ pub const RESPONSE_SALT: u8 = 0xc0;
 
 pub fn method(number: u8) -> Method {
     Method::COMMON[usize::from(number) % Method::COMMON.len()]
+}
+
+/// Any method with tags, the rare ones as well.
+pub fn sound_method(number: u8) -> Method {
+    pick(number, |method| !method.is_insecure())
+}
+
+/// Any method without tags.
+pub fn flat_method(number: u8) -> Method {
+    pick(number, |method| method.is_insecure())
+}
+
+fn pick(number: u8, is_wanted: fn(&Method) -> bool) -> Method {
+    let count = Method::ALL.iter().filter(|method| is_wanted(method)).count();
+    let mut wanted = Method::ALL.into_iter().filter(is_wanted);
+    wanted.nth(usize::from(number) % count).expect("one of them")
 }
 
 pub fn key(method: Method) -> Key {
@@ -205,6 +221,7 @@ pub fn forge(method: Method, salt: u8, texts: &[Vec<u8>]) -> Vec<u8> {
             .expand(&[b"ss-subkey"], Len(key_len))
             .and_then(|okm| okm.fill(subkey))
             .expect("a short key"),
+        Generation::Stream => unreachable!("{method} seals nothing"),
         Generation::Aead2022 => {
             let material = [secret, &salt[..key_len]].concat();
             let derived = blake3::derive_key("shadowsocks 2022 session subkey", &material);
@@ -282,7 +299,7 @@ pub fn carry(sealer: &mut Sealer, script: &[Record]) -> (Vec<u8>, Vec<u8>) {
         let payload = payload.bytes(sealer.payload_max());
         let mut record = vec![0; sealer.head_len()];
         record.extend_from_slice(&payload);
-        record.resize(record.len() + TAG_BYTES, 0);
+        record.resize(record.len() + sealer.tail_len(), 0);
         sealer.seal(&mut record, NOW);
         (payload, record)
     };

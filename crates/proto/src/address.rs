@@ -117,6 +117,17 @@ impl Address {
     }
 }
 
+/// Bytes of the address block that `start` is the beginning of, as far as it says: more than are there, and never more than
+/// belong to it. For a block that is not whole.
+pub(crate) fn wanted_len(start: &[u8]) -> usize {
+    match *start {
+        [TYPE_IPV4, ..] => 7,
+        [TYPE_IPV6, ..] => 19,
+        [TYPE_NAME, len, ..] => 4 + usize::from(len),
+        _ => start.len() + 1,
+    }
+}
+
 impl From<SocketAddr> for Address {
     fn from(address: SocketAddr) -> Self {
         Self::Ip(address)

@@ -9,6 +9,10 @@ pub const ADDRESS_BYTES_MAX: usize = 1 + 1 + DOMAIN_NAME_BYTES_MAX + 2;
 /// SIP004: the two high bits of a record's length are reserved.
 pub const AEAD_PAYLOAD_BYTES_MAX: usize = 0x3fff;
 
+/// A chunk of one-time authentication that we send: its length has 16 bits, but the programs that know it never had larger
+/// buffers than this.
+pub const OTA_PAYLOAD_BYTES_MAX: usize = 0x3fff;
+
 /// SIP022, 3.1.2: a record's length uses all 16 bits.
 pub const AEAD_2022_PAYLOAD_BYTES_MAX: usize = 0xffff;
 

@@ -6,6 +6,7 @@
 //! - [`stream`]: the record layer of one direction, sealing and opening.
 //! - [`identity`]: how a client says whose it is (SIP023).
 //! - [`keyring`]: the secrets of a server's port, and who holds them.
+//! - [`one_time_auth`]: what the methods without tags were mended with.
 //! - [`replay`]: which salts have been seen.
 
 pub(crate) mod block;
@@ -15,6 +16,7 @@ pub mod identity;
 pub mod key;
 pub mod keyring;
 pub mod method;
+pub mod one_time_auth;
 pub mod replay;
 pub mod stream;
 
@@ -24,6 +26,9 @@ mod answers;
 #[cfg(test)]
 #[path = "shadowsocks/tests/bench.rs"]
 mod bench;
+#[cfg(test)]
+#[path = "shadowsocks/tests/ota.rs"]
+mod ota_tests;
 #[cfg(test)]
 #[path = "shadowsocks/tests/pair.rs"]
 mod pair_tests;

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::head::{Authentic, ExpectHead, ExpectTarget, HeadError};
 use umbra_proto::shadowsocks::keyring::{Keyring, TrialOrder};
+use umbra_proto::shadowsocks::one_time_auth::OneTimeAuth;
 use umbra_proto::shadowsocks::replay::SaltStore;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::shadowsocks::{Generation, Method, SALT_BYTES_MAX, Salt, UnixTime};
 
-use crate::config::{Inbound, Protocol, ProxyDoor};
+use crate::config::{Inbound, Protocol, ProxyDoor, ShadowsocksDoor};
 use crate::failure::Cause;
 use crate::limits::ENDURED_PEERS_MAX;
 use crate::net::Net;
@@ -45,6 +46,7 @@ pub(crate) enum Speech {
 pub(crate) struct ServerSide {
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) heads: HeadReads,
+    one_time_auth: OneTimeAuth,
     /// One order for all workers: a user's next session may come to any of them.
     order: Mutex<TrialOrder>,
     /// One store for all workers: a replay may come to any of them.
@@ -52,15 +54,18 @@ pub(crate) struct ServerSide {
 }
 
 impl ServerSide {
-    fn new(keyring: Arc<Keyring>, heads: HeadReads) -> Self {
+    fn new(door: &ShadowsocksDoor) -> Self {
+        let keyring = Arc::clone(&door.keys);
+        let one_time_auth = if door.one_time_auth { OneTimeAuth::Demanded } else { OneTimeAuth::Honoured };
         let order = Mutex::new(TrialOrder::new(&keyring));
         let salts = Mutex::new(SaltStore::new(keyring.method()));
-        Self { keyring, heads, order, salts }
+        Self { keyring, heads: door.heads, one_time_auth, order, salts }
     }
 
     /// The machine that reads the start of a stream.
     pub(crate) fn expect_head(&self) -> ExpectHead<'_> {
         ExpectHead::new(&self.keyring, lock(&self.order).clone(), self.heads)
+            .with_one_time_auth(self.one_time_auth)
     }
 
     /// Judges an authenticated head's time and salt, and lets its user be found sooner the next time.
@@ -76,7 +81,7 @@ impl ServerSide {
     /// Remembers a salt of ours where nothing else shows that our own answer is sent back to us: SIP022 has a type byte for that.
     pub(crate) fn remember(&self, salt: Salt, now: UnixTime) {
         match self.keyring.method().generation() {
-            Generation::Aead => {}
+            Generation::Stream | Generation::Aead => {}
             Generation::Aead2022 => return,
         }
         // A fresh random salt that was already there, or no room for it, changes nothing for this session.
@@ -101,9 +106,7 @@ impl<N: Net> Door<N> {
         let speech = match &inbound.protocol {
             Protocol::Proxy(door) => Speech::Proxy(door.clone()),
             Protocol::Tunnel { target } => Speech::Tunnel(target.clone()),
-            Protocol::Shadowsocks(door) => {
-                Speech::Shadowsocks(ServerSide::new(Arc::clone(&door.keys), door.heads))
-            }
+            Protocol::Shadowsocks(door) => Speech::Shadowsocks(ServerSide::new(door)),
         };
         let notices = Notices::default();
         Self { inbound, net, notices, speech, places, endured: AtomicUsize::new(0) }

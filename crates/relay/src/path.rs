@@ -122,7 +122,12 @@ fn request<N: Net>(
 ) -> Result<TargetSide<N::Socket>, Failure> {
     let credentials = &server.credentials;
     let salt = door.salt(credentials.method()).map_err(|cause| Failure::outbound(Stage::Connect, cause))?;
-    let writer = Writer::Sealed(credentials.request(salt, target));
+    let sealer = if server.one_time_auth {
+        credentials.request_with_one_time_auth(salt, target)
+    } else {
+        credentials.request(salt, target)
+    };
+    let writer = Writer::Sealed(sealer);
     let reader = Reader::Sealed(credentials.response(salt, server.heads));
     Ok(TargetSide { socket, reader, writer, inbox: Inbox::default(), bound: Bound::Theirs(None) })
 }

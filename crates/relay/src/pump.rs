@@ -1,7 +1,8 @@
 //! Carries bytes both ways until both ways have ended.
 //!
 //! One direction is a [`Flow`]: wait for readiness with nothing in hand, take a buffer, read once, seal or open in place,
-//! write once, give the buffer back. Sealing reads payload straight into the slots between the room for lengths and tags;
+//! write once, give the buffer back. Sealing reads payload straight into the slots between the room for lengths and tags, where
+//! the method has them;
 //! opening writes payload from where it was opened.
 
 use std::future::poll_fn;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 use umbra_proto::shadowsocks::UnixTime;
-use umbra_proto::shadowsocks::stream::{OpenError, Opened, Opener, RECORD_HEAD_BYTES, Sealer, TAG_BYTES};
+use umbra_proto::shadowsocks::stream::{OpenError, Opened, Opener, Sealer};
 use umbra_proto::wire::Input;
 
 use crate::batch::{Batch, Size};
@@ -343,10 +344,10 @@ fn read_and_seal<S: Socket>(
         let mut head_len = layout.first_head;
         let mut used = 0;
         for (piece, payload_len) in pieces.iter_mut().zip(layout.payloads()) {
-            let (record, after) = rest.split_at_mut(head_len + payload_len + TAG_BYTES);
+            let (record, after) = rest.split_at_mut(head_len + payload_len + layout.tail);
             *piece = IoSliceMut::new(&mut record[head_len..head_len + payload_len]);
             rest = after;
-            head_len = RECORD_HEAD_BYTES;
+            head_len = layout.record_head;
             used += 1;
         }
         source.try_read(&mut pieces[..used])?
@@ -374,7 +375,8 @@ fn seal_slots(
             break;
         }
         count -= payload_len;
-        let end = start + sealer.head_len() + payload_len + TAG_BYTES;
+        let head_len = if start == 0 { layout.first_head } else { layout.record_head };
+        let end = start + head_len + payload_len + layout.tail;
         sealer.seal(&mut bytes[start..end], now);
         start = end;
     }
@@ -385,29 +387,34 @@ fn seal_slots(
 struct Layout {
     first_head: usize,
     first_payload: usize,
+    record_head: usize,
+    tail: usize,
     payload_max: usize,
     bytes: usize,
 }
 
 impl Layout {
     fn of(sealer: &Sealer, bytes: usize) -> Self {
-        let first_head = sealer.head_len();
-        let first_payload = sealer.payload_max().min(bytes - first_head - TAG_BYTES);
-        Self { first_head, first_payload, payload_max: sealer.record_payload_max(), bytes }
+        let (first_head, record_head, tail) =
+            (sealer.head_len(), sealer.record_head_len(), sealer.tail_len());
+        let first_payload = sealer.payload_max().min(bytes - first_head - tail);
+        Self { first_head, first_payload, record_head, tail, payload_max: sealer.record_payload_max(), bytes }
     }
 
     /// A buffer length that has room for `total` bytes of payload.
     fn bytes_for(total: usize, sealer: &Sealer) -> usize {
         let records = 2 + total / sealer.record_payload_max();
-        sealer.head_len() + total + records * (RECORD_HEAD_BYTES + TAG_BYTES) + BATCH_MARGIN_BYTES
+        let around = sealer.record_head_len() + sealer.tail_len();
+        sealer.head_len() + total + records * around + BATCH_MARGIN_BYTES
     }
 
     /// The room for payload in each record.
     fn payloads(&self) -> impl Iterator<Item = usize> {
-        let mut left = self.bytes - self.first_head - self.first_payload - TAG_BYTES;
+        let mut left = self.bytes - self.first_head - self.first_payload - self.tail;
+        let around = self.record_head + self.tail;
         let rest = std::iter::from_fn(move || {
-            let room = left.checked_sub(RECORD_HEAD_BYTES + TAG_BYTES)?.min(self.payload_max);
-            left -= RECORD_HEAD_BYTES + room + TAG_BYTES;
+            let room = left.checked_sub(around)?.min(self.payload_max);
+            left -= room + around;
             // A sliver at the end would only make a record that is mostly tags.
             (room >= BATCH_MARGIN_BYTES).then_some(room)
         });
@@ -468,7 +475,7 @@ fn seal_ready(batch: &mut Batch, sealer: &mut Sealer, clock: &impl Clock) {
                 piece = pieces.next().unwrap_or_default();
             }
         }
-        start += room + TAG_BYTES + RECORD_HEAD_BYTES;
+        start += room + layout.tail + layout.record_head;
     }
     let slab = &mut *sealed;
     let end = seal_slots(&mut slab.bytes, &layout, total, sealer, clock);

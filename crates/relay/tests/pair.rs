@@ -24,12 +24,19 @@ struct Pair {
 
 impl Pair {
     fn start(method: Method) -> Self {
-        let server = start(shadowsocks(key(method, 1)), Path::Direct);
+        Self::with_one_time_auth(method, false)
+    }
+
+    /// A server that demands it, and a client that has it; or neither.
+    fn with_one_time_auth(method: Method, one_time_auth: bool) -> Self {
+        let door =
+            ShadowsocksDoor { keys: Arc::new(key(method, 1).into()), heads: HeadReads::One, one_time_auth };
+        let server = start(Protocol::Shadowsocks(door), Path::Direct);
         let path = Path::Shadowsocks(Servers::new(vec![Server {
             address: server.addresses()[0].into(),
             credentials: key(method, 1).into(),
             heads: HeadReads::One,
-            one_time_auth: false,
+            one_time_auth,
         }]));
         Self { client: start(Protocol::Proxy(ProxyDoor::MIXED), path), server }
     }
@@ -131,10 +138,12 @@ fn pattern(len: usize) -> Vec<u8> {
 
 #[test]
 fn megabytes_cross_both_ways_at_once_with_every_method() {
-    for method in Method::ALL {
-        let pair = Pair::start(method);
+    let plain = Method::ALL.into_iter().map(|method| (method, false));
+    let authenticated = [Method::Aes256Cfb, Method::Chacha20, Method::Rc4].map(|method| (method, true));
+    for (method, one_time_auth) in plain.chain(authenticated) {
+        let pair = Pair::with_one_time_auth(method, one_time_auth);
         // Enough to grow the buffers where it matters most.
-        let len = if Method::COMMON.contains(&method) { 5_000_000 } else { 300_000 };
+        let len = if Method::COMMON.contains(&method) { 5_000_000 } else { 100_000 };
         let sent = Arc::new(pattern(len));
         let echoed = Arc::clone(&sent);
         let (address, far) = target(move |mut stream| {
@@ -174,8 +183,29 @@ fn megabytes_cross_both_ways_at_once_with_every_method() {
 }
 
 #[test]
+fn a_server_that_demands_one_time_authentication_serves_nobody_without() {
+    let pair = Pair::with_one_time_auth(Method::Aes128Ctr, true);
+    let path = Path::Shadowsocks(Servers::new(vec![Server {
+        address: pair.server.addresses()[0].into(),
+        credentials: key(Method::Aes128Ctr, 1).into(),
+        heads: HeadReads::One,
+        one_time_auth: false,
+    }]));
+    let without = Pair { client: start(Protocol::Proxy(ProxyDoor::MIXED), path), server: pair.server };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut refused = without.connect(listener.local_addr().unwrap());
+    refused.write_all(b"hello").unwrap();
+    refused.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(refused.read(&mut [0; 1]).is_err(), "silence");
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "the target hears nothing");
+    without.stop();
+    pair.client.stop();
+}
+
+#[test]
 fn an_answer_comes_after_the_client_has_ended_its_half() {
-    for method in [Method::Aes256Gcm, Method::Blake3Aes256Gcm] {
+    for method in [Method::Aes256Gcm, Method::Blake3Aes256Gcm, Method::Aes256Cfb, Method::Plain] {
         let pair = Pair::start(method);
         let (address, far) = target(|mut stream| {
             let mut got = Vec::new();
@@ -195,7 +225,7 @@ fn an_answer_comes_after_the_client_has_ended_its_half() {
 
 #[test]
 fn a_client_that_ends_without_a_word_still_reaches_its_target() {
-    for method in [Method::Aes256Gcm, Method::Blake3Aes256Gcm] {
+    for method in [Method::Aes256Gcm, Method::Blake3Aes256Gcm, Method::Aes256Cfb, Method::Plain] {
         let pair = Pair::start(method);
         let (address, far) = target(|mut stream| {
             let mut got = Vec::new();
@@ -214,7 +244,7 @@ fn a_client_that_ends_without_a_word_still_reaches_its_target() {
 
 #[test]
 fn a_server_that_speaks_first_is_heard_without_a_wait() {
-    for method in [Method::Aes256Gcm, Method::Blake3Aes256Gcm] {
+    for method in [Method::Aes256Gcm, Method::Blake3Aes256Gcm, Method::Aes256Cfb, Method::Plain] {
         let pair = Pair::start(method);
         let (address, far) = target(|mut stream| {
             stream.write_all(b"220 ready\r\n").unwrap();

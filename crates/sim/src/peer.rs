@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::key::Key;
-use umbra_proto::shadowsocks::stream::{Sealer, TAG_BYTES};
+use umbra_proto::shadowsocks::stream::Sealer;
 use umbra_proto::shadowsocks::{Salt, UnixTime};
 use umbra_relay::net::Socket;
 
@@ -268,7 +268,7 @@ pub fn seal_onto(sealer: &mut Sealer, payload: &[u8], now: UnixTime, bytes: &mut
     let (start, head_len) = (bytes.len(), sealer.head_len());
     bytes.resize(start + head_len, 0);
     bytes.extend_from_slice(payload);
-    bytes.resize(bytes.len() + TAG_BYTES, 0);
+    bytes.resize(bytes.len() + sealer.tail_len(), 0);
     sealer.seal(&mut bytes[start..], now);
 }
 

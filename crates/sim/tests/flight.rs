@@ -116,6 +116,7 @@ fn first_payload_leaves_with_the_head_in_one_write() {
                 assert_is_at(began.elapsed(), Duration::ZERO);
                 let address_len = Address::from(TARGET).encoded_len();
                 let (request, response) = match method.generation() {
+                    Generation::Stream => (address_len + 13, 12),
                     Generation::Aead => (18 + address_len + 13 + 16, 18 + 12 + 16),
                     Generation::Aead2022 => {
                         (27 + address_len + 2 + 13 + 16, 1 + 8 + method.salt_len() + 2 + 16 + 12 + 16)

@@ -156,7 +156,7 @@ fn heads_that_may_arrive_in_pieces_are_understood_in_pieces() {
         one_seed(1, |net, mut chance| async move {
             let mut street = Street::lay(&net, &Plan { heads, ..Plan::pair(method) });
             let first = match (method.generation(), heads) {
-                (Generation::Aead, _) | (Generation::Aead2022, MANY) => 1,
+                (Generation::Stream | Generation::Aead, _) | (Generation::Aead2022, MANY) => 1,
                 (Generation::Aead2022, ONE) => method.salt_len() + 27,
             };
             let bytes = request(&net, &key_of(method, 0), &mut chance, 0);

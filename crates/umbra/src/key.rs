@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 pub(crate) fn make(method: Method) -> Result<Zeroizing<String>, getrandom::Error> {
     let len = match method.generation() {
         Generation::Aead2022 => method.key_len(),
-        Generation::Aead => PASSWORD_BYTES,
+        Generation::Stream | Generation::Aead => PASSWORD_BYTES,
     };
     let mut secret = Zeroizing::new(vec![0; len]);
     getrandom::fill(&mut secret)?;

@@ -30,10 +30,11 @@ pub(crate) use self::online::read_document;
 use self::server::server_inbounds;
 use crate::flags::Role;
 use crate::plugin::Plugin;
-use crate::raw::{Raw, Settings, Value};
+use crate::raw::{Raw, Settings};
 use crate::reference::Id;
 use crate::report::Report;
 use crate::roster::{Front, Listed};
+use crate::secret::InsecureMethods;
 use crate::subscription::{Document, Source, Subscription, Usage};
 
 /// Everything that was said, from the weakest voice to the strongest.
@@ -83,6 +84,8 @@ pub(crate) struct Subscribed {
     pub(crate) document: Document,
     /// Its servers.
     pub(crate) listed: Vec<Listed>,
+    /// What is done about methods that it names and that are not safe.
+    pub(crate) insecure: InsecureMethods,
 }
 
 impl Plan {
@@ -105,11 +108,6 @@ pub(crate) fn resolve(role: Role, mut sources: Sources, report: &mut Report) -> 
     split_ports(&mut sources, report);
     warn_of_visible_secrets(&sources, report);
     let common = read_common(&sources, report);
-    for settings in sources.file.servers.iter().chain(&sources.file.inbounds).flatten() {
-        if settings.switch(Id::Disabled) != Some(true) {
-            refuse_pending(settings, report);
-        }
-    }
     let usage = read_usage(&sources);
     let (doors, way) = match role {
         Role::Client => client_inbounds(sources, &common, report),
@@ -190,6 +188,7 @@ struct Common {
     nofile: Option<u64>,
     /// A way that needs no server, and what asked for it.
     way: Option<(Path, &'static str)>,
+    insecure: InsecureMethods,
 }
 
 impl Common {
@@ -210,8 +209,6 @@ fn read_common(sources: &Sources, report: &mut Report) -> Common {
         no_delay: both.switch(Id::NoDelay).unwrap_or(true),
         fast_open: both.switch(Id::FastOpen).unwrap_or(false),
     };
-    refuse_pending(&both, report);
-    read_security(&both, report);
     Common {
         idle,
         idle_flag,
@@ -219,6 +216,7 @@ fn read_common(sources: &Sources, report: &mut Report) -> Common {
         workers: read_workers(&both, report),
         nofile: read_nofile(&both, report),
         way: read_way(&both, report),
+        insecure: read_security(&both, report),
     }
 }
 
@@ -268,25 +266,14 @@ fn read_way(settings: &Settings, report: &mut Report) -> Option<(Path, &'static 
 }
 
 /// Methods that are not safe are refused whatever it says, so both words are followed.
-fn read_security(settings: &Settings, report: &mut Report) {
+fn read_security(settings: &Settings, report: &mut Report) -> InsecureMethods {
     let security = settings.object(Id::Security);
     match security.and_then(|security| security.text(Id::InsecureMethods)) {
-        None | Some(("warn" | "deny", _)) => {}
-        Some((other, place)) => report.error(place, format!("{other} is neither warn nor deny")),
-    }
-}
-
-/// What is understood and cannot be followed yet must not be left aside in silence.
-fn refuse_pending(settings: &Settings, report: &mut Report) {
-    for (id, why) in PENDING {
-        let Some(said) = settings.get(*id) else { continue };
-        let is_off = match &said.value {
-            Value::Text(text) => text.is_empty(),
-            Value::Switch(switch) => !switch,
-            Value::Number(_) | Value::List(_) | Value::Objects(_) | Value::Object(_) => false,
-        };
-        if !is_off {
-            report.error(&said.place, *why);
+        None | Some(("warn", _)) => InsecureMethods::Warn,
+        Some(("deny", _)) => InsecureMethods::Deny,
+        Some((other, place)) => {
+            report.error(place, format!("{other} is neither warn nor deny"));
+            InsecureMethods::Deny
         }
     }
 }
@@ -357,6 +344,11 @@ fn check_mode(settings: &Settings, report: &mut Report) {
     }
 }
 
+/// Whether a stream without tags is authenticated: a client adds it, a server wants it.
+fn read_one_time_auth(settings: &Settings) -> bool {
+    settings.switch(Id::OneTimeAuth).unwrap_or(false)
+}
+
 fn read_heads(settings: &Settings) -> HeadReads {
     match settings.switch(Id::SegmentedHeads) {
         Some(true) => HeadReads::Many,
@@ -416,9 +408,6 @@ const CLIENT_IDS: &[Id] = &[
     Id::TunnelPort,
     Id::UsersFile,
 ];
-
-const PENDING: &[(Id, &str)] =
-    &[(Id::OneTimeAuth, "one-time authentication is obsolete and not supported; remove it at both ends")];
 
 const IDLE_SECS_DEFAULT: u64 = 300;
 

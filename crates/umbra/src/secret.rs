@@ -9,11 +9,37 @@ use crate::raw::Settings;
 use crate::reference::{Id, nearest};
 use crate::report::Report;
 
-/// The method that `settings` name.
-pub(crate) fn read_method(settings: &Settings, report: &mut Report) -> Option<Method> {
+/// What is done about a method that is not safe and that somebody has named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InsecureMethods {
+    /// It runs, with a warning.
+    Warn,
+    /// It is an error.
+    Deny,
+}
+
+/// The method that `settings` name; one that is not safe is warned of, or refused.
+pub(crate) fn read_method(
+    settings: &Settings,
+    insecure: InsecureMethods,
+    report: &mut Report,
+) -> Option<Method> {
     let Some((name, place)) = settings.text(Id::Method) else { return Some(Method::Chacha20IetfPoly1305) };
-    match name.parse() {
-        Ok(method) => Some(method),
+    match name.parse::<Method>() {
+        Ok(method) if !method.is_insecure() => Some(method),
+        Ok(method) => match insecure {
+            InsecureMethods::Warn => {
+                // The two that have always been warned of are found by their words alone.
+                let known = matches!(method, Method::Rc4 | Method::Table);
+                report.warn(if known { "" } else { place }, explain_insecure(method));
+                Some(method)
+            }
+            InsecureMethods::Deny => {
+                let why = explain_insecure(method);
+                report.error(place, format!("{why}; security.insecure_methods is deny"));
+                None
+            }
+        },
         Err(_) => {
             report.error(place, explain_method(name));
             None
@@ -25,11 +51,12 @@ pub(crate) fn read_method(settings: &Settings, report: &mut Report) -> Option<Me
 /// to do when there is no password at all.
 pub(crate) fn read_credentials(
     settings: &Settings,
+    insecure: InsecureMethods,
     missing: &str,
     report: &mut Report,
 ) -> Option<Credentials> {
-    let method = read_method(settings, report);
-    let Some((password, place)) = settings.text(Id::Password) else {
+    let method = read_method(settings, insecure, report);
+    let Some((password, place)) = said_password(settings, method) else {
         report.error(settings.key_path("password"), missing);
         return None;
     };
@@ -58,6 +85,12 @@ pub(crate) fn read_credentials(
     Some(credentials)
 }
 
+/// The password that `settings` have, with its place. A method that does not encrypt needs none.
+pub(crate) fn said_password(settings: &Settings, method: Option<Method>) -> Option<(&str, &str)> {
+    let none_needed = method == Some(Method::Plain);
+    settings.text(Id::Password).or(none_needed.then_some(("", "")))
+}
+
 /// The key of `method` that `password` is. A server, which whoever likes may knock at, does not start with a weak one; a client
 /// has to take what its server has. Without a method, what can be said of the password alone is said.
 pub(crate) fn judge_key(
@@ -67,7 +100,7 @@ pub(crate) fn judge_key(
     role: Role,
     report: &mut Report,
 ) -> Option<Key> {
-    if EXAMPLES.contains(&password) {
+    if EXAMPLES.contains(&password) && method != Some(Method::Plain) {
         report.error(place, explain_example(method));
         return None;
     }
@@ -115,13 +148,15 @@ fn explain_credentials(method: Method, password: &str, error: CredentialsError) 
 fn explain_weakness(key: &Key, password: &str) -> Option<String> {
     let method = key.method();
     let weakness = match method.generation() {
-        Generation::Aead if password.chars().count() < PASSWORD_CHARS_MIN => {
+        Generation::Stream | Generation::Aead
+            if password.chars().count() < PASSWORD_CHARS_MIN && method != Method::Plain =>
+        {
             format!("shorter than {PASSWORD_CHARS_MIN} characters, so it can be guessed")
         }
         Generation::Aead2022 if key.is_placeholder() => {
             "the same byte throughout, so it can be guessed".into()
         }
-        Generation::Aead | Generation::Aead2022 => return None,
+        Generation::Stream | Generation::Aead | Generation::Aead2022 => return None,
     };
     Some(format!("{weakness}; make one with: umbra key {method}"))
 }
@@ -145,27 +180,35 @@ fn explain_key(method: Method, password: &str, error: KeyError) -> String {
 }
 
 fn explain_method(name: &str) -> String {
-    let lower = name.to_lowercase();
-    if OPEN.contains(&lower.as_str()) {
-        return format!(
-            "{name} does not encrypt and is not supported; use 2022-blake3-aes-256-gcm at both ends"
-        );
-    }
-    if BROKEN.contains(&lower.as_str()) || BROKEN_MODES.iter().any(|mode| lower.ends_with(mode)) {
-        let instead = if lower.contains("chacha20") || lower.contains("salsa20") {
-            Method::Chacha20IetfPoly1305
-        } else {
-            Method::Aes256Gcm
-        };
-        return format!(
-            "{name} is insecure, since what it carries can be changed unnoticed, and is not supported; use {instead} at \
-             both ends"
-        );
-    }
     let known = Method::ALL.into_iter().map(Method::name);
-    let hint = nearest(&lower, known).map_or_else(String::new, |near| format!("did you mean {near}? "));
+    let hint = nearest(&name.to_lowercase(), known)
+        .map_or_else(String::new, |near| format!("did you mean {near}? "));
     let common = Method::COMMON.map(Method::name).join(", ");
     format!("unknown method {name}; {hint}the usual methods are {common}")
+}
+
+/// What is wrong with a method that is not safe, and what to use. The words of the first two are those that scripts look for.
+fn explain_insecure(method: Method) -> String {
+    let name = method.name();
+    let instead = if name.contains("chacha20") || name.contains("salsa20") {
+        Method::Chacha20IetfPoly1305
+    } else {
+        Method::Aes256Gcm
+    };
+    if method == Method::Rc4 {
+        "RC4 is not safe; please use a safer cipher, like AES-256-GCM".into()
+    } else if method == Method::Table {
+        "table is not safe; please use a safer cipher, like AES-256-GCM".into()
+    } else if method == Method::Plain {
+        format!(
+            "{name} does not encrypt: whoever is on the way reads and changes what it carries; use {instead} at both ends"
+        )
+    } else {
+        format!(
+            "{name} is insecure: whoever is on the way can change what it carries unnoticed, and can have the server open what was \
+             recorded; use {instead} at both ends"
+        )
+    }
 }
 
 /// Fewer can be tried through by anyone who has captured one session.
@@ -199,18 +242,13 @@ const EXAMPLES: [&str; 24] = [
     "rwQc8qPXVsRpGx3uW+Y3Lj4Y42yF9Bs0xg1pmx8/+bo=",
 ];
 
-const OPEN: [&str; 3] = ["none", "plain", "dummy"];
-
-const BROKEN: [&str; 8] =
-    ["table", "rc4", "rc4-md5", "rc4-md5-6", "salsa20", "chacha20", "chacha20-ietf", "xchacha20"];
-
-const BROKEN_MODES: [&str; 5] = ["-cfb", "-cfb1", "-cfb8", "-ctr", "-ofb"];
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::raw::Value;
     use zeroize::Zeroizing;
+
+    const WARN: InsecureMethods = InsecureMethods::Warn;
 
     fn judge(method: &str, password: &str) -> Report {
         judge_for(Role::Client, method, password)
@@ -223,9 +261,9 @@ mod tests {
         }
         let mut report = Report::default();
         let is_good = match role {
-            Role::Client => read_credentials(&settings, "missing", &mut report).is_some(),
+            Role::Client => read_credentials(&settings, WARN, "missing", &mut report).is_some(),
             Role::Server => {
-                let method = read_method(&settings, &mut report);
+                let method = read_method(&settings, WARN, &mut report);
                 judge_key(method, password, "servers[1].password", role, &mut report).is_some()
             }
         };
@@ -261,13 +299,57 @@ mod tests {
     }
 
     #[test]
-    fn unknown_and_insecure_methods_name_a_good_one() {
+    fn unknown_methods_name_a_good_one() {
         assert!(error("aes-256-gmc", "long enough").contains("did you mean aes-256-gcm?"));
-        assert!(error("aes-256-cfb", "long enough").contains("use aes-256-gcm at both ends"));
-        assert!(error("RC4-MD5", "long enough").contains("insecure"));
-        assert!(error("chacha20", "long enough").contains("use chacha20-ietf-poly1305"));
-        assert!(error("none", "long enough").contains("does not encrypt"));
+        assert!(error("aes-256-cfb64", "long enough").contains("did you mean aes-256-cfb"));
         assert!(error("zzz", "long enough").contains("the usual methods are 2022-blake3-aes-256-gcm, "));
+    }
+
+    #[test]
+    fn every_insecure_method_runs_with_a_warning_that_names_a_good_one_or_is_denied() {
+        for method in Method::ALL {
+            let password =
+                if method == Method::Plain { "" } else { "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=" };
+            let mut settings = Settings::new("servers[1]");
+            for (id, key, text) in
+                [(Id::Method, "method", method.name()), (Id::Password, "password", password)]
+            {
+                settings.insert(id, settings.key_path(key), Value::Text(Zeroizing::new(text.into())));
+            }
+            let judge = |insecure| {
+                let mut report = Report::default();
+                let method = read_method(&settings, insecure, &mut report);
+                (method, report)
+            };
+            let (warned, denied) = (judge(InsecureMethods::Warn), judge(InsecureMethods::Deny));
+            assert_eq!((warned.0, denied.0), (Some(method), (!method.is_insecure()).then_some(method)));
+            assert_eq!(warned.1.warnings.len(), usize::from(method.is_insecure()), "{method}");
+            assert_eq!(denied.1.errors.len(), usize::from(method.is_insecure()), "{method}");
+            for note in warned.1.warnings.iter().chain(&denied.1.errors) {
+                let text = note.text.to_lowercase();
+                assert!(text.contains("aes-256-gcm") || text.contains("chacha20-ietf-poly1305"), "{text}");
+            }
+        }
+        assert_eq!(judge("rc4", "long enough").warnings[0].to_string(), RC4);
+        assert_eq!(judge("TABLE", "long enough").warnings[0].to_string(), RC4.replace("RC4", "table"));
+        assert!(judge("aes-128-cfb", "long enough").warnings[0].text.contains("use aes-256-gcm at both"));
+        assert!(
+            judge("salsa20", "long enough").warnings[0].text.contains("use chacha20-ietf-poly1305 at both")
+        );
+        assert!(judge("none", "test").warnings[0].text.contains("does not encrypt"));
+    }
+
+    const RC4: &str = "RC4 is not safe; please use a safer cipher, like AES-256-GCM";
+
+    #[test]
+    fn only_a_method_that_does_not_encrypt_needs_no_password() {
+        for (name, wanted) in [("none", 0), ("plain", 0), ("aes-256-cfb", 1), ("aes-256-gcm", 1)] {
+            let mut settings = Settings::new("");
+            settings.insert(Id::Method, "method", Value::Text(Zeroizing::new(name.into())));
+            let mut report = Report::default();
+            let credentials = read_credentials(&settings, WARN, "missing", &mut report);
+            assert_eq!((credentials.is_none(), report.errors.len()), (wanted == 1, wanted), "{name}");
+        }
     }
 
     #[test]

@@ -1,25 +1,24 @@
 //! The one place that knows the crypto libraries: AEAD with a counting nonce, and the two ways to a session's key.
 //!
-//! - `software`: the AEADs that the main library does not have.
+//! - [`software`]: the AEADs that the main library does not have.
+//! - [`flat`]: the ciphers without records; [`seed`] and [`table`] below them are our own.
 
-mod software;
+pub(crate) mod flat;
+pub(crate) mod seed;
+pub(crate) mod software;
+pub(crate) mod table;
 
 use std::sync::LazyLock;
 
-use aws_lc_rs::aead::{
-    AES_128_GCM, AES_128_GCM_SIV, AES_192_GCM, AES_256_GCM, AES_256_GCM_SIV, Aad, Algorithm,
-    CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
-};
+use aws_lc_rs::aead::{Aad, Algorithm, LessSafeKey, Nonce, UnboundKey};
 use hkdf::Hkdf;
 use sha1::Sha1;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::key::Key;
+use super::method::Suite;
 use super::{Generation, Method, Salt};
-use software::{
-    Aes128Ccm, Aes128Ocb, Aes192Ccm, Aes192Ocb, Aes256Ccm, Aes256Ocb, Chacha8Poly1305, Chacha12Poly1305,
-    Chacha20Poly1305, InPlace, XChacha20Poly1305, boxed,
-};
+use software::InPlace;
 
 /// Bytes of an AEAD tag, the same for every method.
 pub(crate) const TAG_BYTES: usize = 16;
@@ -32,12 +31,15 @@ pub(crate) struct Cipher {
 }
 
 /// Whose code seals.
-enum Aead {
+pub(crate) enum Aead {
     /// The main library's, with a nonce of 12 bytes.
     Main(LessSafeKey),
     /// The others'.
     Software(Box<dyn InPlace>),
 }
+
+/// Makes an AEAD from a session's key.
+pub(crate) type MakeAead = fn(&[u8]) -> Aead;
 
 /// A tag that does not fit: wrong key, or touched bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +55,10 @@ impl Cipher {
     }
 
     fn with_subkey(method: Method, subkey: &[u8]) -> Self {
-        Self { aead: Aead::new(method, subkey), uses: 0 }
+        match method.suite() {
+            Suite::Aead(make) => Self { aead: make(subkey), uses: 0 },
+            Suite::Flat(_) => unreachable!("records are asked of methods that have them"),
+        }
     }
 
     /// Seals `text` in place and writes its tag.
@@ -86,31 +91,10 @@ impl Cipher {
     }
 }
 
-impl Aead {
-    fn new(method: Method, subkey: &[u8]) -> Self {
-        let main = |algorithm: &'static Algorithm| {
-            let key = UnboundKey::new(algorithm, subkey).expect("the subkey has the method's key length");
-            Self::Main(LessSafeKey::new(key))
-        };
-        match method {
-            Method::Aes128Gcm | Method::Blake3Aes128Gcm => main(&AES_128_GCM),
-            Method::Aes192Gcm => main(&AES_192_GCM),
-            Method::Aes256Gcm | Method::Blake3Aes256Gcm => main(&AES_256_GCM),
-            Method::Aes128GcmSiv => main(&AES_128_GCM_SIV),
-            Method::Aes256GcmSiv => main(&AES_256_GCM_SIV),
-            Method::Chacha20IetfPoly1305 | Method::Blake3Chacha20Poly1305 => main(&CHACHA20_POLY1305),
-            Method::Blake3Chacha12Poly1305 => Self::Software(boxed::<Chacha12Poly1305>(subkey)),
-            Method::Blake3Chacha8Poly1305 => Self::Software(boxed::<Chacha8Poly1305>(subkey)),
-            Method::Xchacha20IetfPoly1305 => Self::Software(Box::new(XChacha20Poly1305::new(subkey))),
-            Method::Chacha20Poly1305 => Self::Software(Box::new(Chacha20Poly1305::new(subkey))),
-            Method::Aes128Ocb => Self::Software(boxed::<Aes128Ocb>(subkey)),
-            Method::Aes192Ocb => Self::Software(boxed::<Aes192Ocb>(subkey)),
-            Method::Aes256Ocb => Self::Software(boxed::<Aes256Ocb>(subkey)),
-            Method::Aes128Ccm => Self::Software(boxed::<Aes128Ccm>(subkey)),
-            Method::Aes192Ccm => Self::Software(boxed::<Aes192Ccm>(subkey)),
-            Method::Aes256Ccm => Self::Software(boxed::<Aes256Ccm>(subkey)),
-        }
-    }
+/// A cipher of the main library.
+pub(crate) fn main(algorithm: &'static Algorithm, subkey: &[u8]) -> Aead {
+    let key = UnboundKey::new(algorithm, subkey).expect("the subkey has the method's key length");
+    Aead::Main(LessSafeKey::new(key))
 }
 
 fn nonce(uses: u64) -> Nonce {
@@ -122,6 +106,7 @@ fn nonce(uses: u64) -> Nonce {
 /// Fills `subkey` with the key of the stream that begins with `salt` (SIP007; SIP022, 2.2).
 fn derive(key: &Key, salt: &Salt, subkey: &mut [u8]) {
     match key.method().generation() {
+        Generation::Stream => subkey.copy_from_slice(key.secret()),
         Generation::Aead => Hkdf::<Sha1>::new(Some(salt.as_bytes()), key.secret())
             .expand(b"ss-subkey", subkey)
             .expect("32 bytes are within what HKDF-SHA1 can give"),

@@ -5,12 +5,15 @@
 //! check type, check timestamp, check salt, add); [`ExpectTarget`] reads where to go. A stream that names somebody whose
 //! streams another server understands ends in [`Head::Forward`] (SIP023).
 
+mod flat;
+
 use std::fmt;
 use std::ops::Range;
 
 use super::cipher::Cipher;
 use super::identity::{IDENTITY_BYTES, IdentityHash};
 use super::keyring::{Holder, Keyring, Rule, TrialOrder};
+use super::one_time_auth::OneTimeAuth;
 use super::replay::{SaltRefusal, SaltStore};
 use super::stream::{
     HeadReads, OpenError, Opened, Opener, RECORD_HEAD_BYTES, REQUEST_FIXED_BYTES, TAG_BYTES, TYPE_REQUEST,
@@ -21,6 +24,7 @@ use crate::address::{Address, AddressError};
 use crate::limits::ADDRESS_BYTES_MAX;
 use crate::wire::{Input, Reader, Stop};
 use crate::{Handshake, Step};
+use flat::{ExpectAddress, Progress};
 
 /// A server waiting for salt and first sealed bytes.
 #[derive(Debug)]
@@ -28,6 +32,17 @@ pub struct ExpectHead<'k> {
     keyring: &'k Keyring,
     order: TrialOrder,
     reads: HeadReads,
+    one_time_auth: OneTimeAuth,
+    begun: Begun<'k>,
+}
+
+/// How much of a head has been taken.
+#[derive(Debug)]
+enum Begun<'k> {
+    /// Nothing: what is sealed is opened all at once.
+    Nothing,
+    /// The IV, and part of an address that is turned as it comes.
+    Address(Box<ExpectAddress<'k>>),
 }
 
 /// What the start of a stream turned out to be.
@@ -44,7 +59,6 @@ pub enum Head {
 pub struct Authentic {
     method: Method,
     start: Start,
-    cipher: Cipher,
     proof: Proof,
 }
 
@@ -61,10 +75,12 @@ pub struct Forward {
 
 /// What the first sealed bytes said.
 enum Proof {
+    /// Before SIP004: the target, which is all that speaks for the peer.
+    Target(Address, Opener),
     /// SIP004: the length of the first record's payload.
-    Length(usize),
+    Length(Cipher, usize),
     /// SIP022: the timestamp and the length of the variable header.
-    Fixed { stamp: [u8; 8], variable_len: usize },
+    Fixed { cipher: Cipher, stamp: [u8; 8], variable_len: usize },
 }
 
 /// A server waiting for the target, everything before it admitted.
@@ -82,6 +98,8 @@ struct Start {
 }
 
 enum TargetState {
+    /// Before SIP004: it is known.
+    Known(Box<(Address, Opener)>),
     /// SIP004: the address may be spread over records; `address` holds what the earlier ones carried of it.
     Records { opener: Opener, address: Vec<u8> },
     /// SIP022: one sealed variable header.
@@ -116,6 +134,10 @@ pub enum HeadError {
     Address(AddressError),
     /// The variable header ends inside its address or padding.
     Truncated,
+    /// The request is not authenticated, and has to be.
+    NoOneTimeAuth,
+    /// The request says that it is authenticated, and is not.
+    BadOneTimeAuth,
     /// Neither payload nor padding (SIP022, 3.1.3: MUST be rejected).
     NoPayloadNoPadding,
 }
@@ -123,7 +145,12 @@ pub enum HeadError {
 impl<'k> ExpectHead<'k> {
     /// A server at the start of a stream. `order` says which of the keys that are tried come first, and is of this keyring.
     pub fn new(keyring: &'k Keyring, order: TrialOrder, reads: HeadReads) -> Self {
-        Self { keyring, order, reads }
+        Self { keyring, order, reads, one_time_auth: OneTimeAuth::Honoured, begun: Begun::Nothing }
+    }
+
+    /// The same with another attitude to one-time authentication, which counts for the methods without tags only.
+    pub fn with_one_time_auth(self, one_time_auth: OneTimeAuth) -> Self {
+        Self { one_time_auth, ..self }
     }
 }
 
@@ -132,8 +159,45 @@ impl Handshake for ExpectHead<'_> {
     type Error = HeadError;
 
     fn advance(self, input: &mut Input<'_>, _: &mut Vec<u8>) -> Result<Step<Self>, HeadError> {
+        match self.keyring.method().generation() {
+            Generation::Stream => self.turn(input),
+            Generation::Aead => self.open(RECORD_HEAD_BYTES, first_length, input),
+            Generation::Aead2022 => self.open(REQUEST_FIXED_BYTES + TAG_BYTES, fixed_header, input),
+        }
+    }
+}
+
+impl ExpectHead<'_> {
+    /// Without tags: the address is all there is to be judged.
+    fn turn(self, input: &mut Input<'_>) -> Result<Step<Self>, HeadError> {
+        let begun = match self.begun {
+            Begun::Address(expect) => Some(*expect),
+            Begun::Nothing => ExpectAddress::begin(self.keyring.key(Holder::ONLY), self.one_time_auth, input),
+        };
+        let Some(expect) = begun else {
+            return Ok(Step::Wait(Self { begun: Begun::Nothing, ..self }));
+        };
+        match expect.advance(input)? {
+            Progress::Wait(expect) => {
+                Ok(Step::Wait(Self { begun: Begun::Address(Box::new(expect)), ..self }))
+            }
+            Progress::Done(salt, target, opener) => {
+                let (method, start) = (self.keyring.method(), Start { holder: Holder::ONLY, salt });
+                let proof = Proof::Target(target, opener);
+                Ok(Step::Done(Head::Authentic(Authentic { method, start, proof })))
+            }
+        }
+    }
+
+    /// With tags: the first sealed text, `sealed_len` bytes with its tag, is opened with one key or several, and `read`.
+    fn open(
+        self,
+        sealed_len: usize,
+        read: fn(Cipher, &[u8]) -> Result<Proof, HeadError>,
+        input: &mut Input<'_>,
+    ) -> Result<Step<Self>, HeadError> {
         let method = self.keyring.method();
-        let (identity_len, sealed_len) = self.lengths();
+        let identity_len = self.identity_len();
         let before = method.salt_len() + identity_len;
         let arrived = input.rest().len();
         let (Some(salt), Some(sealed)) =
@@ -160,27 +224,17 @@ impl Handshake for ExpectHead<'_> {
         .ok_or(OpenError::BadTag)?;
         let text = attempt.text;
         input.take(before + sealed_len);
-        let proof = match method.generation() {
-            Generation::Aead => Proof::Length(usize::from(u16::from_be_bytes([text[0], text[1]]))),
-            Generation::Aead2022 => fixed_header(&text)?,
-        };
-        Ok(Step::Done(Head::Authentic(Authentic { method, start: Start { holder, salt }, cipher, proof })))
+        let proof = read(cipher, &text)?;
+        Ok(Step::Done(Head::Authentic(Authentic { method, start: Start { holder, salt }, proof })))
     }
-}
 
-impl ExpectHead<'_> {
-    /// Bytes of the identity header, and of the first sealed text with its tag. What an identity header names makes no
-    /// difference, so that the length at which a head is judged tells nothing.
-    fn lengths(&self) -> (usize, usize) {
-        let identity_len = match self.keyring.rule() {
+    /// Bytes of the identity header. What it names makes no difference, so that the length at which a head is judged tells
+    /// nothing.
+    fn identity_len(&self) -> usize {
+        match self.keyring.rule() {
             Rule::One | Rule::Trial => 0,
             Rule::Identified(_) => IDENTITY_BYTES,
-        };
-        let sealed_len = match self.keyring.method().generation() {
-            Generation::Aead => RECORD_HEAD_BYTES,
-            Generation::Aead2022 => REQUEST_FIXED_BYTES + TAG_BYTES,
-        };
-        (identity_len, sealed_len)
+        }
     }
 }
 
@@ -213,14 +267,20 @@ fn pass_on(input: &mut Input<'_>, method: Method) {
 ///  |  1   |     8     |   2    |
 ///  +------+-----------+--------+
 /// ```
-fn fixed_header(text: &[u8]) -> Result<Proof, HeadError> {
+fn fixed_header(cipher: Cipher, text: &[u8]) -> Result<Proof, HeadError> {
     let mut reader = Reader::new(text);
     let fields = (|| Ok::<_, Stop<HeadError>>((reader.u8()?, reader.array()?, reader.u16()?)))();
     match fields {
-        Ok((TYPE_REQUEST, stamp, len)) => Ok(Proof::Fixed { stamp, variable_len: usize::from(len) }),
+        Ok((TYPE_REQUEST, stamp, len)) => Ok(Proof::Fixed { cipher, stamp, variable_len: usize::from(len) }),
         Ok(_) => Err(OpenError::BadType.into()),
         Err(_) => Err(HeadError::Truncated),
     }
+}
+
+/// SIP004: the length of the first record.
+fn first_length(cipher: Cipher, text: &[u8]) -> Result<Proof, HeadError> {
+    let len = Reader::new(text).u16().map_err(|_: Stop<HeadError>| HeadError::Truncated)?;
+    Ok(Proof::Length(cipher, usize::from(len)))
 }
 
 impl Authentic {
@@ -237,12 +297,13 @@ impl Authentic {
         }
         store.insert(self.start.salt, now).map_err(HeadError::Salt)?;
         let state = match self.proof {
-            Proof::Length(len) => TargetState::Records {
-                opener: Opener::within_record(self.cipher, len, payload_max)?,
+            Proof::Target(target, opener) => TargetState::Known(Box::new((target, opener))),
+            Proof::Length(cipher, len) => TargetState::Records {
+                opener: Opener::within_record(cipher, len, payload_max)?,
                 address: Vec::new(),
             },
-            Proof::Fixed { variable_len, .. } => {
-                TargetState::Variable { cipher: self.cipher, len: variable_len, payload_max }
+            Proof::Fixed { cipher, variable_len, .. } => {
+                TargetState::Variable { cipher, len: variable_len, payload_max }
             }
         };
         Ok(ExpectTarget { start: self.start, state })
@@ -255,6 +316,11 @@ impl Handshake for ExpectTarget {
 
     fn advance(self, input: &mut Input<'_>, _: &mut Vec<u8>) -> Result<Step<Self>, HeadError> {
         match self.state {
+            TargetState::Known(known) => {
+                let (target, opener) = *known;
+                let here = input.taken();
+                Ok(Step::Done(self.start.request(target, here..here, opener)))
+            }
             TargetState::Records { opener, address } => read_records(self.start, opener, address, input),
             TargetState::Variable { cipher, len, payload_max } => {
                 read_variable(self.start, cipher, len, payload_max, input)
@@ -348,6 +414,7 @@ impl fmt::Debug for Authentic {
 impl fmt::Debug for TargetState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Known(_) => "Known(..)",
             Self::Records { .. } => "Records(..)",
             Self::Variable { .. } => "Variable(..)",
         })
@@ -363,6 +430,8 @@ impl fmt::Display for HeadError {
             Self::Salt(SaltRefusal::Full) => f.write_str("no room to remember another salt"),
             Self::Address(error) => error.fmt(f),
             Self::Truncated => f.write_str("a header that ends inside a field"),
+            Self::NoOneTimeAuth => f.write_str("no one-time authentication"),
+            Self::BadOneTimeAuth => f.write_str("wrong one-time authentication"),
             Self::NoPayloadNoPadding => f.write_str("neither payload nor padding"),
         }
     }

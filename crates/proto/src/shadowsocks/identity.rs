@@ -69,7 +69,7 @@ impl Credentials {
         match method.generation() {
             // A password of SIP004 may have colons; base64 has none.
             Generation::Aead2022 if password.contains(':') => Self::several(method, password),
-            Generation::Aead | Generation::Aead2022 => {
+            Generation::Stream | Generation::Aead | Generation::Aead2022 => {
                 Key::from_password(method, password).map(Self::from).map_err(CredentialsError::Key)
             }
         }
@@ -111,6 +111,11 @@ impl Credentials {
     /// used with these keys.
     pub fn request(&self, salt: Salt, target: &Address) -> Sealer {
         Sealer::request(&self.key, salt, target).named(self.headers(&salt))
+    }
+
+    /// The same with one-time authentication where the method has no tags of its own.
+    pub fn request_with_one_time_auth(&self, salt: Salt, target: &Address) -> Sealer {
+        Sealer::request_with_one_time_auth(&self.key, salt, target).named(self.headers(&salt))
     }
 
     /// The direction from the server, bound to the request that began with `request_salt`. Nobody on the way touches it.

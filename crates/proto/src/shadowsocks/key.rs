@@ -1,12 +1,14 @@
-//! A method and its secret: from a password (SIP004) or from base64 (SIP022).
+//! A method and its secret: from a password (SIP004 and before) or from base64 (SIP022).
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use md5::{Digest as _, Md5};
 use zeroize::{Zeroize as _, Zeroizing};
 
+use super::cipher::table::Substitutions;
 use super::{Generation, Method};
 
 /// A method with the secret that both ends hold. Wiped when dropped; prints as its method only.
@@ -14,6 +16,8 @@ use super::{Generation, Method};
 pub struct Key {
     method: Method,
     bytes: [u8; KEY_BYTES_MAX],
+    /// For the method `table` alone.
+    substitutions: Option<Arc<Substitutions>>,
 }
 
 /// Why a password is no key for a method.
@@ -33,13 +37,13 @@ pub enum KeyError {
 }
 
 impl Key {
-    /// Makes the key of `method` from what the user wrote: a password for SIP004, base64 for SIP022.
+    /// Makes the key of `method` from what the user wrote: a password, or for SIP022 base64.
     pub fn from_password(method: Method, password: &str) -> Result<Self, KeyError> {
-        if password.is_empty() {
+        if password.is_empty() && method.key_len() > 0 {
             return Err(KeyError::Empty);
         }
         match method.generation() {
-            Generation::Aead => Ok(Self::derive(method, password.as_bytes())),
+            Generation::Stream | Generation::Aead => Ok(Self::derive(method, password.as_bytes())),
             Generation::Aead2022 => Self::decode(method, password),
         }
     }
@@ -52,7 +56,7 @@ impl Key {
         }
         let mut bytes = [0; KEY_BYTES_MAX];
         bytes[..wanted].copy_from_slice(secret);
-        Ok(Self { method, bytes })
+        Ok(Self::new(method, bytes))
     }
 
     /// The method that the key is for.
@@ -65,9 +69,14 @@ impl Key {
         self.secret().iter().all(|byte| *byte == self.bytes[0])
     }
 
-    /// The secret, 16 or 32 bytes.
+    /// The secret, as many bytes as the method wants.
     pub(crate) fn secret(&self) -> &[u8] {
         &self.bytes[..self.method.key_len()]
+    }
+
+    /// What the method `table` makes of the password.
+    pub(super) fn substitutions(&self) -> Option<&Arc<Substitutions>> {
+        self.substitutions.as_ref()
     }
 
     /// `EVP_BytesToKey` of OpenSSL with MD5, no salt and one round (SIP004).
@@ -83,7 +92,12 @@ impl Key {
             hasher.finalize_into((&mut *digest).into());
             block.copy_from_slice(&digest[..block.len()]);
         }
-        Self { method, bytes }
+        Self::new(method, bytes)
+    }
+
+    fn new(method: Method, bytes: [u8; KEY_BYTES_MAX]) -> Self {
+        let substitutions = (method == Method::Table).then(|| Arc::new(Substitutions::new(&bytes)));
+        Self { method, bytes, substitutions }
     }
 
     fn decode(method: Method, text: &str) -> Result<Self, KeyError> {
@@ -147,6 +161,16 @@ mod tests {
             key(Method::Aes256Gcm, "test"),
             "098f6bcd4621d373cade4e832627b4f60a9172716ae6428409885b8b829ccb05"
         );
+    }
+
+    #[test]
+    fn a_password_is_anything_but_nothing_save_where_nothing_is_encrypted() {
+        for method in Method::ALL {
+            let made = Key::from_password(method, "").map(|key| key.secret().len());
+            let expected = if method == Method::Plain { Ok(0) } else { Err(KeyError::Empty) };
+            assert_eq!(made, expected, "{method}");
+        }
+        assert!(Key::from_password(Method::Rc4, " ").is_ok());
     }
 
     #[test]

@@ -120,7 +120,8 @@ impl Keyring {
                 Generation::Aead2022 if has_identities(method) => {
                     Self::identified(method, port.ok_or(KeyringError::NoPortKey)?, users)
                 }
-                Generation::Aead2022 => Err(KeyringError::NoUsers(method)),
+                // Without a tag nothing tells which of several keys is the right one.
+                Generation::Stream | Generation::Aead2022 => Err(KeyringError::NoUsers(method)),
             },
         }
     }

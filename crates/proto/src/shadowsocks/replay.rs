@@ -40,6 +40,10 @@ impl SaltStore {
 
     /// Remembers a salt whose header has been authenticated, unless it is already known.
     pub fn insert(&mut self, salt: Salt, now: UnixTime) -> Result<(), SaltRefusal> {
+        // `rc4`, `table` and `none` have nothing that could be seen again.
+        if salt.as_bytes().is_empty() {
+            return Ok(());
+        }
         self.turn(now);
         if self.recent.contains(&salt) || self.older.contains(&salt) {
             return Err(SaltRefusal::Replayed);
@@ -63,7 +67,7 @@ impl SaltStore {
 
     fn turn(&mut self, now: UnixTime) {
         match self.kind {
-            Generation::Aead => {
+            Generation::Stream | Generation::Aead => {
                 if self.recent.len() >= AEAD_SALTS_MAX {
                     self.older = std::mem::take(&mut self.recent);
                 }

@@ -11,7 +11,7 @@ use super::online::{names_server, subscribe};
 use super::users::read_door_users;
 use super::{
     CLIENT_IDS, Common, DOOR_IDS, Door, SERVER_IDS, Sources, Way, check_mode, entries, place_of, read_heads,
-    refuse_pending,
+    read_one_time_auth,
 };
 use crate::flags::Role;
 use crate::link::link_settings;
@@ -20,7 +20,7 @@ use crate::raw::Settings;
 use crate::reference::{Id, LISTS, nearest};
 use crate::report::Report;
 use crate::roster::Listed;
-use crate::secret::read_credentials;
+use crate::secret::{InsecureMethods, read_credentials};
 
 /// A door for each inbound, all with the same way out, and the servers of that way. Those that need no plugin are on it.
 pub(super) fn client_inbounds(sources: Sources, common: &Common, report: &mut Report) -> (Vec<Door>, Way) {
@@ -39,14 +39,14 @@ pub(super) fn client_inbounds(sources: Sources, common: &Common, report: &mut Re
             None if is_alone => Vec::new(),
             Some(url) => {
                 let settings = link_settings(url, "", "--server-url");
-                refuse_pending(&settings, report);
                 refuse_strange_plugin(&settings, report);
                 vec![settings]
             }
             None => entries(SERVER_IDS, LISTS[0], &file.root, file.servers, &flags, report),
         };
-        way.listed.extend(servers.iter().flat_map(|settings| client_servers(settings, report)));
-        way.online = online.and_then(|online| subscribe(online, !is_alone, report));
+        way.listed
+            .extend(servers.iter().flat_map(|settings| client_servers(settings, common.insecure, report)));
+        way.online = online.and_then(|online| subscribe(online, !is_alone, common.insecure, report));
         let further = way.online.iter().flat_map(|online| &online.listed);
         let plain = way.listed.iter().chain(further).filter(|listed| listed.plugin.is_none());
         way.servers.replace(plain.map(|listed| listed.server.clone()).collect());
@@ -80,7 +80,11 @@ fn beside(by: &str) -> String {
 }
 
 /// The servers that an entry describes.
-pub(super) fn client_servers(settings: &Settings, report: &mut Report) -> Vec<Listed> {
+pub(super) fn client_servers(
+    settings: &Settings,
+    insecure: InsecureMethods,
+    report: &mut Report,
+) -> Vec<Listed> {
     check_mode(settings, report);
     if !settings.path.is_empty()
         && let Some((_, place)) = settings.number(Id::Timeout)
@@ -100,10 +104,10 @@ pub(super) fn client_servers(settings: &Settings, report: &mut Report) -> Vec<Li
     let mut servers = Vec::new();
     for settings in by_password(settings, Role::Client, report) {
         let addresses = server_addresses(&settings, report);
-        if let Some(credentials) = read_credentials(&settings, NO_CLIENT_SECRET, report) {
-            let heads = read_heads(&settings);
-            let server =
-                |address| Server { address, credentials: credentials.clone(), heads, one_time_auth: false };
+        let credentials = read_credentials(&settings, insecure, NO_CLIENT_SECRET, report);
+        if let Some(credentials) = credentials {
+            let (heads, one_time_auth) = (read_heads(&settings), read_one_time_auth(&settings));
+            let server = |address| Server { address, credentials: credentials.clone(), heads, one_time_auth };
             let listed = |address| Listed { id: None, server: server(address), plugin: plugin.clone() };
             servers.extend(addresses.into_iter().map(listed));
         }

@@ -6,16 +6,21 @@ use crate::plugin::refuse_strange_plugin;
 use crate::raw::Raw;
 use crate::report::{Note, Report};
 use crate::roster::Listed;
+use crate::secret::InsecureMethods;
 use crate::subscription::{Document, left_out};
 
 /// The servers of `document` that can be used. What is wrong with others is doubtful and no more: they are somebody else's.
-pub(crate) fn read_document(document: &Document, report: &mut Report) -> Vec<Listed> {
+pub(crate) fn read_document(
+    document: &Document,
+    insecure: InsecureMethods,
+    report: &mut Report,
+) -> Vec<Listed> {
     let mut notes = document.faults.warnings.clone();
     let (mut listed, mut plugins) = (Vec::new(), 0);
     for entry in &document.entries {
         let mut found = Report::default();
         refuse_strange_plugin(&entry.settings, &mut found);
-        let mut servers = client_servers(&entry.settings, &mut found);
+        let mut servers = client_servers(&entry.settings, insecure, &mut found);
         for plugin in servers.iter().filter_map(|listed| listed.plugin.as_ref()) {
             plugins += 1;
             if let Err(why) = plugin.find() {
@@ -43,14 +48,19 @@ pub(crate) fn read_document(document: &Document, report: &mut Report) -> Vec<Lis
 }
 
 /// The document in use, if it has servers; whether it must have any depends on whether there are `others`.
-pub(super) fn subscribe(online: Online, others: bool, report: &mut Report) -> Option<Subscribed> {
+pub(super) fn subscribe(
+    online: Online,
+    others: bool,
+    insecure: InsecureMethods,
+    report: &mut Report,
+) -> Option<Subscribed> {
     let Online { subscription, loaded } = online;
     let name = &subscription.source;
     let (why, document) = match loaded? {
         Ok(document) => {
-            let listed = read_document(&document, report);
+            let listed = read_document(&document, insecure, report);
             if !listed.is_empty() {
-                return Some(Subscribed { subscription, document, listed });
+                return Some(Subscribed { subscription, document, listed, insecure });
             }
             ("names no server that can be used".to_owned(), document)
         }
@@ -59,7 +69,7 @@ pub(super) fn subscribe(online: Online, others: bool, report: &mut Report) -> Op
     let text = format!("the document of servers at {name} {why}");
     if others {
         report.warn(&subscription.place, format!("{text}; going on with the servers of the file"));
-        return Some(Subscribed { subscription, document, listed: Vec::new() });
+        return Some(Subscribed { subscription, document, listed: Vec::new(), insecure });
     }
     report.error(&subscription.place, text);
     None
@@ -85,7 +95,7 @@ mod tests {
         let text = format!(r#"{{"version": 1, "servers": [{}]}}"#, entries.join(","));
         let document = Document::parse(Zeroizing::new(text), "x").unwrap();
         let mut report = Report::default();
-        let listed = read_document(&document, &mut report);
+        let listed = read_document(&document, InsecureMethods::Warn, &mut report);
         assert_eq!(report.errors, []);
         (listed.len(), report.warnings.iter().map(ToString::to_string).collect())
     }

@@ -7,7 +7,9 @@ use umbra_relay::config::{Inbound, Path, Protocol, ShadowsocksDoor};
 use super::beside::read_proxy_header;
 use super::hosts::{by_password, server_listens};
 use super::users::read_keyring;
-use super::{Common, DOOR_IDS, Door, SERVER_IDS, Sources, check_mode, entries, read_heads};
+use super::{
+    Common, DOOR_IDS, Door, SERVER_IDS, Sources, check_mode, entries, read_heads, read_one_time_auth,
+};
 use crate::flags::Role;
 use crate::plugin::Plugin;
 use crate::raw::Settings;
@@ -39,13 +41,13 @@ fn server_doors(settings: &Settings, common: &Common, report: &mut Report) -> Ve
     let mut doors = Vec::new();
     for settings in by_password(settings, Role::Server, report) {
         let listens = server_listens(&settings, report);
-        let method = read_method(&settings, report);
+        let method = read_method(&settings, common.insecure, report);
         let Some(keys) = read_keyring(&settings, method, NO_SERVER_SECRET, report).map(Arc::new) else {
             continue;
         };
         doors.extend(listens.into_iter().map(|(listen, place)| {
-            let heads = read_heads(&settings);
-            let door = ShadowsocksDoor { keys: Arc::clone(&keys), heads, one_time_auth: false };
+            let (heads, one_time_auth) = (read_heads(&settings), read_one_time_auth(&settings));
+            let door = ShadowsocksDoor { keys: Arc::clone(&keys), heads, one_time_auth };
             let inbound = Inbound {
                 listen,
                 protocol: Protocol::Shadowsocks(door),

@@ -15,7 +15,7 @@ use crate::flags::Role;
 use crate::raw::Settings;
 use crate::reference::Id;
 use crate::report::Report;
-use crate::secret::judge_key;
+use crate::secret::{judge_key, said_password};
 
 /// Who may come in at a client's inbound. `None` if nothing was said of users, so that everybody may.
 pub(super) fn read_door_users(settings: &Settings, report: &mut Report) -> Option<Arc<Users>> {
@@ -97,7 +97,7 @@ pub(super) fn read_keyring(
     missing: &str,
     report: &mut Report,
 ) -> Option<Keyring> {
-    let said = settings.text(Id::Password);
+    let said = said_password(settings, method);
     let own = said.map(|(password, place)| judge_key(method, password, place, Role::Server, report));
     let Some(listed) = settings.objects(Id::Users) else {
         if said.is_none() {

@@ -12,6 +12,7 @@ use super::{Document, Subscription, left_out};
 use crate::report::Report;
 use crate::resolve::{Subscribed, read_document};
 use crate::roster::{Listed, Roster};
+use crate::secret::InsecureMethods;
 
 /// A thread that keeps the servers fresh, until this is dropped.
 pub(crate) struct Refresher {
@@ -27,6 +28,7 @@ struct Task {
     last: Document,
     /// Its servers.
     listed: Vec<Listed>,
+    insecure: InsecureMethods,
     /// The last one that could not be used, which need not be complained of again.
     bad: Option<Document>,
     /// Since the last good load.
@@ -36,10 +38,10 @@ struct Task {
 impl Refresher {
     /// Begins, with the document that is in use. A load under way is not waited for at the end.
     pub(crate) fn start(online: Subscribed, fixed: Vec<Listed>, roster: Arc<Roster>) -> Result<Self, String> {
-        let Subscribed { subscription, document, listed } = online;
+        let Subscribed { subscription, document, listed, insecure } = online;
         let failures = u32::from(listed.is_empty());
         let (last, bad) = if failures > 0 { (Document::default(), Some(document)) } else { (document, None) };
-        let mut task = Task { subscription, fixed, roster, last, listed, bad, failures };
+        let mut task = Task { subscription, fixed, roster, last, listed, insecure, bad, failures };
         let (stop, stopped) = channel();
         let run = move || {
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(task.rest()) {
@@ -64,7 +66,7 @@ impl Task {
             }
             Ok(document) => {
                 let mut found = Report::default();
-                let listed = read_document(&document, &mut found);
+                let listed = read_document(&document, self.insecure, &mut found);
                 for note in &found.warnings {
                     warn!("{note}");
                 }
@@ -178,7 +180,7 @@ mod tests {
                 id.map_or("null".into(), |id| format!("\"{id}\""))
             );
             let document = Document::parse(zeroize::Zeroizing::new(text), "x").unwrap();
-            read_document(&document, &mut Report::default()).remove(0)
+            read_document(&document, InsecureMethods::Warn, &mut Report::default()).remove(0)
         };
         let old = [listed(Some("1"), "a"), listed(Some("2"), "b"), listed(None, "c")];
         let new = [listed(Some("2"), "moved"), listed(Some("3"), "a"), listed(None, "c"), listed(None, "d")];

@@ -2,7 +2,6 @@
 
 use aead::inout::InOutBuf;
 use aead::{AeadInOut, KeyInit};
-use aes::{Aes128, Aes192, Aes256};
 use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use chacha20::ChaCha20Legacy;
@@ -13,10 +12,10 @@ use poly1305::Poly1305;
 use poly1305::universal_hash::UniversalHash as _;
 use zeroize::Zeroizing;
 
-use super::{BadTag, TAG_BYTES};
+use super::{Aead, BadTag, TAG_BYTES};
 
 /// An AEAD under one key, whose nonce is the number of its uses, little-endian.
-pub(super) trait InPlace: Send + Sync {
+pub(crate) trait InPlace: Send + Sync {
     /// Seals `text` in place and gives its tag.
     fn seal(&self, uses: u64, text: &mut [u8]) -> [u8; TAG_BYTES];
 
@@ -24,19 +23,25 @@ pub(super) trait InPlace: Send + Sync {
     fn open(&self, uses: u64, sealed: &mut [u8]) -> Result<(), BadTag>;
 }
 
-// OCB keeps 16 bytes for each doubling of the length that it can seal: 2^16 bytes are more than any record or datagram has.
-pub(super) type Aes128Ocb = ocb3::Ocb3<Aes128, U12, U16, 13>;
-pub(super) type Aes192Ocb = ocb3::Ocb3<Aes192, U12, U16, 13>;
-pub(super) type Aes256Ocb = ocb3::Ocb3<Aes256, U12, U16, 13>;
-pub(super) type Aes128Ccm = ccm::Ccm<Aes128, U16, U12>;
-pub(super) type Aes192Ccm = ccm::Ccm<Aes192, U16, U12>;
-pub(super) type Aes256Ccm = ccm::Ccm<Aes256, U16, U12>;
-pub(super) type Chacha8Poly1305 = chacha20poly1305::ChaCha8Poly1305;
-pub(super) type Chacha12Poly1305 = chacha20poly1305::ChaCha12Poly1305;
+/// OCB keeps 16 bytes for each doubling of the length that it can seal: 2^17 bytes are more than any record or datagram has.
+pub(crate) type Ocb<C> = ocb3::Ocb3<C, U12, U16, 13>;
 
-/// The cipher of a type whose key is as long as `subkey`.
-pub(super) fn boxed<C: AeadInOut + KeyInit + Send + Sync + 'static>(subkey: &[u8]) -> Box<dyn InPlace> {
-    Box::new(C::new_from_slice(subkey).expect("the subkey has the method's key length"))
+/// CCM with the nonce and tag that the other methods have.
+pub(crate) type Ccm<C> = ccm::Ccm<C, U16, U12>;
+
+/// A cipher of one of the libraries.
+pub(crate) fn software<C: AeadInOut + KeyInit + Send + Sync + 'static>(subkey: &[u8]) -> Aead {
+    Aead::Software(Box::new(C::new_from_slice(subkey).expect("the subkey has the method's key length")))
+}
+
+/// ChaCha20-Poly1305 with a nonce of 24 bytes.
+pub(crate) fn xchacha20_poly1305(subkey: &[u8]) -> Aead {
+    Aead::Software(Box::new(XChacha20Poly1305 { key: key_of(subkey) }))
+}
+
+/// ChaCha20-Poly1305 as libsodium first had it.
+pub(crate) fn chacha20_poly1305(subkey: &[u8]) -> Aead {
+    Aead::Software(Box::new(Chacha20Poly1305 { key: key_of(subkey) }))
 }
 
 impl<C: AeadInOut + Send + Sync> InPlace for C {
@@ -60,17 +65,13 @@ fn nonce<C: AeadInOut>(uses: u64) -> aead::Nonce<C> {
     nonce
 }
 
-/// ChaCha20-Poly1305 with a nonce of 24 bytes: the first 16 make a key of their own, under which the rest is the nonce of
-/// RFC 8439 (draft-irtf-cfrg-xchacha, 2.3).
-pub(super) struct XChacha20Poly1305 {
+/// The first 16 bytes of the nonce make a key of their own, under which the rest is the nonce of RFC 8439
+/// (draft-irtf-cfrg-xchacha, 2.3).
+struct XChacha20Poly1305 {
     key: Zeroizing<[u8; 32]>,
 }
 
 impl XChacha20Poly1305 {
-    pub(super) fn new(subkey: &[u8]) -> Self {
-        Self { key: key_of(subkey) }
-    }
-
     /// The count lies in the part of the nonce that makes the key, so every text has a key of its own, used with nonce 0.
     fn key_for(&self, uses: u64) -> LessSafeKey {
         let mut input = [0; 16];
@@ -97,17 +98,12 @@ impl InPlace for XChacha20Poly1305 {
     }
 }
 
-/// ChaCha20-Poly1305 as libsodium first had it: a nonce of 8 bytes, a counter of 8, and a MAC over the text and the lengths without
-/// padding between them.
-pub(super) struct Chacha20Poly1305 {
+/// A nonce of 8 bytes, a counter of 8, and a MAC over the text and the lengths without padding between them.
+struct Chacha20Poly1305 {
     key: Zeroizing<[u8; 32]>,
 }
 
 impl Chacha20Poly1305 {
-    pub(super) fn new(subkey: &[u8]) -> Self {
-        Self { key: key_of(subkey) }
-    }
-
     /// The keystream from its second block on, the first being the key of the MAC.
     fn start(&self, uses: u64) -> (ChaCha20Legacy, Poly1305) {
         let mut stream = ChaCha20Legacy::new(&(*self.key).into(), &uses.to_le_bytes().into());

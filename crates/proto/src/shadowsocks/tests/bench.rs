@@ -6,6 +6,7 @@ use super::cipher::Cipher;
 use super::head::{ExpectHead, ExpectTarget, Head, HeadError};
 use super::key::Key;
 use super::keyring::{Holder, Keyring, TrialOrder};
+use super::one_time_auth::OneTimeAuth;
 use super::replay::SaltStore;
 use super::stream::{HeadReads, OpenError, Opened, Opener, Sealer, TAG_BYTES};
 use super::vectors::NOW;
@@ -19,6 +20,7 @@ pub(super) struct Server {
     pub keyring: Arc<Keyring>,
     pub order: TrialOrder,
     pub head: HeadReads,
+    pub one_time_auth: OneTimeAuth,
     pub store: SaltStore,
     pub now: UnixTime,
     /// Whose the last stream was.
@@ -61,14 +63,24 @@ impl Server {
     /// The same with any keyring.
     pub(super) fn with(keyring: Keyring) -> Self {
         let (order, store) = (TrialOrder::new(&keyring), SaltStore::new(keyring.method()));
-        Self { keyring: Arc::new(keyring), order, head: HeadReads::Many, store, now: NOW, holder: None }
+        let one_time_auth = OneTimeAuth::Honoured;
+        Self {
+            keyring: Arc::new(keyring),
+            order,
+            head: HeadReads::Many,
+            one_time_auth,
+            store,
+            now: NOW,
+            holder: None,
+        }
     }
 
     /// Feeds a whole session, each piece as one read.
     pub(super) fn serve(&mut self, pieces: &[&[u8]]) -> Served {
         let mut served = Served::default();
         let keyring = Arc::clone(&self.keyring);
-        let mut state = State::Head(ExpectHead::new(&keyring, self.order.clone(), self.head));
+        let expect = ExpectHead::new(&keyring, self.order.clone(), self.head);
+        let mut state = State::Head(expect.with_one_time_auth(self.one_time_auth));
         for piece in pieces {
             let mut buffer = std::mem::take(&mut served.leftover);
             buffer.extend_from_slice(piece);
@@ -167,7 +179,7 @@ fn open_all(
 pub(super) fn sealed(sealer: &mut Sealer, payload: &[u8]) -> Vec<u8> {
     let mut record = vec![0; sealer.head_len()];
     record.extend_from_slice(payload);
-    record.resize(record.len() + TAG_BYTES, 0);
+    record.resize(record.len() + sealer.tail_len(), 0);
     sealer.seal(&mut record, NOW);
     record
 }

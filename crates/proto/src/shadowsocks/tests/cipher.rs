@@ -1,7 +1,8 @@
 //! The cipher against published answers.
 
-use super::super::vectors::{AEAD, AEAD_2022, key, salt, unhex};
+use super::super::vectors::{AEAD, AEAD_2022, key, salt, sound, unhex};
 use super::*;
+use aws_lc_rs::aead::CHACHA20_POLY1305;
 
 fn subkey(method: Method, first_of_salt: u8) -> Vec<u8> {
     let mut subkey = vec![0; method.key_len()];
@@ -37,7 +38,7 @@ fn chacha20_poly1305_is_that_of_rfc_8439_2_8_2() {
         sunscreen would be it."
             .to_vec();
     for method in [Method::Chacha20IetfPoly1305, Method::Blake3Chacha20Poly1305] {
-        let Aead::Main(cipher) = Aead::new(method, &key) else { panic!("{method}") };
+        let Aead::Main(cipher) = Cipher::with_subkey(method, &key).aead else { panic!("{method}") };
         assert_eq!(cipher.algorithm(), &CHACHA20_POLY1305);
     }
     let key = LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, &key).unwrap());
@@ -103,7 +104,7 @@ fn nonces_count_little_endian_and_never_repeat() {
 
 #[test]
 fn a_failed_opening_releases_no_text() {
-    for method in Method::ALL {
+    for method in sound() {
         let mut sealed = vec![0x5a; 64 + TAG_BYTES];
         let (text, tag) = sealed.split_at_mut(64);
         Cipher::new(&key(method), &salt(method, 0)).seal(text, tag);

@@ -6,7 +6,7 @@ use proptest::sample::{Index, select};
 use super::bench::{Received, Server, forged, receive, sealed, serve};
 use super::key::Key;
 use super::stream::{HeadReads, Opener, Sealer};
-use super::vectors::{AEAD, AEAD_2022, HELLO, NOW, key, salt, target, unhex};
+use super::vectors::{AEAD, AEAD_2022, HELLO, NOW, key, salt, sound, target, unhex};
 use super::{Generation, Method, Salt};
 use crate::address::Address;
 
@@ -26,7 +26,8 @@ fn a_request_cut_anywhere_is_the_same_request() {
         let mut sealer = Sealer::request(&secret, salt(method, 1), &target());
         let mut ours = sealed(&mut sealer, HELLO);
         ours.extend(sealed(&mut sealer, b"world"));
-        ours.extend(&sealed(&mut sealer, b"unfinished")[..20]);
+        let unfinished = sealed(&mut sealer, b"unfinished");
+        ours.extend(&unfinished[..unfinished.len().min(20)]);
         let mut sealer = Sealer::request(&secret, salt(method, 1), &target());
         let mut without_payload = Vec::new();
         sealer.seal_request_without_payload(5, NOW, &mut without_payload);
@@ -51,12 +52,18 @@ fn a_response_cut_anywhere_is_the_same_response() {
         let mut sealer = Sealer::response(&secret, salt(method, 2), salt(method, 1));
         let mut session = sealed(&mut sealer, b"hi");
         session.extend(sealed(&mut sealer, b"again"));
-        session.extend(&sealed(&mut sealer, b"unfinished")[..20]);
+        let unfinished = sealed(&mut sealer, b"unfinished");
+        session.extend(&unfinished[..unfinished.len().min(20)]);
         let receive = |pieces: &[&[u8]]| {
             receive(&mut Opener::response(&secret, salt(method, 1), HeadReads::Many), NOW, pieces)
         };
         let whole = receive(&[&session]);
-        assert_eq!((&whole.payload[..], whole.leftover.len()), (&b"hiagain"[..], 2));
+        match method.generation() {
+            Generation::Stream => assert_eq!(whole.payload, b"hiagainunfinished"),
+            Generation::Aead | Generation::Aead2022 => {
+                assert_eq!((&whole.payload[..], whole.leftover.len()), (&b"hiagain"[..], 2));
+            }
+        }
         for pieces in cuts(&session) {
             assert_eq!(receive(&pieces), whole, "{method} {pieces:?}");
         }
@@ -77,15 +84,18 @@ fn any_lengths() -> impl Strategy<Value = Vec<usize>> {
 
 fn any_session() -> impl Strategy<Value = (Method, [u8; 32], [u8; 32], [u8; 32])> {
     (select(&Method::ALL), any::<[u8; 32]>(), any::<[u8; 32]>(), any::<[u8; 32]>())
-        .prop_filter("salts are unique", |(_, _, request, response)| request[..16] != response[..16])
+        .prop_filter("salts are unique", |(_, _, request, response)| request[..8] != response[..8])
 }
 
 /// Seals payloads of these lengths; gives what was said and what went over the wire.
 fn say(sealer: &mut Sealer, lengths: &[usize], wire: &mut Vec<u8>) -> Vec<u8> {
     let mut said = Vec::new();
     for length in lengths {
-        let payload: Vec<u8> =
-            (0..=250).cycle().skip(said.len()).take((*length).min(sealer.payload_max())).collect();
+        let payload: Vec<u8> = (0..=250)
+            .cycle()
+            .skip(said.len())
+            .take((*length).min(sealer.payload_max()).min(0x11000))
+            .collect();
         wire.extend(sealed(sealer, &payload));
         said.extend(payload);
     }
@@ -137,15 +147,17 @@ proptest! {
     ) {
         let key = key(method);
         let served = Server::new(&key).serve(&pieces(&bytes, &cuts));
-        prop_assert!(served.target.is_none() && served.payload.is_empty());
         let mut opener = Opener::response(&key, salt(method, 1), HeadReads::Many);
-        prop_assert!(receive(&mut opener, NOW, &pieces(&bytes, &cuts)).payload.is_empty());
+        let received = receive(&mut opener, NOW, &pieces(&bytes, &cuts));
+        if !method.is_insecure() {
+            prop_assert!(served.target.is_none() && served.payload.is_empty() && received.payload.is_empty());
+        }
     }
 
     // As a holder of the key would do it: past the tags any text at all.
     #[test]
     fn no_sealed_texts_make_either_end_panic_or_hear_what_was_not_said(
-        method in select(&Method::ALL),
+        method in select(sound().collect::<Vec<_>>()),
         texts in prop::collection::vec(prop_oneof![
             any::<Vec<u8>>(),
             any::<u16>().prop_map(|len| len.to_be_bytes().to_vec()),

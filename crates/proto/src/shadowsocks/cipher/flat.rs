@@ -1,0 +1,257 @@
+//! Ciphers without records and without tags, as the first Shadowsocks had them: a byte goes in, a byte comes out.
+
+use chacha20::{ChaCha20LegacyCore, hchacha};
+use cipher::array::Array;
+use cipher::{
+    Block, BlockCipherEncrypt, BlockModeDecrypt as _, BlockModeEncrypt as _, InnerIvInit as _, KeyInit,
+    KeyIvInit, StreamCipher, StreamCipherCoreWrapper,
+};
+use md5::{Digest as _, Md5};
+use zeroize::Zeroize;
+
+use super::super::Salt;
+use super::super::key::Key;
+use super::super::method::Suite;
+use super::table::Substitution;
+
+/// One direction of a stream, under a cipher without records.
+pub(crate) struct Flat(Box<dyn Transform>);
+
+/// Which way a direction goes: most ciphers do not care, those that feed back what is on the wire do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// From clear to sealed.
+    Seal,
+    /// From sealed to clear.
+    Open,
+}
+
+/// Turns bytes in place, each piece going on where the one before ended.
+pub(crate) trait Transform: Send + Sync {
+    /// Turns all of `bytes`.
+    fn apply(&mut self, bytes: &mut [u8]);
+}
+
+/// Makes one direction's cipher from the key and what comes first on the wire.
+pub(crate) type MakeFlat = fn(&Key, &[u8], Way) -> Box<dyn Transform>;
+
+impl Flat {
+    /// The cipher of the direction that begins with `iv`.
+    pub(crate) fn new(key: &Key, iv: &Salt, way: Way) -> Self {
+        match key.method().suite() {
+            Suite::Flat(make) => Self(make(key, iv.as_bytes(), way)),
+            Suite::Aead(_) => unreachable!("a cipher without records is asked of methods that have one"),
+        }
+    }
+
+    /// Turns the next bytes of the stream.
+    pub(crate) fn apply(&mut self, bytes: &mut [u8]) {
+        self.0.apply(bytes);
+    }
+}
+
+/// No cipher at all.
+pub(crate) fn none(_: &Key, _: &[u8], _: Way) -> Box<dyn Transform> {
+    Box::new(Plain)
+}
+
+/// The substitution that the key holds.
+pub(crate) fn table(key: &Key, _: &[u8], way: Way) -> Box<dyn Transform> {
+    Box::new(Substitution::new(key.substitutions().expect("a key of the method has them"), way))
+}
+
+/// A cipher whose keystream is made from key and IV alone.
+pub(crate) fn keystream<C: KeyIvInit + StreamCipher + Send + Sync + 'static>(
+    key: &Key,
+    iv: &[u8],
+    _: Way,
+) -> Box<dyn Transform> {
+    Box::new(Stream(C::new_from_slices(key.secret(), iv).expect(LENGTHS)))
+}
+
+/// RC4, which has no IV: the same keystream every time.
+pub(crate) fn rc4(key: &Key, _: &[u8], _: Way) -> Box<dyn Transform> {
+    Box::new(Stream(rc4::Rc4::new_from_slice(key.secret()).expect(LENGTHS)))
+}
+
+/// RC4 under the MD5 hash of key and IV.
+pub(crate) fn rc4_md5(key: &Key, iv: &[u8], _: Way) -> Box<dyn Transform> {
+    let mut hash = Md5::new_with_prefix(key.secret()).chain_update(iv).finalize();
+    let cipher = rc4::Rc4::new_from_slice(&hash).expect(LENGTHS);
+    hash.as_mut_slice().zeroize();
+    Box::new(Stream(cipher))
+}
+
+/// ChaCha20 as it was first: a counter of 64 bits, and a nonce of as many.
+pub(crate) fn chacha20(key: &Key, iv: &[u8], _: Way) -> Box<dyn Transform> {
+    chacha20_from(key.secret(), 0, iv)
+}
+
+/// ChaCha20 of RFC 8439. Its counter has 32 bits and goes on into the nonce, as OpenSSL's does; the RFC leaves open what
+/// comes after 256 GiB.
+pub(crate) fn chacha20_ietf(key: &Key, iv: &[u8], _: Way) -> Box<dyn Transform> {
+    let (first, nonce) = iv.split_first_chunk().expect(LENGTHS);
+    chacha20_from(key.secret(), u64::from(u32::from_le_bytes(*first)) << 32, nonce)
+}
+
+/// `ChaCha20` under a key made from the first 16 bytes of the nonce (draft-irtf-cfrg-xchacha, 2.3), with a counter of 64 bits.
+pub(crate) fn xchacha20(key: &Key, iv: &[u8], _: Way) -> Box<dyn Transform> {
+    let (first, nonce) = iv.split_at(16);
+    let [secret, first] = [key.secret(), first];
+    let mut subkey =
+        hchacha::<chacha20::R20>(secret.try_into().expect(LENGTHS), first.try_into().expect(LENGTHS));
+    let stream = chacha20_from(&subkey, 0, nonce);
+    subkey.as_mut_slice().zeroize();
+    stream
+}
+
+fn chacha20_from(key: &[u8], counter: u64, nonce: &[u8]) -> Box<dyn Transform> {
+    let mut core = ChaCha20LegacyCore::new_from_slices(key, nonce).expect(LENGTHS);
+    core.set_block_pos(counter);
+    Box::new(Stream(StreamCipherCoreWrapper::from_core(core)))
+}
+
+/// A block cipher in CFB mode, whole blocks being fed back.
+pub(crate) fn cfb<C: KeyInit + BlockCipherEncrypt + Send + Sync + 'static>(
+    key: &Key,
+    iv: &[u8],
+    way: Way,
+) -> Box<dyn Transform> {
+    let cipher = C::new_from_slice(key.secret()).expect(LENGTHS);
+    let register = Block::<C>::try_from(iv).expect(LENGTHS);
+    let used = register.len();
+    Box::new(Cfb { cipher, register, used, way })
+}
+
+/// A block cipher in CFB mode, single bytes being fed back.
+pub(crate) fn cfb8<C: KeyInit + BlockCipherEncrypt + Send + Sync + 'static>(
+    key: &Key,
+    iv: &[u8],
+    way: Way,
+) -> Box<dyn Transform> {
+    let cipher = C::new_from_slice(key.secret()).expect(LENGTHS);
+    let register = Block::<C>::try_from(iv).expect(LENGTHS);
+    match way {
+        Way::Seal => Box::new(cfb8::Encryptor::inner_iv_init(cipher, &register)),
+        Way::Open => Box::new(cfb8::Decryptor::inner_iv_init(cipher, &register)),
+    }
+}
+
+/// A block cipher in CFB mode, single bits being fed back.
+pub(crate) fn cfb1<C: KeyInit + BlockCipherEncrypt + Send + Sync + 'static>(
+    key: &Key,
+    iv: &[u8],
+    way: Way,
+) -> Box<dyn Transform> {
+    let cipher = C::new_from_slice(key.secret()).expect(LENGTHS);
+    Box::new(Cfb1 { cipher, register: Block::<C>::try_from(iv).expect(LENGTHS), way })
+}
+
+const LENGTHS: &str = "key and IV have the lengths of the method's row";
+
+struct Plain;
+
+impl Transform for Plain {
+    fn apply(&mut self, _: &mut [u8]) {}
+}
+
+struct Stream<C>(C);
+
+impl<C: StreamCipher + Send + Sync> Transform for Stream<C> {
+    fn apply(&mut self, bytes: &mut [u8]) {
+        // Counters have 64 bits or more. Where a peer's IV lets one begin close to its end it turns over, which takes that
+        // peer's own session no further and must not end the process.
+        self.0.unchecked_apply_keystream(bytes);
+    }
+}
+
+/// The library's mode takes whole blocks; this keeps what was begun from one piece to the next.
+struct Cfb<C: BlockCipherEncrypt> {
+    cipher: C,
+    /// The last block that went over the wire. Behind `used` bytes of the next one, the pad for the rest of it.
+    register: Block<C>,
+    used: usize,
+    way: Way,
+}
+
+impl<C: BlockCipherEncrypt + Send + Sync> Cfb<C> {
+    /// Turns bytes that do not fill the block that was begun, or just do.
+    fn within_block(&mut self, bytes: &mut [u8]) {
+        for (byte, pad) in bytes.iter_mut().zip(&mut self.register[self.used..]) {
+            let turned = *byte ^ *pad;
+            *pad = match self.way {
+                Way::Seal => turned,
+                Way::Open => *byte,
+            };
+            *byte = turned;
+        }
+        self.used += bytes.len();
+    }
+}
+
+impl<C: BlockCipherEncrypt + Send + Sync> Transform for Cfb<C> {
+    fn apply(&mut self, bytes: &mut [u8]) {
+        let begun = bytes.len().min(self.register.len() - self.used);
+        let (begun, rest) = bytes.split_at_mut(begun);
+        self.within_block(begun);
+        let (blocks, tail) = Array::slice_as_chunks_mut(rest);
+        if let Some(last) = blocks.last().cloned() {
+            match self.way {
+                Way::Seal => {
+                    cfb_mode::Encryptor::inner_iv_init(&self.cipher, &self.register).encrypt_blocks(blocks);
+                    self.register.clone_from(&blocks[blocks.len() - 1]);
+                }
+                Way::Open => {
+                    cfb_mode::Decryptor::inner_iv_init(&self.cipher, &self.register).decrypt_blocks(blocks);
+                    self.register = last;
+                }
+            }
+        }
+        if !tail.is_empty() {
+            self.cipher.encrypt_block(&mut self.register);
+            self.used = 0;
+            self.within_block(tail);
+        }
+    }
+}
+
+impl<C: BlockCipherEncrypt + Send + Sync> Transform for cfb8::Encryptor<C> {
+    fn apply(&mut self, bytes: &mut [u8]) {
+        self.encrypt_blocks(Array::cast_slice_from_core_mut(bytes.as_chunks_mut().0));
+    }
+}
+
+impl<C: BlockCipherEncrypt + Send + Sync> Transform for cfb8::Decryptor<C> {
+    fn apply(&mut self, bytes: &mut [u8]) {
+        self.decrypt_blocks(Array::cast_slice_from_core_mut(bytes.as_chunks_mut().0));
+    }
+}
+
+struct Cfb1<C: BlockCipherEncrypt> {
+    cipher: C,
+    /// The last bits that went over the wire, as many as a block has.
+    register: Block<C>,
+    way: Way,
+}
+
+impl<C: BlockCipherEncrypt + Send + Sync> Transform for Cfb1<C> {
+    fn apply(&mut self, bytes: &mut [u8]) {
+        for byte in bytes {
+            let (mut turned, source) = (0, *byte);
+            for bit in (0..8).rev() {
+                let mut pad = self.register.clone();
+                self.cipher.encrypt_block(&mut pad);
+                let (from, to) = (source >> bit & 1, source >> bit & 1 ^ pad[0] >> 7);
+                turned = turned << 1 | to;
+                let mut carry = match self.way {
+                    Way::Seal => to,
+                    Way::Open => from,
+                };
+                for byte in self.register.iter_mut().rev() {
+                    (*byte, carry) = (*byte << 1 | carry, *byte >> 7);
+                }
+            }
+            *byte = turned;
+        }
+    }
+}
