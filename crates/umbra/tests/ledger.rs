@@ -35,15 +35,16 @@ fn places(page: &str) -> HashMap<&str, String> {
         .collect()
 }
 
-/// Whether `text` has the function, as a test. The checks of interop are functions of their own kind.
+/// Whether `text` has the function, as a test. What interop tries are functions of their own kind.
 fn has_test(text: &str, place: &str, name: &str) -> bool {
     let lines: Vec<_> = text.lines().map(str::trim).collect();
-    let head = format!("fn {name}(");
+    let heads = ["", "async ", "pub(super) "].map(|before| format!("{before}fn {name}"));
     lines.iter().enumerate().any(|(at, line)| {
-        let named = line.strip_prefix("async ").unwrap_or(line).starts_with(&head);
+        let rest = heads.iter().find_map(|head| line.strip_prefix(head.as_str()));
+        let named = rest.is_some_and(|rest| rest.starts_with(['(', '<']));
         let attributes = lines[..at].iter().rev().take_while(|line| line.starts_with("#["));
         let is_test = attributes.into_iter().any(|line| line.contains("test"));
-        named && (is_test || place == "interop")
+        named && (is_test || ["interop", "visitors"].contains(&place))
     })
 }
 
