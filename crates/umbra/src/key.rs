@@ -15,6 +15,12 @@ pub(crate) fn make(method: Method) -> Result<Zeroizing<String>, getrandom::Error
     Ok(encode_password(&secret))
 }
 
+/// The method to ask for a secret that fits `method`. There is none to be had in the name of an insecure one, whose passwords
+/// are any text.
+pub(crate) fn maker(method: Method) -> Method {
+    if method.is_insecure() { Method::Chacha20IetfPoly1305 } else { method }
+}
+
 /// 192 bits: more than any search covers, and base64 of it ends without padding.
 const PASSWORD_BYTES: usize = 24;
 

@@ -48,6 +48,10 @@ fn main() -> ExitCode {
 }
 
 fn print_key(method: Method) -> ExitCode {
+    if method.is_insecure() {
+        let good = key::maker(method);
+        return fail(&format!("{}; make a key with: umbra key {good}", secret::explain_insecure(method)));
+    }
     let secret = match key::make(method) {
         Ok(secret) => secret,
         Err(error) => return fail(&format!("the system gives no random numbers: {error}")),

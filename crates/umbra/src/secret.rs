@@ -5,6 +5,7 @@ use umbra_proto::shadowsocks::key::{Key, KeyError};
 use umbra_proto::shadowsocks::{Generation, Method};
 
 use crate::flags::Role;
+use crate::key::maker;
 use crate::raw::Settings;
 use crate::reference::{Id, nearest};
 use crate::report::Report;
@@ -126,7 +127,7 @@ pub(crate) fn judge_key(
 }
 
 fn explain_example(method: Option<Method>) -> String {
-    let make = method.map_or_else(|| "METHOD".into(), |method| method.to_string());
+    let make = method.map_or_else(|| "METHOD".into(), |method| maker(method).to_string());
     format!("an example from the documentation, which everyone knows; make one with: umbra key {make}")
 }
 
@@ -158,13 +159,13 @@ fn explain_weakness(key: &Key, password: &str) -> Option<String> {
         }
         Generation::Stream | Generation::Aead | Generation::Aead2022 => return None,
     };
-    Some(format!("{weakness}; make one with: umbra key {method}"))
+    Some(format!("{weakness}; make one with: umbra key {}", maker(method)))
 }
 
 fn explain_key(method: Method, password: &str, error: KeyError) -> String {
     let wanted = method.key_len();
     match error {
-        KeyError::Empty => format!("empty; make one with: umbra key {method}"),
+        KeyError::Empty => format!("empty; make one with: umbra key {}", maker(method)),
         KeyError::NotBase64 if password.contains(':') => {
             "a server's port has one key, and this looks like a client's, several joined with :; write users"
                 .into()
@@ -188,7 +189,7 @@ fn explain_method(name: &str) -> String {
 }
 
 /// What is wrong with a method that is not safe, and what to use. The words of the first two are those that scripts look for.
-fn explain_insecure(method: Method) -> String {
+pub(crate) fn explain_insecure(method: Method) -> String {
     let name = method.name();
     let instead = if name.contains("chacha20") || name.contains("salsa20") {
         Method::Chacha20IetfPoly1305

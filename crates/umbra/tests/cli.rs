@@ -209,6 +209,18 @@ fn a_fresh_key_is_taken_as_it_is() {
 }
 
 #[test]
+fn no_key_is_made_for_a_method_that_is_insecure() {
+    for method in ["rc4-md5", "table", "none", "AES-256-CFB"] {
+        let output = umbra(&["key", method]);
+        assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(1), ""), "{method}");
+        let told = text(&output.stderr);
+        assert!(told.ends_with("; make a key with: umbra key chacha20-ietf-poly1305\n"), "{told}");
+    }
+    let short = umbra(&["check", "--as", "server", "-m", "aes-256-cfb", "-k", "short"]);
+    assert!(text(&short.stderr).contains("make one with: umbra key chacha20-ietf-poly1305\n"));
+}
+
+#[test]
 fn check_tells_everything_and_starts_nothing() {
     let busy = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = busy.local_addr().unwrap().port();

@@ -12,6 +12,7 @@ use umbra_proto::users::{Credentials, DIGEST_KEY_BYTES, Users, UsersError};
 
 use crate::file;
 use crate::flags::Role;
+use crate::key::maker;
 use crate::raw::Settings;
 use crate::reference::Id;
 use crate::report::Report;
@@ -183,11 +184,11 @@ fn explain(
         ),
         KeyringError::SameKey(one, other) => (
             place_of(other, Id::Password),
-            format!("{one} has the same; make one for {other} with: umbra key {method}"),
+            format!("{one} has the same; make one for {other} with: umbra key {}", maker(method)),
         ),
         KeyringError::PortKey(name) => (
             place_of(name, Id::Password),
-            format!("the port has the same; make one for {name} with: umbra key {method}"),
+            format!("the port has the same; make one for {name} with: umbra key {}", maker(method)),
         ),
         KeyringError::NoForward(name) => (
             place_of(name, Id::UserForward),
