@@ -11,7 +11,7 @@ use umbra_proto::http;
 use umbra_proto::request::Command;
 use umbra_proto::shadowsocks::head::{Forward, Head, HeadError, Request};
 use umbra_proto::shadowsocks::stream::Sealer;
-use umbra_proto::users::Users;
+use umbra_proto::users::{UserName, Users};
 
 use crate::batch::{Batch, Size};
 use crate::config::ProxyDoor;
@@ -114,7 +114,9 @@ impl Wish<'_> {
     /// What the operator calls the client, if it is one of several users.
     pub(crate) fn user(&self) -> Option<&str> {
         match self {
-            Self::Proxy(_) | Self::Forward { .. } | Self::Tunnel(_) => None,
+            Self::Proxy(pending) => pending.user().map(UserName::as_str),
+            // Each of its requests is somebody's.
+            Self::Forward { .. } | Self::Tunnel(_) => None,
             Self::Shadowsocks { request, server } => server.keyring.name(request.holder),
             Self::PassOn { forward, server } => server.keyring.name(forward.holder),
         }
