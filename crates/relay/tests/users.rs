@@ -8,6 +8,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
 use common::{inbound, open, run, server_with, target, through_with};
+use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::Method;
 use umbra_proto::shadowsocks::identity::Credentials;
 use umbra_proto::shadowsocks::key::{Key, encode_password};
@@ -37,10 +38,8 @@ fn client(server: SocketAddr, credentials: Credentials) -> Relay {
 /// Connects through a SOCKS5 door without a word about success: whether the way is open shows in the answer of the target.
 fn ask(door: SocketAddr, target: SocketAddr) -> TcpStream {
     let mut stream = open(door);
-    let SocketAddr::V4(to) = target else { panic!("an IPv4 target") };
-    let mut greeting = vec![5, 1, 0, 5, 1, 0, 1];
-    greeting.extend(to.ip().octets());
-    greeting.extend(to.port().to_be_bytes());
+    let mut greeting = vec![5, 1, 0, 5, 1, 0];
+    Address::Ip(target).encode(&mut greeting);
     stream.write_all(&greeting).unwrap();
     let mut reply = [0; 12];
     stream.read_exact(&mut reply).unwrap();
