@@ -32,7 +32,7 @@ impl Peer {
     /// Whether it speaks `method`.
     pub(crate) fn speaks(self, method: Method) -> bool {
         match self {
-            Self::Umbra => !matches!(method.family, Family::Stream | Family::Plain),
+            Self::Umbra => true,
             Self::ShadowsocksRust => lists(RUST, method),
             Self::ShadowsocksLibev => lists(LIBEV, method),
             Self::V2ray => lists(V2RAY, method),
@@ -122,3 +122,26 @@ const PYTHON: &str = "
     aes-128-cfb aes-192-cfb aes-256-cfb aes-128-cfb1 aes-192-cfb1 aes-256-cfb1 aes-128-cfb8 aes-192-cfb8 aes-256-cfb8
     aes-128-ctr aes-192-ctr aes-256-ctr aes-128-ofb aes-192-ofb aes-256-ofb camellia-128-cfb camellia-192-cfb
     camellia-256-cfb bf-cfb cast5-cfb des-cfb rc2-cfb seed-cfb rc4 rc4-md5 salsa20 chacha20 table";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_method_of_ours_is_tried() {
+        let tried: BTreeSet<&str> = MODERN.into_iter().chain(others()).map(|method| method.name).collect();
+        let ours = umbra_proto::shadowsocks::Method::ALL.map(umbra_proto::shadowsocks::Method::name);
+        let untried: Vec<_> = ours.iter().filter(|name| !tried.contains(*name)).collect();
+        assert!(untried.is_empty(), "{untried:?}");
+    }
+
+    #[test]
+    fn what_a_peer_speaks_is_a_method_of_ours() {
+        let tried: BTreeSet<&str> = MODERN.into_iter().chain(others()).map(|method| method.name).collect();
+        for name in [RUST, LIBEV, V2RAY, PYTHON].into_iter().flat_map(str::split_whitespace) {
+            assert!(tried.contains(name), "{name}");
+        }
+    }
+}
