@@ -32,7 +32,7 @@ enum Waiting<N: Net> {
 pub(crate) async fn bind<N: Net>(
     door: &Door<N>,
     client: N::Socket,
-    inbox: Inbox,
+    mut inbox: Inbox,
     pending: Pending,
 ) -> Result<Way<N::Socket>, Failure> {
     let unanswered = Unfinished::new(&client);
@@ -49,7 +49,12 @@ pub(crate) async fn bind<N: Net>(
     };
     write_all(&client, &answer).await.map_err(|error| Failure::handshake(Cause::Io(error)))?;
     let unanswered = Unfinished::new(&client);
-    let arrived = timeout(BIND_SECS_MAX, waiting.arrival()).await;
+    let arrived = tokio::select! {
+        biased;
+        arrived = timeout(BIND_SECS_MAX, waiting.arrival()) => arrived,
+        // Nobody is left to be told who came.
+        why = departure(&client, &mut inbox) => return Err(Failure::handshake(why)),
+    };
     unanswered.finish();
     let (target, peer) = match arrived.unwrap_or(Err(connect(Cause::Deadline))) {
         Ok(arrived) => arrived,
@@ -64,6 +69,19 @@ pub(crate) async fn bind<N: Net>(
             Err(Failure::handshake(Cause::Io(error)))
         }
     }
+}
+
+/// Ends when the client has gone. What it says meanwhile is the target's.
+async fn departure<S: Socket>(client: &S, inbox: &mut Inbox) -> Cause {
+    while inbox.make_room() {
+        match inbox.read(client).await {
+            Ok(0) => return Cause::Truncated,
+            Ok(_) => {}
+            Err(error) => return Cause::Io(error),
+        }
+    }
+    // Whoever talks so much is there, and is bounded by the time.
+    std::future::pending().await
 }
 
 /// Begins to wait for the target. Gives the address at which it may connect.

@@ -66,7 +66,7 @@ impl Inbox {
     }
 
     /// Waits for bytes with nothing in hand, then reads once.
-    async fn read<S: Socket>(&mut self, socket: &S) -> io::Result<usize> {
+    pub(crate) async fn read<S: Socket>(&mut self, socket: &S) -> io::Result<usize> {
         loop {
             self.drop_spent();
             poll_fn(|cx| socket.poll_readable(cx)).await?;
@@ -92,7 +92,7 @@ impl Inbox {
     }
 
     /// Makes room for another read; `false` if the peer has used up all there is.
-    fn make_room(&mut self) -> bool {
+    pub(crate) fn make_room(&mut self) -> bool {
         let Some(batch) = &mut self.0 else { return true };
         let (len, capacity) = (batch.arrived.len(), batch.bytes.len());
         if len < capacity {

@@ -6,6 +6,8 @@ mod common;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 use umbra_relay::Relay;
@@ -47,7 +49,7 @@ fn come_from(ip: Ipv4Addr, address: SocketAddr) -> TcpStream {
     socket.bind(&SocketAddr::new(ip.into(), 0).into()).unwrap();
     socket.connect(&address.into()).unwrap();
     let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     stream
 }
 
@@ -149,5 +151,36 @@ fn a_parent_that_tells_only_a_port_is_where_the_target_may_come_to() {
     near.read_exact(&mut heard).unwrap();
     assert_eq!(&heard, b"first words");
     assert_eq!(asked.join().unwrap(), *b"\x05\x01\x00\x05\x02\x00\x01\x09\x08\x07\x06\x00\x14");
+    relay.stop();
+}
+
+#[test]
+fn whoever_leaves_is_not_waited_for_any_longer_and_what_it_has_said_is_kept_until_then() {
+    let relay = direct();
+    for request in [socks4([127, 0, 0, 7]), socks5([127, 0, 0, 7])] {
+        let is_five = request[0] == 5;
+        let mut near = open(relay.addresses()[0]);
+        near.write_all(&request).unwrap();
+        if is_five {
+            near.read_exact(&mut [0; 2]).unwrap();
+        }
+        let listening = answer(&mut near, is_five);
+        drop(near);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(listening).is_ok() {
+            assert!(Instant::now() < deadline, "somebody still listens");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    let mut near = open(relay.addresses()[0]);
+    near.write_all(&socks4([127, 0, 0, 1])).unwrap();
+    let listening = answer(&mut near, false);
+    near.write_all(b"said too early").unwrap();
+    thread::sleep(Duration::from_millis(50));
+    let mut far = come_from(Ipv4Addr::LOCALHOST, listening);
+    answer(&mut near, false);
+    let mut heard = [0; 14];
+    far.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"said too early");
     relay.stop();
 }
