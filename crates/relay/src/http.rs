@@ -17,7 +17,7 @@ use std::time::Duration;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, UPGRADE,
+    PROXY_AUTHORIZATION, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -79,7 +79,7 @@ pub(crate) async fn converse<N: Net>(
 ) -> Result<Option<Way<N::Socket>>, Failure> {
     let header = origin.header(door, &client);
     let io = Io::new(client, inbox.into_batch());
-    let moved = io.moved();
+    let (moved, lookout) = (io.moved(), io.lookout());
     let state = Mutex::new(State { kept: None, leaving: Leaving::Stays, carriers: JoinSet::new() });
     let conversation = Conversation { door, users, header, state };
     let service = service_fn(|request| Box::pin(conversation.answer(request)));
@@ -91,22 +91,26 @@ pub(crate) async fn converse<N: Net>(
         .max_buf_size(HTTP_BUFFER_BYTES_MAX)
         .serve_connection(io, service);
     let ended = tokio::select! {
+        biased;
         ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
         () = idle(moved, door.inbound.idle) => {
             return Err(Failure { stage: Stage::Relay, side: Side::Inbound, cause: Cause::Deadline });
+        }
+        error = lookout.broken() => {
+            return Err(Failure { stage: Stage::Relay, side: Side::Inbound, cause: Cause::Io(error) });
         }
     };
     let http1::Parts { io, read_buf, .. } = connection.into_parts();
     let State { kept, leaving, mut carriers } = conversation.into_state();
     drop(kept);
-    let Some(client) = io.into_inner() else { return Ok(None) };
+    let Some((client, unread)) = io.into_inner() else { return Ok(None) };
+    let inbox = || Inbox::holding(&[&read_buf[..], &unread].concat());
     let outcome = match (ended, leaving) {
         (Ok(()), Leaving::Way(target)) => {
-            carriers.detach_all();
-            return Ok(Some(Way { client, inbox: Inbox::holding(&read_buf), target }));
+            return Ok(Some(Way { client, inbox: inbox(), target }));
         }
         (Ok(()), Leaving::Upgrade(onward)) => {
-            carry_on(door, client, &read_buf, onward).await;
+            carry_on(door, client, inbox(), onward).await;
             Ok(None)
         }
         (Ok(()), Leaving::Stays) => {
@@ -130,11 +134,11 @@ pub(crate) async fn converse<N: Net>(
 }
 
 /// Carries bytes between two ends that have agreed on another protocol.
-async fn carry_on<N: Net>(door: &Door<N>, client: N::Socket, early: &[u8], onward: Onward) {
+async fn carry_on<N: Net>(door: &Door<N>, client: N::Socket, inbox: Inbox, onward: Onward) {
     let Some((pipe, said, _present)) = onward.into_pipe().await else { return client.reset() };
     let mut target = TargetSide::direct(pipe);
     target.inbox = Inbox::holding(&said);
-    Session::new(client, ClientSide::plain(), Inbox::holding(early), None, target).run(door).await;
+    Session::new(client, ClientSide::plain(), inbox, None, target).run(door).await;
 }
 
 /// Ends when nothing has moved for `idle`.
@@ -158,22 +162,37 @@ impl<N: Net> Conversation<'_, N> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Ends what is left of an earlier target before there is another one: a client has one at a time, however fast it asks
+    /// for them. The answer before this request has passed in whole, so nothing of use is cut off.
+    async fn end_earlier(&self) {
+        let mut carriers = {
+            let mut state = self.state();
+            state.kept = None;
+            std::mem::take(&mut state.carriers)
+        };
+        carriers.shutdown().await;
+    }
+
     /// One request and its answer. Every request shows its own password.
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Content>, Infallible> {
         let is_head = request.method() == Method::HEAD;
         let outcome = match self.users {
             Some(users) if !is_known(users, request.headers()) => Err(Status::ProxyAuthenticationRequired),
-            Some(_) | None if request.method() == Method::CONNECT => self.open_way(request.uri()).await,
+            Some(_) | None if request.method() == Method::CONNECT => self.open_way(&request).await,
             Some(_) | None => self.forward(request).await,
         };
         Ok(outcome.unwrap_or_else(|status| refusal(status, is_head)))
     }
 
     /// CONNECT on a connection that has forwarded requests before.
-    async fn open_way(&self, uri: &Uri) -> Result<Response<Content>, Status> {
-        let authority = uri.authority().ok_or(Status::BadRequest)?;
+    async fn open_way(&self, request: &Request<Incoming>) -> Result<Response<Content>, Status> {
+        // What follows is the tunnel's: nothing of it may be taken for content.
+        if !request.body().is_end_stream() {
+            return Err(Status::BadRequest);
+        }
+        let authority = request.uri().authority().ok_or(Status::BadRequest)?;
         let target = http::connect_target(authority.as_str()).map_err(|_| Status::BadRequest)?;
-        self.state().kept = None;
+        self.end_earlier().await;
         let side = reach(self.door, &target).await.map_err(|failure| self.failed(&failure))?;
         self.state().leaving = Leaving::Way(side);
         Ok(Response::new(Content::Nothing))
@@ -190,8 +209,13 @@ impl<N: Net> Conversation<'_, N> {
             self.state().leaving = Leaving::Upgrade(onward);
             return Ok(response.map(|_| Content::Nothing));
         }
+        if !is_passable(response.headers()) {
+            return Err(Status::BadGateway);
+        }
         self.state().kept = Some(onward);
         strip(response.headers_mut());
+        // RFC 9110, section 2.5: a proxy's version is its own. hyper tells an older client so in that one's words.
+        *response.version_mut() = Version::HTTP_11;
         Ok(response.map(Content::Passing))
     }
 
@@ -211,6 +235,7 @@ impl<N: Net> Conversation<'_, N> {
                 Err(Unanswered::Lost) => return Err(self.lost()),
             },
         };
+        self.end_earlier().await;
         let side = reach(self.door, target).await.map_err(|failure| self.failed(&failure))?;
         let header = self.header.clone();
         let (pipe, gone) = self.carry(header, side);
@@ -228,10 +253,7 @@ impl<N: Net> Conversation<'_, N> {
         let (present, gone) = Present::new();
         let session = Session::new(theirs, ClientSide::plain(), Inbox::default(), header, side);
         let door = Arc::clone(self.door);
-        let carriers = &mut self.state().carriers;
-        // Those that have ended take no room.
-        while carriers.try_join_next().is_some() {}
-        carriers.spawn(async move {
+        self.state().carriers.spawn(async move {
             tokio::select! {
                 () = session.run(&door) => {}
                 // A target that keeps its end open is not waited for.
@@ -267,8 +289,10 @@ fn prepare(request: &mut Request<Incoming>) -> Result<bool, Status> {
     let authority = request.uri().authority().ok_or(Status::BadRequest)?;
     // RFC 9112, section 3.2.2: a proxy MUST ignore the Host that came and put the target's in its place.
     let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Status::BadRequest)?;
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    *request.uri_mut() = path.parse().map_err(|_| Status::BadRequest)?;
+    *request.uri_mut() = own_form(request.uri()).ok_or(Status::BadRequest)?;
+    if !is_passable(request.headers()) {
+        return Err(Status::NotImplemented);
+    }
     let upgrade = asked_upgrade(request.headers());
     let headers = request.headers_mut();
     strip(headers);
@@ -282,6 +306,25 @@ fn prepare(request: &mut Request<Incoming>) -> Result<bool, Status> {
     Ok(asks_upgrade)
 }
 
+/// A target's own form of `uri` (RFC 9112, section 3.2.1): a path, at least the shortest, and a query.
+fn own_form(uri: &Uri) -> Option<Uri> {
+    match uri.path_and_query().map_or("/", |path| path.as_str()) {
+        query if query.starts_with('?') => format!("/{query}").parse().ok(),
+        path => path.parse().ok(),
+    }
+}
+
+/// Whether a message's content can be passed on: the coding for the transfer is ours to undo and to do again, and chunks are the
+/// only one that is known here (RFC 9112, section 6.1).
+fn is_passable(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    }
+}
+
 /// The protocol that a request wants to change to, if its Connection line says that it does.
 fn asked_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let options = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
@@ -289,15 +332,18 @@ fn asked_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     headers.get(UPGRADE).filter(|_| asks).cloned()
 }
 
-/// Takes out what is for one hop alone (RFC 9110, section 7.6.1).
+/// Takes out what is for one hop alone (RFC 9110, section 7.6.1), and a length that is not the content's.
 fn strip(headers: &mut HeaderMap) {
+    // RFC 9112, section 6.3: chunks say better where they end, and whoever sends both may mean to deceive.
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
     let listed: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
         .chain(headers.get_all("proxy-connection"))
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(http::connection_options)
-        .filter_map(|name| name.parse().ok())
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect();
     let known: Vec<HeaderName> =
         headers.keys().filter(|name| http::is_hop_by_hop(name.as_str())).cloned().collect();

@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use umbra_proto::users::{Credentials, Users};
 use umbra_relay::Relay;
@@ -319,8 +320,8 @@ fn an_answer_that_breaks_off_does_not_pass_for_a_whole_one() {
         wire.head();
         wire.say("HTTP/1.1 200 OK\r\n\r\nhalf of it");
         let stream = wire.reader.into_inner();
-        thread::sleep(std::time::Duration::from_millis(100));
-        socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        thread::sleep(Duration::from_millis(100));
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
     });
     let relay = direct();
     for version in ["1.0", "1.1"] {
@@ -347,4 +348,208 @@ fn an_answer_to_head_has_no_body_and_the_next_answer_is_found() {
         assert_eq!(near.head()[0], format!("http/1.1 {status}"));
     }
     relay.stop();
+}
+
+/// Whether a request has come to its end, of which the only coding is chunks.
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request).to_lowercase();
+    text.ends_with(if text.contains("chunked") { "\r\n0\r\n\r\n" } else { "\r\n\r\n" })
+}
+
+/// Says `request` to a fresh proxy; gives the status that comes back, and what has reached the target until then.
+fn passed(request: impl FnOnce(SocketAddr) -> String) -> (String, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let far = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let (mut heard, mut piece) = (Vec::new(), [0; 4096]);
+        while !is_whole(&heard) {
+            match stream.read(&mut piece) {
+                Ok(0) | Err(_) => break,
+                Ok(count) => heard.extend_from_slice(&piece[..count]),
+            }
+        }
+        let _nobody_may_listen = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n");
+        String::from_utf8(heard).unwrap()
+    });
+    let relay = direct();
+    let mut near = Wire::to(&relay);
+    near.say(&request(address));
+    let status = near.head().remove(0);
+    // Whether anything came or not, this ends the waiting for it.
+    drop(TcpStream::connect(address));
+    let heard = far.join().unwrap().replace(&address.to_string(), "ADDRESS");
+    relay.stop();
+    (status, heard)
+}
+
+#[test]
+fn of_two_lengths_in_a_request_only_the_chunks_are_passed_on() {
+    for length in ["Content-Length: 2\r\n", "Content-Length: 200\r\n"] {
+        for both in [
+            format!("{length}Transfer-Encoding: chunked\r\n"),
+            format!("transfer-encoding: CHUNKED\r\n{length}"),
+        ] {
+            let (status, heard) = passed(|address| {
+                format!(
+                    "POST http://{address}/ HTTP/1.1\r\nHost: x\r\n{both}\r\n6;a=b\r\nnotend\r\n0\r\nX: 1\r\n\r\n"
+                )
+            });
+            assert_eq!(status, "http/1.1 204 no content");
+            assert_eq!(
+                heard.to_lowercase(),
+                "post / http/1.1\r\nhost: address\r\ntransfer-encoding: chunked\r\n\r\n6\r\nnotend\r\n0\r\n\r\n"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_request_whose_length_is_told_in_an_unknown_way_goes_nowhere() {
+    for (framing, status) in [
+        ("Transfer-Encoding: gzip, chunked", "501 not implemented"),
+        ("Transfer-Encoding: chunked, chunked", "501 not implemented"),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "501 not implemented"),
+        ("Transfer-Encoding: chunked, identity", "400 bad request"),
+        ("Transfer-Encoding: xchunked", "400 bad request"),
+        ("Content-Length: 3\r\nContent-Length: 5", "400 bad request"),
+        ("Content-Length: 5, 5", "400 bad request"),
+        ("Content-Length: +5", "400 bad request"),
+        ("Content-Length : 5", "400 bad request"),
+        ("Transfer-Encoding : chunked", "400 bad request"),
+        ("Transfer-Encoding:\r\n chunked", "400 bad request"),
+        ("X: a\rTransfer-Encoding: chunked", "400 bad request"),
+        ("X: a\nTransfer-Encoding: chunked", "400 bad request"),
+        ("Transfer-Encoding: \x0bchunked", "400 bad request"),
+    ] {
+        let (answer, heard) = passed(|address| {
+            format!("POST http://{address}/ HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n3\r\nend\r\n0\r\n\r\n")
+        });
+        assert_eq!((answer, heard), (format!("http/1.1 {status}"), String::new()), "{framing:?}");
+    }
+}
+
+#[test]
+fn what_a_connection_line_lists_stays_here_whatever_stands_beside_it() {
+    let (_, heard) = passed(|address| {
+        format!(
+            "GET http://{address}?q=1 HTTP/1.1\r\nHost: x\r\nConnection: host, X-One, a b, \u{e9},, content-length, last\r\nX-One: 1\r\n\
+             X-Two: 2\r\nEnd: 1\r\nLast: 1\r\n\r\n"
+        )
+    });
+    let mut lines: Vec<_> = heard.split_terminator("\r\n").collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["", "End: 1", "GET /?q=1 HTTP/1.1", "Host: ADDRESS", "X-Two: 2"]);
+}
+
+#[test]
+fn an_answer_has_one_length_and_our_own_version_whatever_the_target_says() {
+    let chunks = "5\r\nhello\r\n0\r\n\r\n";
+    for (answer, status, framing) in [
+        (
+            format!("1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"),
+            "200 ok",
+            "transfer-encoding: chunked",
+        ),
+        (
+            format!("1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 30\r\n\r\n{chunks}"),
+            "200 ok",
+            "transfer-encoding: chunked",
+        ),
+        ("1.0 200 OK\r\n\r\nhello".into(), "200 ok", "transfer-encoding: chunked"),
+        (
+            "1.1 200 OK\r\nContent-Length: 5\r\n\r\nhelloHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
+                .into(),
+            "200 ok",
+            "content-length: 5",
+        ),
+        (
+            format!("1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n{chunks}"),
+            "502 bad gateway",
+            "content-length: 30",
+        ),
+        (
+            format!("1.1 200 OK\r\nTransfer-Encoding: chunked, gzip\r\n\r\n{chunks}"),
+            "502 bad gateway",
+            "content-length: 30",
+        ),
+        (
+            "1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 5\r\n\r\nhello".into(),
+            "502 bad gateway",
+            "content-length: 30",
+        ),
+        ("1.1 200 OK\r\nX: a\rSet-Cookie: b\r\n\r\n".into(), "502 bad gateway", "content-length: 30"),
+        ("1.1 200 OK\r\nX: a\r\n b\r\n\r\n".into(), "502 bad gateway", "content-length: 30"),
+        (
+            "1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n".into(),
+            "502 bad gateway",
+            "content-length: 30",
+        ),
+        ("2 200 OK\r\n\r\n".into(), "502 bad gateway", "content-length: 30"),
+    ] {
+        let said = format!("HTTP/{answer}");
+        let address = server(move |mut wire| {
+            wire.head();
+            wire.say(&said);
+        });
+        let relay = direct();
+        let mut near = Wire::to(&relay);
+        near.get(address, "/");
+        let head = near.head();
+        assert_eq!(head[0], format!("http/1.1 {status}"), "{answer:?}");
+        let lengths: Vec<_> =
+            head.iter().filter(|line| line.contains("-length") || line.contains("transfer-")).collect();
+        assert_eq!(lengths, [framing], "{answer:?}");
+        if status == "200 ok" {
+            let body = if framing.ends_with("chunked") { chunks } else { "hello" };
+            assert_eq!(near.body(body.len()), body.as_bytes(), "{answer:?}");
+        } else {
+            near.body(30);
+        }
+        // Whatever else the target said is not the answer to the next request.
+        let good = counting();
+        near.get(good, "/");
+        assert_eq!(near.head()[0], "http/1.1 200 ok", "{answer:?}");
+        relay.stop();
+    }
+}
+
+#[test]
+fn connect_with_content_is_refused_behind_other_requests_as_it_is_before_them() {
+    for framing in ["Content-Length: 5", "Transfer-Encoding: chunked"] {
+        let relay = direct();
+        let first = counting();
+        let mut near = Wire::to(&relay);
+        near.get(first, "/");
+        near.head();
+        near.body(1);
+        near.say(&format!("CONNECT {first} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n5\r\nhello\r\n0\r\n\r\n"));
+        assert_eq!(near.head()[0], "http/1.1 400 bad request");
+        relay.stop();
+    }
+}
+
+#[test]
+fn what_is_said_behind_connect_is_kept_however_long_the_way_takes() {
+    let pair = shadowsocks_pair(Protocol::Proxy(ProxyDoor::MIXED));
+    for relay in [&pair.client, &direct()] {
+        let first = counting();
+        let (address, far) = target(|mut stream| {
+            let mut heard = Vec::new();
+            stream.read_to_end(&mut heard).unwrap();
+            heard
+        });
+        let mut near = Wire::to(relay);
+        near.get(first, "/");
+        near.head();
+        near.body(1);
+        near.say(&format!("CONNECT {address} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        let question = "question ".repeat(5_000);
+        near.say(&question);
+        near.reader.get_mut().shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(near.head(), ["http/1.1 200 ok"]);
+        assert!(far.join().unwrap() == question.as_bytes());
+    }
+    pair.stop();
 }

@@ -1,8 +1,9 @@
 //! What hyper reads from and writes to: a socket of ours, with the bytes that were read before hyper came.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -15,13 +16,28 @@ use crate::net::Socket;
 /// connection in the middle of a message, and a part must not pass for the whole.
 #[derive(Debug)]
 pub(crate) struct Io<S: Socket> {
+    line: Line<S>,
+    moved: Moved,
+    /// All that was to be said has been said.
+    finished: bool,
+}
+
+/// Looks after a socket in hyper's hands while hyper does not read from it: in the middle of an exchange it would not learn that its
+/// peer is gone.
+#[derive(Debug)]
+pub(crate) struct Lookout<S>(Line<S>);
+
+/// hyper and its lookout take turns, within one task.
+type Line<S> = Arc<Mutex<Ends<S>>>;
+
+#[derive(Debug)]
+struct Ends<S> {
     /// Taken only at the end.
     socket: Option<S>,
     /// Bytes that come before those of the socket.
     early: Option<Batch>,
-    moved: Moved,
-    /// All that was to be said has been said.
-    finished: bool,
+    /// The peer has ended its direction, and all that came before is in `early`.
+    ended: bool,
 }
 
 /// When something last moved through a connection, for whoever watches over its idle time.
@@ -42,12 +58,8 @@ impl Moved {
 impl<S: Socket> Io<S> {
     /// Gives `socket` to hyper, behind what has `early` arrived from it.
     pub(crate) fn new(socket: S, early: Option<Batch>) -> Self {
-        Self {
-            socket: Some(socket),
-            early,
-            moved: Moved(Arc::new(Mutex::new(Instant::now()))),
-            finished: false,
-        }
+        let line = Arc::new(Mutex::new(Ends { socket: Some(socket), early, ended: false }));
+        Self { line, moved: Moved(Arc::new(Mutex::new(Instant::now()))), finished: false }
     }
 
     /// When something moves here.
@@ -55,46 +67,94 @@ impl<S: Socket> Io<S> {
         self.moved.clone()
     }
 
+    /// Whoever looks after the peer.
+    pub(crate) fn lookout(&self) -> Lookout<S> {
+        Lookout(Arc::clone(&self.line))
+    }
+
     /// Lets the peer see an end in order when this is dropped.
     pub(crate) fn finish(&mut self) {
         self.finished = true;
     }
 
-    /// Takes the socket back; whoever does has read everything that was there early.
-    pub(crate) fn into_inner(mut self) -> Option<S> {
-        self.socket.take()
-    }
-
-    fn socket(&self) -> io::Result<&S> {
-        self.socket.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    /// Takes the socket back, with what hyper has not read of it.
+    pub(crate) fn into_inner(self) -> Option<(S, Vec<u8>)> {
+        let mut ends = lock(&self.line);
+        let unread =
+            ends.early.take().map_or_else(Vec::new, |batch| batch.bytes[batch.arrived.clone()].into());
+        ends.socket.take().map(|socket| (socket, unread))
     }
 }
 
 impl<S: Socket> Drop for Io<S> {
     fn drop(&mut self) {
-        if let Some(socket) = self.socket.as_ref().filter(|_| !self.finished) {
+        // A lookout may outlast it, the connection does not.
+        let socket = lock(&self.line).socket.take();
+        if let Some(socket) = socket.filter(|_| !self.finished) {
             socket.reset();
+        }
+    }
+}
+
+impl<S: Socket> Lookout<S> {
+    /// Ends when the peer has broken the connection off. One that has ended its direction only may still want an answer.
+    ///
+    /// It reads one small buffer ahead at the most, so the peer of an exchange that stands still is as much held back as before.
+    pub(crate) async fn broken(&self) -> io::Error {
+        poll_fn(|cx| self.poll_broken(cx)).await
+    }
+
+    fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let mut ends = lock(&self.0);
+        let Ends { socket: Some(socket), early, ended } = &mut *ends else { return Poll::Pending };
+        loop {
+            // What has been read ahead is hyper's to take first; then this is polled again, in the same task.
+            if early.is_some() || *ended {
+                return Poll::Pending;
+            }
+            if let Err(error) = ready!(socket.poll_readable(cx)) {
+                return Poll::Ready(error);
+            }
+            let mut batch = Batch::take(Size::Small);
+            match socket.try_read(&mut [IoSliceMut::new(&mut batch.bytes)]) {
+                Ok(count) => {
+                    *ended = count == 0;
+                    batch.arrived = 0..count;
+                    *early = Some(batch).filter(|_| count > 0);
+                    // hyper may have been told just before that there is nothing.
+                    cx.waker().wake_by_ref();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(error),
+            }
         }
     }
 }
 
 impl<S: Socket> Read for Io<S> {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         mut cursor: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(batch) = &mut self.early {
+        let mut ends = lock(&self.line);
+        let Ends { socket, early, ended } = &mut *ends;
+        if let Some(batch) = early {
             let slab = &mut **batch;
             let end = slab.arrived.end.min(slab.arrived.start + cursor.remaining());
-            cursor.put_slice(&slab.bytes[slab.arrived.start..end]);
+            let taken = &slab.bytes[slab.arrived.start..end];
+            cursor.put_slice(taken);
+            self.moved.note();
             slab.arrived.start = end;
             if slab.is_spent() {
-                self.early = None;
+                *early = None;
             }
             return Poll::Ready(Ok(()));
         }
-        let socket = self.socket()?;
+        if *ended {
+            return Poll::Ready(Ok(()));
+        }
+        let socket = socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         loop {
             ready!(socket.poll_readable(cx))?;
             // There is no safe way to read into the cursor, and the copy is small beside what HTTP costs.
@@ -126,7 +186,8 @@ impl<S: Socket> Write for Io<S> {
         if pieces.iter().all(|piece| piece.is_empty()) {
             return Poll::Ready(Ok(0));
         }
-        let socket = self.socket()?;
+        let ends = lock(&self.line);
+        let socket = ends.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         loop {
             match socket.try_write(pieces) {
                 Ok(count) => {
@@ -149,11 +210,16 @@ impl<S: Socket> Write for Io<S> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Dropped from here on it ends in order.
-        match self.socket.take() {
+        match lock(&self.line).socket.take() {
             Some(socket) => Poll::Ready(socket.shutdown_write()),
             None => Poll::Ready(Ok(())),
         }
     }
+}
+
+/// Both ends are whole at every moment.
+fn lock<S>(line: &Mutex<Ends<S>>) -> MutexGuard<'_, Ends<S>> {
+    line.lock().unwrap_or_else(PoisonError::into_inner)
 }

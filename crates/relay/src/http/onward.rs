@@ -84,7 +84,8 @@ impl Onward {
     /// What comes third has to be kept as long as the pipe is in use.
     pub(super) async fn into_pipe(self) -> Option<(Pipe, Bytes, Present)> {
         let parts = self.connection.await.ok()?.ok()?;
-        Some((parts.io.into_inner()?, parts.read_buf, self.present))
+        let (pipe, _nobody_reads_ahead_here) = parts.io.into_inner()?;
+        Some((pipe, parts.read_buf, self.present))
     }
 }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod descriptors;
+mod doors;
 mod endings;
 mod pressure;
 mod probing;
