@@ -214,7 +214,7 @@ impl Size {
             return Self { bytes: 8_000_003, sessions: 500, is_full: true };
         }
         // A block of the cipher for every bit, in a binary that is quick to build and not to run.
-        let bytes = if method.name.ends_with("-cfb1") { 100_003 } else { 1_000_003 };
+        let bytes = if method.name.ends_with("-cfb1") { 40_003 } else { 1_000_003 };
         Self { bytes, sessions: 50, is_full: light }
     }
 }

@@ -37,7 +37,7 @@ pub(super) const PICTURES: usize = 200;
 const PAGE_BYTES: usize = 3 * 1024 * 1024 + 7;
 
 /// What even a cipher that takes a block for every bit carries soon.
-const LEAF_BYTES: usize = 70_001;
+const LEAF_BYTES: usize = 20_001;
 
 /// The smallest there is: one transparent point.
 const PICTURE: &[u8] =
