@@ -119,7 +119,9 @@ impl<N: Net> Door<N> {
                 return place;
             }
             short();
-            self.places.make_room().await;
+            if let Some(place) = self.places.make_room().await {
+                return place;
+            }
         }
     }
 
