@@ -26,6 +26,8 @@ pub(crate) struct Pool {
     taken: AtomicUsize,
     /// Holders of a place who would give it up.
     willing: AtomicUsize,
+    /// Those who wait for a place to be given up.
+    waiting: AtomicUsize,
     /// Wakes the one of them who has been so for longest.
     leave: Notify,
     freed: Notify,
@@ -55,6 +57,7 @@ impl Places {
 
     /// Sends away whoever has been silent for longest, if anybody is, and waits for a place, for a moment.
     pub(crate) async fn make_room(&self) -> Option<Place> {
+        let _waiting = (Counted::new(&self.own.waiting), Counted::new(&self.common.waiting));
         if !self.common.send_one_away() {
             self.own.send_one_away();
         }
@@ -76,8 +79,9 @@ impl Places {
 
 impl Pool {
     fn new(max: usize) -> Arc<Self> {
-        let (taken, willing) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { max, taken, willing, leave: Notify::new(), freed: Notify::new() })
+        let count = || AtomicUsize::new(0);
+        let (taken, willing, waiting) = (count(), count(), count());
+        Arc::new(Self { max, taken, willing, waiting, leave: Notify::new(), freed: Notify::new() })
     }
 
     fn take(self: &Arc<Self>) -> Option<Place> {
@@ -98,8 +102,15 @@ impl Pool {
 impl Place {
     /// Ends when somebody else is to have this place. Those who wait here are asked in the order in which they came.
     pub(crate) async fn wanted(&self) {
-        let _willing = Willing::new(&self.0.willing);
-        self.0.leave.notified().await;
+        let _willing = Counted::new(&self.0.willing);
+        loop {
+            self.0.leave.notified().await;
+            // A request that met nobody, since whoever it was for had just gone, is kept for the next one to come here, however
+            // long after.
+            if self.0.waiting.load(Ordering::Relaxed) > 0 {
+                return;
+            }
+        }
     }
 }
 
@@ -110,17 +121,17 @@ impl Drop for Place {
     }
 }
 
-/// One in the count of those who would go.
-struct Willing<'a>(&'a AtomicUsize);
+/// One in a count.
+struct Counted<'a>(&'a AtomicUsize);
 
-impl<'a> Willing<'a> {
+impl<'a> Counted<'a> {
     fn new(count: &'a AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(count)
     }
 }
 
-impl Drop for Willing<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -185,5 +196,17 @@ mod tests {
         // Whoever is asked to go takes the time that it takes.
         assert!(doors[0].make_room().await.is_none());
         assert_eq!(silent.iter().filter(|waiting| waiting.is_finished()).count(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_to_go_that_met_nobody_sends_nobody_away_later() {
+        let doors = Places::share(1, 1);
+        let place = doors[0].take().unwrap();
+        let mut wanted = Box::pin(place.wanted());
+        assert!(timeout(ACCEPT_PAUSE, &mut wanted).await.is_err());
+        assert!(doors[0].make_room().await.is_none());
+        // The one that was asked has just said what it wants.
+        drop(wanted);
+        assert!(timeout(ACCEPT_PAUSE, place.wanted()).await.is_err(), "nobody waits any more");
     }
 }
