@@ -1,16 +1,22 @@
 //! What strangers get from a Shadowsocks door: nothing, for the same time, whatever they say.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
-use umbra_proto::shadowsocks::key::Key;
-use umbra_proto::shadowsocks::stream::HeadReads;
+use umbra_proto::shadowsocks::identity::Credentials;
+use umbra_proto::shadowsocks::key::{Key, encode_password};
+use umbra_proto::shadowsocks::keyring::{Keyring, User};
+use umbra_proto::shadowsocks::stream::{HeadReads, Sealer};
 use umbra_proto::shadowsocks::{Generation, Method, Salt, UnixTime};
+use umbra_relay::config::{Inbound, Path, Protocol, ProxyHeader, ShadowsocksDoor, Tcp};
 use umbra_relay::limits::{ENDURED_PEERS_MAX, HANDSHAKE_SECS_MAX};
 use umbra_relay::net::Net;
-use umbra_sim::peer::{Ending, Heard, Peer, shadowsocks_request};
+use umbra_sim::house::House;
+use umbra_sim::link::Link;
+use umbra_sim::peer::{Ending, Heard, Peer, seal_onto, shadowsocks_request};
 use umbra_sim::seed::one_seed;
 use umbra_sim::street::{Plan, Street, door, key, key_of};
 use umbra_sim::{Chance, SimNet};
@@ -325,6 +331,92 @@ fn strangers_beyond_the_bound_are_reset_at_once_and_the_bound_opens_again() {
         all_are_met_with_silence(&net, vec![one_more]).await;
         street.empties(Duration::from_secs(1)).await;
     });
+}
+
+/// What a server says: it has no address in it, and with SIP022 another type.
+fn answer_of(net: &SimNet, key: &Key, chance: &mut Chance, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let [own, of_request] = [(); 2].map(|()| salt(key.method(), chance));
+    seal_onto(&mut Sealer::response(key, own, of_request), payload, net.unix_time(), &mut bytes);
+    bytes
+}
+
+#[test]
+fn what_knows_the_key_and_is_no_request_gets_nothing_for_the_same_time() {
+    let streams = [Method::Aes256Cfb, Method::Aes128Ctr, Method::Rc4Md5, Method::Chacha20Ietf, Method::Table];
+    for method in Method::COMMON.into_iter().chain(streams) {
+        one_seed(2, |net, mut chance| async move {
+            let street = Street::lay(&net, &Plan::pair(method));
+            let key = key_of(method, 0);
+            let mut probes = Vec::new();
+            // Address types that there are not, an empty name, and names that are none; one-time authentication is not spoken here.
+            for payload in
+                [&[0; 40][..], &[2; 40], &[5; 40], &[255; 40], b"\x03\x00\x00\x50", b"\x03\x03a b\x00\x50"]
+            {
+                let bytes = answer_of(&net, &key, &mut chance, payload);
+                probes.push(Probe::whole(format!("{method:?} with {payload:?}"), bytes));
+            }
+            all_are_met_with_silence(&net, probes).await;
+            assert_eq!(street.target_dials(), 0);
+            street.empties(Duration::from_secs(1)).await;
+        });
+    }
+}
+
+#[test]
+fn a_port_of_several_users_is_as_silent_whoever_it_is_that_is_unknown() {
+    for method in [Method::Blake3Aes256Gcm, Method::Blake3Aes128Gcm, Method::Chacha20IetfPoly1305] {
+        one_seed(3, |net, mut chance| async move {
+            let has_port_key = method.generation() == Generation::Aead2022;
+            let users = [10, 11].map(|byte| User {
+                name: format!("user {byte}").into(),
+                key: key(method, byte).unwrap(),
+                forward: None,
+            });
+            let port = has_port_key.then(|| key_of(method, 0));
+            let keys = Arc::new(Keyring::new(method, port, users.into()).unwrap());
+            let protocol =
+                Protocol::Shadowsocks(ShadowsocksDoor { keys, heads: HeadReads::One, one_time_auth: false });
+            let house = House::new(&net);
+            let inbound = Inbound {
+                listen: door(1),
+                protocol,
+                path: Path::Direct,
+                idle: Duration::from_secs(300),
+                tcp: Tcp { no_delay: true, fast_open: false },
+                proxy_header: ProxyHeader::default(),
+            };
+            house.open(inbound, Link::plain());
+            let mut probes: Vec<_> = (0..200)
+                .step_by(7)
+                .map(|len| Probe::whole(format!("{len} bytes"), chance.bytes(len)))
+                .collect();
+            for byte in [10, 99] {
+                let user = key(method, byte).unwrap();
+                if has_port_key || byte == 99 {
+                    // Without an identity header, where there has to be one, or nobody's.
+                    let bytes = request(&net, &user, &mut chance, 0);
+                    probes.push(Probe::whole(format!("{byte} alone"), bytes));
+                }
+            }
+            if has_port_key {
+                let bytes = request(&net, &key_of(method, 0), &mut chance, 0);
+                probes.push(Probe::whole("the port's own key alone", bytes));
+                for (port, user) in [(0, 99), (98, 10), (98, 99)] {
+                    let secrets =
+                        [port, user].map(|byte| encode_password(&vec![byte; method.key_len()]).to_string());
+                    let password = secrets.join(":");
+                    let unknown = Credentials::from_password(method, &password).unwrap();
+                    let mut bytes = Vec::new();
+                    let mut sealer = unknown.request(salt(method, &mut chance), &Street::target());
+                    seal_onto(&mut sealer, b"GET /", net.unix_time(), &mut bytes);
+                    probes.push(Probe::whole(format!("user {user} of port {port}"), bytes));
+                }
+            }
+            all_are_met_with_silence(&net, probes).await;
+            house.empties(Duration::from_secs(1)).await;
+        });
+    }
 }
 
 const ONE: HeadReads = HeadReads::One;
