@@ -36,6 +36,9 @@ mod pair_tests;
 #[path = "shadowsocks/tests/several.rs"]
 mod several_tests;
 #[cfg(test)]
+#[path = "shadowsocks/tests/speed.rs"]
+mod speed;
+#[cfg(test)]
 #[path = "shadowsocks/tests/vectors.rs"]
 mod vectors;
 

@@ -1,9 +1,10 @@
 //! The one place that knows the crypto libraries: AEAD with a counting nonce, and the two ways to a session's key.
 //!
 //! - [`software`]: the AEADs that the main library does not have.
-//! - [`flat`]: the ciphers without records; [`seed`] and [`table`] below them are our own.
+//! - [`flat`]: the ciphers without records; [`seed`], `salsa` and [`table`] below them are our own.
 
 pub(crate) mod flat;
+mod salsa;
 pub(crate) mod seed;
 pub(crate) mod software;
 pub(crate) mod table;

@@ -16,10 +16,10 @@ use des::Des;
 use idea::Idea;
 use ofb::Ofb;
 use rc2::Rc2;
-use salsa20::Salsa20;
 
 use super::cipher::flat::{
-    MakeFlat, cfb, cfb1, cfb8, chacha20, chacha20_ietf, keystream, none, rc4, rc4_md5, table, xchacha20,
+    MakeFlat, cfb, cfb1, cfb8, chacha20, chacha20_ietf, keystream, none, rc4, rc4_md5, salsa20, table,
+    xchacha20,
 };
 use super::cipher::seed::Seed;
 use super::cipher::software::{Ccm, Ocb, chacha20_poly1305, software, xchacha20_poly1305};
@@ -184,7 +184,7 @@ methods! {
         /// ChaCha20 with a nonce of 8 bytes.
         Chacha20 = "chacha20", [], 32, 8, chacha20;
         /// Salsa20.
-        Salsa20 = "salsa20", [], 32, 8, keystream::<Salsa20>;
+        Salsa20 = "salsa20", [], 32, 8, salsa20;
         /// RC4 under a key of its own for each stream.
         Rc4Md5 = "rc4-md5", [], 16, 16, rc4_md5;
         /// RC4, the same keystream for every stream.

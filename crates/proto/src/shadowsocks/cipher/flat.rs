@@ -12,6 +12,7 @@ use zeroize::Zeroize;
 use super::super::Salt;
 use super::super::key::Key;
 use super::super::method::Suite;
+use super::salsa::Salsa20;
 use super::table::Substitution;
 
 /// One direction of a stream, under a cipher without records.
@@ -80,6 +81,12 @@ pub(crate) fn rc4_md5(key: &Key, iv: &[u8], _: Way) -> Box<dyn Transform> {
     let cipher = rc4::Rc4::new_from_slice(&hash).expect(LENGTHS);
     hash.as_mut_slice().zeroize();
     Box::new(Stream(cipher))
+}
+
+/// Salsa20, with a counter of 64 bits.
+pub(crate) fn salsa20(key: &Key, iv: &[u8], _: Way) -> Box<dyn Transform> {
+    let (key, nonce) = (key.secret().try_into().expect(LENGTHS), iv.try_into().expect(LENGTHS));
+    Box::new(Salsa20::new(key, nonce))
 }
 
 /// ChaCha20 as it was first: a counter of 64 bits, and a nonce of as many.
