@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use umbra_proto::wire::Input;
 use umbra_proto::{Handshake, Step};
+use zeroize::Zeroizing;
 
 use crate::batch::{Batch, Size};
 use crate::limits::MEDIUM_BATCH_BYTES;
@@ -110,7 +111,8 @@ pub(crate) async fn drive<H: Handshake, S: Socket>(
     socket: &S,
     inbox: &mut Inbox,
 ) -> Result<(H::Done, usize), DriveError<H::Error>> {
-    let mut output = Vec::new();
+    // Towards a proxy on the way it may hold a password.
+    let mut output = Zeroizing::new(Vec::new());
     loop {
         if let Some(batch) = &mut inbox.0 {
             let slab = &mut **batch;

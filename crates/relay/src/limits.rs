@@ -93,9 +93,6 @@ pub const PIPE_BYTES_MAX: usize = 32 * 1024;
 /// The longest head of an HTTP message, and the most of its body that is read ahead.
 pub const HTTP_BUFFER_BYTES_MAX: usize = 64 * 1024;
 
-/// Header fields of an HTTP message: more than any browser or server sends.
-pub const HTTP_FIELDS_MAX: usize = 128;
-
 /// Pieces handed to the kernel in one call; more would need a larger array on the stack for no gain.
 pub const IO_PIECES_MAX: usize = 32;
 

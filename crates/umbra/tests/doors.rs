@@ -313,7 +313,7 @@ fn a_client_with_many_servers_goes_on_when_most_of_them_are_gone() {
 }
 
 #[test]
-fn two_thousand_ports_with_a_password_each_start_within_a_second() {
+fn two_thousand_ports_with_a_password_each_start_and_serve() {
     let ports: Vec<_> = (0..2000).map(|n| format!(r#""{}": "secret-number-{n}""#, PORT_FIRST + n)).collect();
     let file = Config::new(&format!(
         r#"{{"server": "127.0.0.1", "method": "aes-128-gcm", "port_password": {{{}}}}}"#,

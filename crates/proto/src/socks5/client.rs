@@ -7,6 +7,7 @@ use super::{
     METHOD_NONE, METHOD_UNACCEPTABLE, VERSION,
 };
 use crate::address::{Address, AddressError};
+use crate::limits::CREDENTIAL_BYTES_MAX;
 use crate::request::Command;
 use crate::users::Credentials;
 use crate::wire::{Input, Reader, Stop};
@@ -134,6 +135,8 @@ fn choose<'c>(
     match (method, credentials) {
         (METHOD_NONE, _) => Ok(request.send(output)),
         (METHOD_LOGIN, Some(credentials)) => {
+            // A buffer that grows leaves copies of what it held behind.
+            output.reserve(LOGIN_BYTES_MAX);
             output.push(LOGIN_VERSION);
             for field in [credentials.name().as_str().as_bytes(), credentials.password()] {
                 output.push(
@@ -223,6 +226,9 @@ impl fmt::Display for ClientError {
 }
 
 impl std::error::Error for ClientError {}
+
+/// Version, two lengths, name and password (RFC 1929).
+const LOGIN_BYTES_MAX: usize = 1 + 2 * (1 + CREDENTIAL_BYTES_MAX);
 
 #[cfg(test)]
 mod tests {
