@@ -156,6 +156,117 @@ fn wrong_keys_wrong_clocks_and_split_heads_get_nothing_for_the_same_time() {
     });
 }
 
+/// A street with one more door: a server whose port has a key of its own where the method has identity headers, with two users
+/// whom it serves, and where it can be a third whom it passes on to a server behind.
+fn street_with_users(net: &SimNet, method: Method) -> Street {
+    let user =
+        |name: &str, byte, forward| User { name: name.into(), key: key(method, byte).unwrap(), forward };
+    let mut users = vec![user("ann", ANN, None), user("bob", BOB, None)];
+    let is_identified = method.generation() == Generation::Aead2022;
+    if is_identified {
+        users.push(user("far", FAR, Some(door(2).into())));
+    }
+    let port = is_identified.then(|| key(method, PORT).unwrap());
+    let keys = Keyring::new(method, port, users).unwrap().into();
+    let street = Street::lay(net, &Plan::direct());
+    let inbound = Inbound {
+        listen: door(1),
+        protocol: Protocol::Shadowsocks(ShadowsocksDoor { keys, heads: ONE, one_time_auth: false }),
+        path: Path::Direct,
+        idle: Duration::from_secs(300),
+        tcp: Tcp { no_delay: true, fast_open: false },
+        proxy_header: ProxyHeader::default(),
+    };
+    street.house.open(inbound, Link::plain().with_whole_start());
+    street
+}
+
+/// A request with these identity keys and then this key of its own, all of one byte each.
+fn request_of(net: &SimNet, method: Method, keys: &[u8], chance: &mut Chance) -> Vec<u8> {
+    let text = |byte: &u8| encode_password(&vec![*byte; method.key_len()]).to_string();
+    let credentials = match keys {
+        [byte] => key(method, *byte).unwrap().into(),
+        keys => {
+            let password = keys.iter().map(text).collect::<Vec<_>>().join(":");
+            Credentials::from_password(method, &password).unwrap()
+        }
+    };
+    let mut sealer = credentials.request(salt(method, chance), &Street::target());
+    let mut bytes = Vec::new();
+    seal_onto(&mut sealer, b"GET / HTTP/1.0\r\n\r\n", net.unix_time(), &mut bytes);
+    bytes
+}
+
+#[test]
+fn whoever_names_nobody_or_lies_about_a_name_gets_nothing_for_the_same_time() {
+    for method in [Method::Blake3Aes128Gcm, Method::Blake3Aes256Gcm] {
+        one_seed(1, |net, mut chance| async move {
+            let mut street = street_with_users(&net, method);
+            let head_len = method.salt_len() + 16 + 27;
+            let mut probes = Vec::new();
+            for (name, keys) in [
+                ("an unknown user", &[PORT, 99][..]),
+                ("another port's user", &[98, ANN]),
+                ("the port's key alone", &[PORT]),
+                ("a user's key alone", &[ANN]),
+                ("a header too many", &[PORT, ANN, BOB]),
+            ] {
+                probes.push(Probe::whole(name, request_of(&net, method, keys, &mut chance)));
+            }
+            let ann = request_of(&net, method, &[PORT, ANN], &mut chance);
+            let liar = request_of(&net, method, &[PORT, BOB], &mut chance);
+            let (named, sealed) = (&ann[..method.salt_len() + 16], &liar[method.salt_len() + 16..]);
+            probes.push(Probe::whole("another's key behind a name", [named, sealed].concat()));
+            for at in 0..head_len {
+                let mut bytes = request_of(&net, method, &[PORT, ANN], &mut chance);
+                bytes[at] ^= 1 << chance.within(0..=7);
+                probes.push(Probe::whole(format!("flipped at {at}"), bytes));
+            }
+            for (name, cut) in (1..head_len).map(|cut| (format!("cut at {cut}"), cut)) {
+                // Whether they name one whom we serve or one whom we pass on.
+                for user in [ANN, FAR] {
+                    let bytes = request_of(&net, method, &[PORT, user], &mut chance);
+                    let pieces = vec![bytes[..cut].to_vec(), bytes[cut..].to_vec()];
+                    probes.push(Probe { name: name.clone(), pieces, ends: false });
+                }
+            }
+            all_are_met_with_silence(&net, probes).await;
+            assert_eq!((street.target_dials(), net.dials_to(door(2))), (0, 0));
+
+            let good = request_of(&net, method, &[PORT, BOB], &mut chance);
+            let (client, target) = is_served(&mut street, &good).await;
+            all_are_met_with_silence(&net, vec![Probe::whole("a replay", good)]).await;
+            assert_eq!(street.target_dials(), 1);
+            drop((client, target));
+            street.empties(Duration::from_secs(1)).await;
+        });
+    }
+}
+
+#[test]
+fn whoever_holds_none_of_many_keys_gets_nothing_for_the_same_time() {
+    for method in [Method::Aes128Gcm, Method::Aes256Gcm, Method::Chacha20IetfPoly1305] {
+        one_seed(1, |net, mut chance| async move {
+            let mut street = street_with_users(&net, method);
+            let lengths = (0..=120).chain([1_000, 70_000]);
+            let mut probes: Vec<_> =
+                lengths.map(|len| Probe::whole(format!("{len} bytes"), chance.bytes(len))).collect();
+            probes.push(Probe::whole("a stranger", request_of(&net, method, &[99], &mut chance)));
+            all_are_met_with_silence(&net, probes).await;
+            assert_eq!(street.target_dials(), 0);
+            let mut sessions = Vec::new();
+            for user in [BOB, ANN, BOB] {
+                let good = request_of(&net, method, &[user], &mut chance);
+                sessions.push(is_served(&mut street, &good).await);
+                all_are_met_with_silence(&net, vec![Probe::whole("a replay", good)]).await;
+            }
+            assert_eq!(street.target_dials(), 3);
+            drop(sessions);
+            street.empties(Duration::from_secs(1)).await;
+        });
+    }
+}
+
 #[test]
 fn heads_that_may_arrive_in_pieces_are_understood_in_pieces() {
     for (method, heads) in Method::COMMON.into_iter().flat_map(|method| [(method, ONE), (method, MANY)]) {
@@ -418,6 +529,12 @@ fn a_port_of_several_users_is_as_silent_whoever_it_is_that_is_unknown() {
         });
     }
 }
+
+/// The bytes that keys are made of, in a street with users.
+const PORT: u8 = 100;
+const ANN: u8 = 1;
+const BOB: u8 = 2;
+const FAR: u8 = 3;
 
 const ONE: HeadReads = HeadReads::One;
 const MANY: HeadReads = HeadReads::Many;
