@@ -233,18 +233,24 @@ fn banner(ends: &Ends<'_>) -> Result<()> {
     const BANNER: &[u8] = b"220 ready when you are\r\n";
     // Other clients hold the request back for half a second, hoping for a first payload to send along.
     let bound = Duration::from_millis(if ends.leg.client == Peer::Umbra { 250 } else { 2000 });
-    let started = Instant::now();
-    with_target(
-        ends,
-        |client| receive(client, BANNER),
-        |target| {
-            let mut target = target;
-            Ok(target.write_all(BANNER)?)
-        },
-    )?;
-    let took = started.elapsed();
-    ensure!(took <= bound, "a server that speaks first was heard after {took:?}");
-    Ok(())
+    // A machine that is busy may be late once; who waits for the client is late each time.
+    let mut best = Duration::MAX;
+    for _ in 0..3 {
+        let started = Instant::now();
+        with_target(
+            ends,
+            |client| receive(client, BANNER),
+            |target| {
+                let mut target = target;
+                Ok(target.write_all(BANNER)?)
+            },
+        )?;
+        best = best.min(started.elapsed());
+        if best <= bound {
+            return Ok(());
+        }
+    }
+    bail!("a server that speaks first was heard after {best:?}")
 }
 
 fn early_close(ends: &Ends<'_>) -> Result<()> {
