@@ -2,6 +2,8 @@
 
 pub mod handshake;
 
+use std::sync::LazyLock;
+
 use arbitrary::Arbitrary;
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA1_FOR_LEGACY_USE_ONLY, KeyType, Salt as HkdfSalt};
@@ -40,7 +42,12 @@ fn pick(number: u8, is_wanted: fn(&Method) -> bool) -> Method {
 }
 
 pub fn key(method: Method) -> Key {
-    Key::from_bytes(method, &SECRET[..method.key_len()]).expect("a secret of the method's length")
+    // Made once: the shuffle of `table` takes longer than everything else in an execution.
+    static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
+        let make = |method: Method| Key::from_bytes(method, &SECRET[..method.key_len()]);
+        Method::ALL.into_iter().map(|method| make(method).expect("a secret of the method's length")).collect()
+    });
+    KEYS.iter().find(|key| key.method() == method).expect("there is one for every method").clone()
 }
 
 /// The salt that is this byte throughout.
