@@ -7,6 +7,7 @@
 //! - [`address`]: where a session goes.
 //! - [`request`]: what the clients of all doors ask for, and the reasons against it.
 //! - [`users`]: names and passwords.
+//! - [`forbidden`]: which targets nobody is led to.
 //! - [`detect`]: all doors on one port; [`socks5`], [`socks4`], [`http`]: each of them.
 //! - [`proxy_header`]: whose connection it is, told by whoever passes it on.
 //! - [`shadowsocks`]: methods, keys, the two AEAD generations, replay memory.
@@ -17,6 +18,7 @@
 
 pub mod address;
 pub mod detect;
+pub mod forbidden;
 pub mod http;
 pub mod limits;
 pub mod parent_url;

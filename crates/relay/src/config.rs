@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use umbra_proto::address::Address;
+use umbra_proto::forbidden::Forbidden;
 use umbra_proto::proxy_header::Version;
 use umbra_proto::shadowsocks::identity::Credentials;
 use umbra_proto::shadowsocks::keyring::Keyring;
@@ -31,6 +32,8 @@ pub struct Inbound {
     pub protocol: Protocol,
     /// The way out.
     pub path: Path,
+    /// Where a direct way does not lead.
+    pub forbidden: Arc<Forbidden>,
     /// A session that carries nothing for this long ends.
     pub idle: Duration,
     /// How its sockets behave.

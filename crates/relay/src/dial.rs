@@ -7,26 +7,61 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use tokio::time::{Instant, sleep_until, timeout};
+use tracing::debug;
 use umbra_proto::address::Address;
+use umbra_proto::forbidden::{Forbidden, Rule};
 
 use crate::config::Tcp;
 use crate::failure::{Cause, Failure, Stage};
 use crate::limits::{ADDRESSES_MAX, ATTEMPT_DELAY, CONNECT_SECS_MAX, DIAL_SECS_MAX, RESOLVE_SECS_MAX};
 use crate::net::Net;
 
-/// Connects to `address`, resolving its name if it has one.
+/// Connects to `address`, which the operator has named, resolving its name if it has one.
 pub(crate) async fn dial<N: Net>(net: &N, address: &Address, tcp: Tcp) -> Result<N::Socket, Failure> {
+    dial_target(net, address, tcp, &Forbidden::NOTHING).await
+}
+
+/// Connects to `address`, which a client has named, unless it is forbidden. A name is judged by its addresses, the very ones that
+/// are then dialled.
+pub(crate) async fn dial_target<N: Net>(
+    net: &N,
+    address: &Address,
+    tcp: Tcp,
+    forbidden: &Forbidden,
+) -> Result<N::Socket, Failure> {
+    let failure = |cause| Failure::outbound(Stage::Connect, cause);
     let connected = match address {
-        Address::Ip(address) => connect(net, *address, tcp).await,
+        Address::Ip(address) => {
+            judge(*address, forbidden).map_err(|rule| failure(Cause::Forbidden(rule)))?;
+            connect(net, *address, tcp).await
+        }
         Address::Name(name, port) => {
             let addresses = resolve(net, name.as_str(), *port).await?;
+            let addresses = allowed(addresses, forbidden).map_err(failure)?;
             match timeout(DIAL_SECS_MAX, race(interleave(&addresses), |to| connect(net, to, tcp))).await {
                 Ok(connected) => connected,
                 Err(_) => Err(Cause::Deadline),
             }
         }
     };
-    connected.map_err(|cause| Failure::outbound(Stage::Connect, cause))
+    connected.map_err(failure)
+}
+
+/// Those of `addresses` that are not forbidden, of which there is one at least.
+fn allowed(mut addresses: Vec<SocketAddr>, forbidden: &Forbidden) -> Result<Vec<SocketAddr>, Cause> {
+    let mut broken = None;
+    addresses.retain(|address| judge(*address, forbidden).map_err(|rule| broken = Some(rule)).is_ok());
+    match broken {
+        Some(rule) if addresses.is_empty() => Err(Cause::Forbidden(rule)),
+        Some(_) | None => Ok(addresses),
+    }
+}
+
+fn judge(address: SocketAddr, forbidden: &Forbidden) -> Result<(), Rule> {
+    let Some(rule) = forbidden.check(address.ip()) else { return Ok(()) };
+    // The words of the first implementation, and the one place that names the address.
+    debug!(%rule, "IP {} is in forbidden list, reject", address.ip());
+    Err(rule)
 }
 
 /// The addresses of a name, at least one.
@@ -109,7 +144,13 @@ mod tests {
     use super::*;
     use std::cell::RefCell;
     use std::io;
+    use std::net::IpAddr;
+    use std::sync::Mutex;
     use std::time::Duration;
+
+    use umbra_proto::shadowsocks::UnixTime;
+
+    use crate::net::os::{OsListener, OsNet, OsSocket};
 
     fn address(text: &str) -> SocketAddr {
         text.parse().unwrap()
@@ -124,6 +165,83 @@ mod tests {
         let order = interleave(&addresses(&["[::1]:1", "[::2]:1", "1.1.1.1:1", "[::3]:1"]));
         assert_eq!(order, addresses(&["[::1]:1", "1.1.1.1:1", "[::2]:1", "[::3]:1"]));
         assert!(interleave(&[]).is_empty());
+    }
+
+    /// A network on which one name has some addresses, nobody answers, and who was dialled is remembered.
+    struct Named(Vec<SocketAddr>, Mutex<Vec<SocketAddr>>);
+
+    impl Net for Named {
+        type Socket = OsSocket;
+        type Listener = OsListener;
+
+        async fn connect(&self, address: SocketAddr, _: Tcp) -> io::Result<OsSocket> {
+            self.1.lock().unwrap().push(address);
+            Err(io::ErrorKind::ConnectionRefused.into())
+        }
+
+        fn listen(&self, ip: IpAddr, tcp: Tcp) -> io::Result<OsListener> {
+            OsNet.listen(ip, tcp)
+        }
+
+        fn source_towards(&self, peer: IpAddr) -> io::Result<IpAddr> {
+            OsNet.source_towards(peer)
+        }
+
+        async fn resolve(&self, _: &str, _: u16) -> io::Result<Vec<SocketAddr>> {
+            Ok(self.0.clone())
+        }
+
+        fn unix_time(&self) -> UnixTime {
+            OsNet.unix_time()
+        }
+
+        fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
+            OsNet.fill_random(bytes)
+        }
+    }
+
+    /// Why a name with these addresses is not reached, and which of them were dialled.
+    async fn dial_name(texts: &[&str], forbidden: &Forbidden) -> (Cause, Vec<SocketAddr>) {
+        let net = Named(addresses(texts), Mutex::default());
+        let tcp = Tcp { no_delay: true, fast_open: false };
+        let target = "name.example:1".parse().unwrap();
+        let outcome = dial_target(&net, &target, tcp, forbidden).await;
+        (outcome.err().unwrap().cause, net.1.into_inner().unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_names_forbidden_addresses_are_left_out_and_one_of_nothing_else_is_forbidden() {
+        let standard = Forbidden::standard();
+        let (cause, dialled) = dial_name(&["127.0.0.1:1", "[::]:1", "[64:ff9b::7f00:1]:1"], &standard).await;
+        assert!(matches!(cause, Cause::Forbidden(_)), "{cause:?}");
+        assert_eq!(dialled, []);
+
+        let own: Vec<_> = (1..=99).map(|host| format!("127.0.0.{host}:1")).collect();
+        let mut mixed: Vec<&str> = own.iter().map(String::as_str).collect();
+        mixed.extend(["192.0.2.1:1", "[::1]:1", "[2001:db8::1]:1"]);
+        let (cause, dialled) = dial_name(&mixed, &standard).await;
+        assert!(matches!(cause, Cause::Io(_)), "it is the others' failure that is told: {cause:?}");
+        assert_eq!(
+            dialled,
+            addresses(&["192.0.2.1:1", "[2001:db8::1]:1"]),
+            "many do not crowd out the others"
+        );
+
+        let (cause, dialled) = dial_name(&["127.0.0.1:1"], &Forbidden::NOTHING).await;
+        assert!(matches!(cause, Cause::Io(_)), "{cause:?}");
+        assert_eq!(dialled, addresses(&["127.0.0.1:1"]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_forbidden_address_is_not_dialled_and_a_hop_at_one_is() {
+        let net = Named(Vec::new(), Mutex::default());
+        let tcp = Tcp { no_delay: true, fast_open: false };
+        let own = "127.0.0.1:1".parse().unwrap();
+        let refused = dial_target(&net, &own, tcp, &Forbidden::standard()).await.err().unwrap();
+        assert!(matches!(refused.cause, Cause::Forbidden(Rule::Loopback)), "{refused}");
+        assert!(net.1.lock().unwrap().is_empty());
+        let hop = dial(&net, &own, tcp).await.err().unwrap();
+        assert!(matches!(hop.cause, Cause::Io(_)), "{hop}");
     }
 
     /// What each attempt does: answer after some milliseconds, well or not.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use umbra_proto::forbidden::Rule;
 use umbra_proto::request::{Command, Refusal};
 use umbra_proto::shadowsocks::head::HeadError;
 use umbra_proto::shadowsocks::stream::OpenError;
@@ -57,6 +58,8 @@ pub enum Cause {
     TooLong,
     /// The name has no address.
     NoAddress,
+    /// A target to which nobody is led, or a name of nothing else.
+    Forbidden(Rule),
     /// Not what is spoken at the door, or nobody who may come in.
     Proxy(detect::Error),
     /// No PROXY header where there has to be one.
@@ -89,6 +92,7 @@ impl Failure {
         match (&self.cause, self.stage) {
             (Cause::Io(error), _) => refusal_of(error),
             (Cause::NoAddress, _) => Refusal::NameNotFound,
+            (Cause::Forbidden(_), _) => Refusal::NotAllowed,
             (Cause::Deadline, Stage::Resolve | Stage::Connect) => Refusal::TimedOut,
             (Cause::Command(_), _) => Refusal::CommandNotSupported,
             (Cause::Parent(ClientError::Denied(code)), _) => Refusal::of_socks5(*code),
@@ -151,6 +155,7 @@ impl fmt::Display for Cause {
             Self::Truncated => f.write_str("the peer ended too early"),
             Self::TooLong => f.write_str("a handshake without end"),
             Self::NoAddress => f.write_str("the name has no address"),
+            Self::Forbidden(rule) => write!(f, "the target is in forbidden list ({rule}), reject"),
             Self::Proxy(error) => error.fmt(f),
             Self::Header(error) => error.fmt(f),
             Self::Http(error) => error.fmt(f),
@@ -187,6 +192,7 @@ mod tests {
         assert_eq!(told(Cause::Deadline), Refusal::TimedOut);
         assert_eq!(told(Cause::Parent(ClientError::Denied(5))), Refusal::ConnectionRefused);
         assert_eq!(told(Cause::Parent(ClientError::LoginRefused)), Refusal::GeneralFailure);
+        assert_eq!(told(Cause::Forbidden(Rule::Loopback)), Refusal::NotAllowed);
         let unknown = Failure::outbound(Stage::Resolve, Cause::NoAddress).refusal();
         assert_eq!(unknown, Refusal::NameNotFound);
     }

@@ -8,7 +8,7 @@ use umbra_proto::address::Address;
 use umbra_proto::request::Command;
 
 use crate::config::{Path, Server, Tcp};
-use crate::dial::dial;
+use crate::dial::{dial, dial_target};
 use crate::door::Door;
 use crate::drive::Inbox;
 use crate::failure::{Cause, Failure, Stage};
@@ -65,7 +65,7 @@ pub(crate) async fn reach<N: Net>(
         Path::Direct => {
             // Fast open would say "connected" before anything has been sent, and nothing is sent to a target that speaks first.
             let tcp = Tcp { fast_open: false, ..door.inbound.tcp };
-            dial(&door.net, target, tcp).await.map(TargetSide::direct)
+            dial_target(&door.net, target, tcp, &door.inbound.forbidden).await.map(TargetSide::direct)
         }
         Path::Shadowsocks(servers) => in_time(through_any(door, &servers.snapshot(), target)).await,
         Path::Socks5(parent) => {
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
     use std::io;
     use std::net::IpAddr;
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use umbra_proto::shadowsocks::identity::Credentials;
@@ -186,6 +186,7 @@ mod tests {
             listen: "127.0.0.1:0".parse().unwrap(),
             protocol: Protocol::Proxy(ProxyDoor::MIXED),
             path,
+            forbidden: Arc::default(),
             idle: Duration::from_secs(1),
             tcp: Tcp { no_delay: true, fast_open: true },
             proxy_header: ProxyHeader::default(),

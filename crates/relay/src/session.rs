@@ -161,7 +161,7 @@ fn blame<N: Net>(door: &Door<N>, origin: &Origin, cause: &Cause) {
         Cause::Head(HeadError::Salt(SaltRefusal::Full)) => {}
         Cause::Head(_) => door.notices.bad_head(origin.source),
         Cause::Io(_) | Cause::Deadline | Cause::Displaced | Cause::Truncated | Cause::TooLong => {}
-        Cause::NoAddress | Cause::Proxy(_) | Cause::Header(_) | Cause::Http(_) => {}
+        Cause::NoAddress | Cause::Forbidden(_) | Cause::Proxy(_) | Cause::Header(_) | Cause::Http(_) => {}
         Cause::Command(_) | Cause::Parent(_) | Cause::Open(_) => {}
     }
 }

@@ -80,6 +80,7 @@ fn start_at(listen: &str, protocol: Protocol, path: Path) -> Relay {
         listen,
         protocol,
         path,
+        forbidden: Arc::default(),
         idle: Duration::from_secs(60),
         tcp,
         proxy_header: ProxyHeader::default(),

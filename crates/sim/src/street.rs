@@ -132,8 +132,15 @@ impl Street {
                 ProxyHeader { send: plan.header.filter(|_| number == 0), ..Default::default() };
             let (protocol, path) = (plan.protocol(number), plan.path(number));
             let tcp = Tcp { no_delay: true, fast_open: false };
-            let inbound =
-                Inbound { listen: door(number), protocol, path, idle: plan.idle, tcp, proxy_header };
+            let inbound = Inbound {
+                listen: door(number),
+                protocol,
+                path,
+                forbidden: Arc::default(),
+                idle: plan.idle,
+                tcp,
+                proxy_header,
+            };
             house.open(inbound, link.clone());
         }
         let target = net.listen(TARGET, plan.links[plan.links.len() - 1].clone());

@@ -1,6 +1,7 @@
 //! How quickly sessions begin: addresses that do not answer, servers that speak first, and payload that rides with the head.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -64,6 +65,7 @@ fn a_silent_address_of_a_server_is_overtaken_and_a_refusing_server_is_followed_a
                 server("192.0.2.98:1"),
                 server("server.example:8388"),
             ])),
+            forbidden: Arc::default(),
             idle: Duration::from_secs(60),
             tcp: Tcp { no_delay: true, fast_open: false },
             proxy_header: ProxyHeader::default(),

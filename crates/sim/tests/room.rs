@@ -1,6 +1,7 @@
 //! A door with few places: who gets one, who keeps it, and who has to go.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
@@ -19,6 +20,7 @@ fn inbound(protocol: Protocol) -> Inbound {
         listen: door(0),
         protocol,
         path: Path::Direct,
+        forbidden: Arc::default(),
         idle: Duration::from_secs(3600),
         tcp: Tcp { no_delay: true, fast_open: false },
         proxy_header: ProxyHeader::default(),
@@ -94,7 +96,7 @@ fn failed_heads_make_room_as_silent_ones_do() {
     one_seed(1, |net, _| async move {
         let method = Method::Aes256Gcm;
         let house = House::new(&net);
-        let keys = std::sync::Arc::new(key_of(method, 0).into());
+        let keys = Arc::new(key_of(method, 0).into());
         let heads = umbra_proto::shadowsocks::stream::HeadReads::One;
         let protocol = Protocol::Shadowsocks(ShadowsocksDoor { keys, heads, one_time_auth: false });
         house.open_for(8, inbound(protocol), Link::plain());

@@ -29,6 +29,7 @@ fn inbound(number: usize, protocol: Protocol, path: Path) -> Inbound {
         listen: door(number),
         protocol,
         path,
+        forbidden: Arc::default(),
         idle: Duration::from_secs(3600),
         tcp: Tcp { no_delay: true, fast_open: false },
         proxy_header: ProxyHeader::default(),

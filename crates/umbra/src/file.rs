@@ -171,7 +171,9 @@ fn read_object(path: &str, place: Place, object: &Object<'_>, report: &mut Repor
 
 fn read_value(setting: &Setting, path: &str, value: &Json<'_>, report: &mut Report) -> Option<Value> {
     match (setting.kind, value) {
-        (Kind::Texts | Kind::Ports, Json::Array(array)) => read_items(setting, path, array, report),
+        (Kind::Texts | Kind::Networks | Kind::Ports, Json::Array(array)) => {
+            read_items(setting, path, array, report)
+        }
         (Kind::PortPasswords, Json::Object(object)) => {
             Some(Value::Objects(read_port_passwords(path, object, report)))
         }
@@ -209,7 +211,7 @@ fn read_scalar(kind: Kind, key: &str, value: &Json<'_>) -> Result<Value, String>
     }
 }
 
-/// The elements of a list of texts or ports. An empty list is the same as nothing.
+/// The elements of a list of texts or ports. An empty list is the same as nothing, but for networks, where it means none.
 fn read_items(setting: &Setting, path: &str, array: &Array<'_>, report: &mut Report) -> Option<Value> {
     let mut items = Vec::new();
     for (index, element) in array.elements.iter().enumerate() {
@@ -219,7 +221,7 @@ fn read_items(setting: &Setting, path: &str, array: &Array<'_>, report: &mut Rep
             Err(why) => report.error(place, why),
         }
     }
-    (!array.elements.is_empty()).then_some(Value::List(items))
+    (setting.kind == Kind::Networks || !array.elements.is_empty()).then_some(Value::List(items))
 }
 
 /// Each port becomes an object of its own, with that port and its password.

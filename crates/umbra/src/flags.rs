@@ -61,6 +61,8 @@ pub(crate) struct Up {
     pub(crate) method: Method,
     /// The machine to which the server half will be put.
     pub(crate) host: Option<String>,
+    /// What else is said of its server.
+    pub(crate) settings: Settings,
     /// Draw the QR code even where nobody seems to look.
     pub(crate) draw_qr: bool,
     /// What is logged.
@@ -197,6 +199,7 @@ fn check() -> Clap {
 }
 
 fn up() -> Clap {
+    let of_server = SETTINGS.iter().filter(|setting| [Id::ForbiddenIp, Id::AllowedIp].contains(&setting.id));
     let port = |name, help| {
         Arg::new(name)
             .long(name)
@@ -221,6 +224,7 @@ fn up() -> Clap {
                 .action(ArgAction::SetTrue)
                 .help("Draw the QR code even outside a terminal"),
         )
+        .args(of_server.filter_map(|setting| setting_flag(None, setting)))
         .args(level_flags())
 }
 
@@ -279,7 +283,7 @@ fn setting_flag(role: Option<Role>, setting: &'static Setting) -> Option<Arg> {
         Kind::Switch => arg.action(ArgAction::SetTrue),
         Kind::Port | Kind::Ports => arg.value_name(flag.value).value_parser(value_parser!(u16)),
         Kind::Number => arg.value_name(flag.value).value_parser(value_parser!(u64)),
-        Kind::Text | Kind::Texts => arg.value_name(flag.value),
+        Kind::Text | Kind::Texts | Kind::Networks => arg.value_name(flag.value),
         Kind::Secret => arg.value_name(flag.value).allow_hyphen_values(true),
         // These have no form on a command line.
         Kind::PortPasswords | Kind::Objects(_) | Kind::Object(_) => return None,
@@ -318,7 +322,7 @@ fn read_settings(matches: &mut ArgMatches) -> Settings {
                 matches.remove_one::<u16>(flag.long).map(|port| Value::Number(port.into()))
             }
             Kind::Number => matches.remove_one::<u64>(flag.long).map(Value::Number),
-            Kind::Text | Kind::Texts | Kind::Secret => {
+            Kind::Text | Kind::Texts | Kind::Networks | Kind::Secret => {
                 matches.remove_one::<String>(flag.long).map(|text| Value::Text(Zeroizing::new(text)))
             }
             Kind::PortPasswords | Kind::Objects(_) | Kind::Object(_) => None,
@@ -380,6 +384,7 @@ fn read_up(mut matches: ArgMatches) -> Up {
         server_port: port("server-port"),
         method: read_method(&matches),
         host: matches.remove_one("host"),
+        settings: read_settings(&mut matches),
         draw_qr: matches.get_flag("qr"),
         level: read_level(&matches),
     }

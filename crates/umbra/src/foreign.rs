@@ -54,10 +54,6 @@ pub(crate) const REFUSED: &[Foreign] = &[
         "acl",
         "access lists are not supported yet, and without it sessions would go where it forbids; remove it if that is acceptable",
     ),
-    foreign(
-        "forbidden_ip",
-        "forbidden targets are not supported yet, and without it sessions would go where it forbids; remove it if that is acceptable",
-    ),
     foreign("manager_address", "managers are not supported yet; list the ports in servers[]"),
     foreign("manager_port", "managers are not supported yet; list the ports in servers[]"),
     foreign("key", "keys of SIP006 are not supported; use password"),

@@ -176,7 +176,9 @@ impl Value {
     /// Reads text as a value of `kind`: numbers and switches may stand in quotes.
     pub(crate) fn from_text(kind: Kind, text: &str) -> Result<Self, &'static str> {
         let read = match kind {
-            Kind::Text | Kind::Secret | Kind::Texts => Some(Self::Text(Zeroizing::new(text.into()))),
+            Kind::Text | Kind::Secret | Kind::Texts | Kind::Networks => {
+                Some(Self::Text(Zeroizing::new(text.into())))
+            }
             Kind::Port | Kind::Ports => text.trim().parse::<u16>().ok().map(|port| Self::Number(port.into())),
             Kind::Number => text.trim().parse().ok().map(Self::Number),
             Kind::Switch => text.trim().parse().ok().map(Self::Switch),

@@ -61,6 +61,12 @@ pub(crate) enum Id {
     Direct,
     /// A SOCKS5 proxy in place of a server.
     OutboundProxy,
+    /// Where a direct way does not lead.
+    ForbiddenIp,
+    /// Private networks as well.
+    ForbidPrivate,
+    /// What is exempt from that.
+    AllowedIp,
     /// The plugin in front of the server.
     Plugin,
     /// Its options.
@@ -119,6 +125,8 @@ pub(crate) enum Kind {
     Switch,
     /// Text, or a list of texts.
     Texts,
+    /// Addresses and networks in one text, separated by commas, or a list of such. A list of none is one as well.
+    Networks,
     /// A port, or a list of ports.
     Ports,
     /// An object whose keys are ports and whose values are secrets.
@@ -201,6 +209,9 @@ impl Kind {
             Self::Number => "wants a whole number",
             Self::Switch => "wants true or false",
             Self::Texts => "wants text in quotes, or a list of such",
+            Self::Networks => {
+                "wants addresses and networks like 10.0.0.0/8, in quotes and separated by commas, or a list of such"
+            }
             Self::Ports => "wants a port, a whole number from 0 to 65535, or a list of such",
             Self::PortPasswords => "wants an object of ports and passwords: { \"8388\": \"…\", … }",
             Self::Objects(_) => "wants a list of objects: [ { … }, … ]",
@@ -470,6 +481,38 @@ pub(crate) const SETTINGS: &[Setting] = &[
         flag: flag(None, "outbound-proxy", "URL", Reach::Both),
         default: "none",
         help: "`socks5://[NAME:PASSWORD@]HOST:PORT`: a SOCKS5 proxy through which sessions leave; a client then needs no server.",
+    },
+    Setting {
+        id: Id::ForbiddenIp,
+        key: "forbidden_ip",
+        aliases: &[],
+        places: OF_ROOT,
+        kind: Kind::Networks,
+        flag: flag(None, "forbidden-ip", "LIST", Reach::Both),
+        default: "server: loopback, unspecified, link-local, cloud metadata, multicast, broadcast; client: none",
+        help: "Addresses and networks to which a server, or a client with `direct`, leads nobody, by whatever name or form they are \
+               asked for; separated by commas, and without a prefix one address. It takes the place of the default; empty it \
+               forbids nothing.",
+    },
+    Setting {
+        id: Id::ForbidPrivate,
+        key: "forbid_private",
+        aliases: &[],
+        places: OF_ROOT,
+        kind: Kind::Switch,
+        flag: flag(None, "forbid-private", "", Reach::Both),
+        default: "false",
+        help: "Forbid private, provider-shared (CGNAT), unique local and reserved networks as well. A new server should have it.",
+    },
+    Setting {
+        id: Id::AllowedIp,
+        key: "allowed_ip",
+        aliases: &[],
+        places: OF_ROOT,
+        kind: Kind::Networks,
+        flag: flag(None, "allowed-ip", "LIST", Reach::Both),
+        default: "none",
+        help: "Addresses and networks that are exempt from `forbidden_ip` and `forbid_private`.",
     },
     Setting {
         id: Id::Timeout,

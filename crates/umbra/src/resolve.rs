@@ -6,6 +6,7 @@
 
 mod beside;
 mod client;
+mod forbidden;
 mod hosts;
 mod links;
 mod online;
@@ -15,15 +16,18 @@ mod users;
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use umbra_proto::forbidden::Forbidden;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::url::ServerUrl;
 use umbra_relay::config::{Config, Inbound, Path, Protocol, Servers, Tcp};
 
 use self::beside::read_outbound_proxy;
 use self::client::client_inbounds;
+pub(crate) use self::forbidden::read_forbidden;
 use self::hosts::split_ports;
 pub(crate) use self::links::describe_servers;
 pub(crate) use self::online::read_document;
@@ -107,7 +111,7 @@ impl Subscribed {
 pub(crate) fn resolve(role: Role, mut sources: Sources, report: &mut Report) -> Option<Plan> {
     split_ports(&mut sources, report);
     warn_of_visible_secrets(&sources, report);
-    let common = read_common(&sources, report);
+    let common = read_common(role, &sources, report);
     let usage = read_usage(&sources);
     let (doors, way) = match role {
         Role::Client => client_inbounds(sources, &common, report),
@@ -189,6 +193,8 @@ struct Common {
     /// A way that needs no server, and what asked for it.
     way: Option<(Path, &'static str)>,
     insecure: InsecureMethods,
+    /// Where direct ways do not lead.
+    forbidden: Arc<Forbidden>,
 }
 
 impl Common {
@@ -199,7 +205,7 @@ impl Common {
     }
 }
 
-fn read_common(sources: &Sources, report: &mut Report) -> Common {
+fn read_common(role: Role, sources: &Sources, report: &mut Report) -> Common {
     let (root, flags) = (&sources.file.root, &sources.flags);
     let idle = read_idle(root, report);
     let idle_flag = read_idle(flags, report);
@@ -209,14 +215,17 @@ fn read_common(sources: &Sources, report: &mut Report) -> Common {
         no_delay: both.switch(Id::NoDelay).unwrap_or(true),
         fast_open: both.switch(Id::FastOpen).unwrap_or(false),
     };
+    let way = read_way(&both, report);
+    let forbidden = read_forbidden(role, way.as_ref().map(|(path, _)| path), &both, report);
     Common {
         idle,
         idle_flag,
         tcp,
         workers: read_workers(&both, report),
         nofile: read_nofile(&both, report),
-        way: read_way(&both, report),
+        way,
         insecure: read_security(&both, report),
+        forbidden: Arc::new(forbidden),
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 use umbra_proto::address::Address;
+use umbra_proto::forbidden::Forbidden;
 use umbra_proto::shadowsocks::key::Key;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::url::ServerUrl;
@@ -18,8 +19,12 @@ use umbra_relay::config::{
 };
 use zeroize::Zeroizing;
 
-use crate::flags::Up;
+use crate::flags::{Role, Up};
 use crate::process::{Farewell, raise_nofile};
+use crate::raw::Value;
+use crate::reference::Id;
+use crate::report::Report;
+use crate::resolve::read_forbidden;
 use crate::run::explain_start;
 use crate::{fail, key, log, qr};
 
@@ -34,6 +39,7 @@ pub(crate) fn run(up: &Up) -> ExitCode {
 
 fn start(up: &Up) -> Result<ExitCode, String> {
     let host = host_of(up)?;
+    let forbidden = forbidden_of(up)?;
     let secret =
         key::make(up.method).map_err(|error| format!("the system gives no random numbers: {error}"))?;
     let key = Key::from_password(up.method, &secret)
@@ -42,8 +48,8 @@ fn start(up: &Up) -> Result<ExitCode, String> {
         warn!("{why}");
     }
     let mut farewell = Farewell::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let server =
-        Relay::start(&server_config(up, &key)).map_err(|error| explain_start(&error, "--server-port"))?;
+    let server = Relay::start(&server_config(up, &key, forbidden))
+        .map_err(|error| explain_start(&error, "--server-port"))?;
     let server_address = first_address(&server)?;
     let client = match Relay::start(&client_config(up, key, server_address)) {
         Ok(client) => client,
@@ -63,11 +69,11 @@ fn start(up: &Up) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn server_config(up: &Up, key: &Key) -> Config {
+fn server_config(up: &Up, key: &Key, forbidden: Forbidden) -> Config {
     let keys = Arc::new(key.clone().into());
     let protocol =
         Protocol::Shadowsocks(ShadowsocksDoor { keys, heads: HeadReads::One, one_time_auth: false });
-    config(up.server_port, protocol, Path::Direct)
+    config(up.server_port, protocol, Path::Direct, forbidden)
 }
 
 fn client_config(up: &Up, key: Key, server: SocketAddr) -> Config {
@@ -78,14 +84,15 @@ fn client_config(up: &Up, key: Key, server: SocketAddr) -> Config {
         one_time_auth: false,
     }];
     let protocol = Protocol::Proxy(ProxyDoor::MIXED);
-    config(up.socks_port, protocol, Path::Shadowsocks(Servers::new(servers)))
+    config(up.socks_port, protocol, Path::Shadowsocks(Servers::new(servers)), Forbidden::NOTHING)
 }
 
-fn config(port: u16, protocol: Protocol, path: Path) -> Config {
+fn config(port: u16, protocol: Protocol, path: Path, forbidden: Forbidden) -> Config {
     let inbound = Inbound {
         listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
         protocol,
         path,
+        forbidden: Arc::new(forbidden),
         idle: Duration::from_secs(300),
         tcp: Tcp { no_delay: true, fast_open: false },
         proxy_header: ProxyHeader::default(),
@@ -95,6 +102,20 @@ fn config(port: u16, protocol: Protocol, path: Path) -> Config {
 
 fn first_address(relay: &Relay) -> Result<SocketAddr, String> {
     relay.addresses().first().copied().ok_or_else(|| "the relay has no address".into())
+}
+
+/// What every new server forbids, unless a list was given.
+fn forbidden_of(up: &Up) -> Result<Forbidden, String> {
+    let mut settings = up.settings.clone();
+    if settings.get(Id::ForbiddenIp).is_none() {
+        settings.insert(Id::ForbidPrivate, "", Value::Switch(true));
+    }
+    let mut report = Report::default();
+    let forbidden = read_forbidden(Role::Server, None, &settings, &mut report);
+    for warning in &report.warnings {
+        warn!("warning: {warning}");
+    }
+    report.errors.first().map_or(Ok(forbidden), |error| Err(error.to_string()))
 }
 
 /// Where the server will be once it has moved.
@@ -140,7 +161,7 @@ The server as a link, for other clients on this machine:
 
 To put the server half on another machine, run there:
 
-    umbra server -s 0.0.0.0:{PUBLIC_PORT} -m {method} -k '{secret}'
+    umbra server -s 0.0.0.0:{PUBLIC_PORT} -m {method} --forbid-private -k '{secret}'
 
 and here{hint}:
 
@@ -181,6 +202,7 @@ const PUBLIC_PORT: u16 = 8388;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::raw::Settings;
     use umbra_proto::shadowsocks::Method;
 
     fn up(host: Option<&str>) -> Up {
@@ -189,6 +211,7 @@ mod tests {
             server_port: 0,
             method: Method::Blake3Aes256Gcm,
             host: host.map(Into::into),
+            settings: Settings::new(""),
             draw_qr: true,
             level: tracing::level_filters::LevelFilter::OFF,
         }
@@ -221,12 +244,10 @@ mod tests {
         let (secret, links) = links_of(&up);
         let text = guide(&up, &secret, &links, "127.0.0.1:1080".parse().unwrap());
         assert!(text.contains("curl --socks5-hostname 127.0.0.1:1080 https://example.com/"));
-        assert!(
-            text.contains(&format!(
-                "umbra server -s 0.0.0.0:8388 -m 2022-blake3-aes-256-gcm -k '{}'",
-                *secret
-            ))
-        );
+        assert!(text.contains(&format!(
+            "umbra server -s 0.0.0.0:8388 -m 2022-blake3-aes-256-gcm --forbid-private -k '{}'",
+            *secret
+        )));
         assert!(text.contains("umbra local --server-url 'ss://2022-blake3-aes-256-gcm:"));
         assert!(text.contains("@SERVER:8388#umbra'"));
         assert!(text.contains("@127.0.0.1:4321#umbra"));

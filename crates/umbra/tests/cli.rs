@@ -347,8 +347,16 @@ fn whoever_says_nothing_means_the_config_json_of_the_folder() {
 
 #[test]
 fn both_ends_carry_a_session_and_end_cleanly() {
-    let mut server =
-        Running::start(&["server", "-s", "127.0.0.1:0", "-m", "aes-128-gcm", "-k", "long-enough"]);
+    let mut server = Running::start(&[
+        "server",
+        "-s",
+        "127.0.0.1:0",
+        "-m",
+        "aes-128-gcm",
+        "-k",
+        "long-enough",
+        "--forbidden-ip=",
+    ]);
     let server_address = server.wait_for("INFO     starting server at ");
     assert!(server.seen.contains("WARNING  warning: server set to listen on 127.0.0.1:0, are you sure?"));
     let url = format!("ss://aes-128-gcm:long-enough@{server_address}#here");
@@ -361,7 +369,7 @@ fn both_ends_carry_a_session_and_end_cleanly() {
 
 #[test]
 fn an_open_session_does_not_hold_up_the_end() {
-    let mut up = Running::start(&["up"]);
+    let mut up = Running::start(&["up", "--forbidden-ip="]);
     let door = up.wait_for("starting local at ");
     let mut stream = connect_through(&door, echo_once());
     stream.write_all(b"x").unwrap();
@@ -371,7 +379,7 @@ fn an_open_session_does_not_hold_up_the_end() {
 
 #[test]
 fn up_works_without_configuration_and_its_link_is_a_server() {
-    let mut up = Running::start(&["up"]);
+    let mut up = Running::start(&["up", "--forbidden-ip="]);
     let server = up.wait_for("starting server at ");
     let door = up.wait_for("starting local at ");
     assert_echoes(&door);

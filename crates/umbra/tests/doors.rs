@@ -113,7 +113,7 @@ fn curl(args: &[&str], url: &str) -> (Option<i32>, String) {
 /// A client and a server between which the stream is encrypted; returns the client's door too.
 fn pair(local: &str, server: &str) -> (Running, Running, String) {
     let server_file = Config::new(&format!(
-        r#"{{"server": "127.0.0.1", "server_port": 0, "password": "long-enough", "method": "aes-128-gcm"{server}}}"#
+        r#"{{"server": "127.0.0.1", "server_port": 0, "password": "long-enough", "method": "aes-128-gcm", "forbidden_ip": []{server}}}"#
     ));
     let mut server = Running::start(&["server", "-c", server_file.path()]);
     let address = server.wait_for("starting server at ");
@@ -211,7 +211,7 @@ fn banner_server() -> SocketAddr {
 #[test]
 fn a_tunnel_leads_to_a_server_that_speaks_first() {
     let target = banner_server();
-    let mut server = Running::start(&["server", "-s", "127.0.0.1:0", "-k", "long-enough"]);
+    let mut server = Running::start(&["server", "-s", "127.0.0.1:0", "-k", "long-enough", "--forbidden-ip="]);
     let address = server.wait_for("starting server at ");
     let mut tunnel = Running::start(&[
         "tunnel",
@@ -294,7 +294,7 @@ fn a_load_balancers_header_names_the_client_to_the_target() {
 #[test]
 fn a_client_with_many_servers_goes_on_when_most_of_them_are_gone() {
     let url = format!("http://{}/page", origin());
-    let mut server = Running::start(&["server", "-s", "127.0.0.1:0", "-k", "long-enough"]);
+    let mut server = Running::start(&["server", "-s", "127.0.0.1:0", "-k", "long-enough", "--forbidden-ip="]);
     let good: SocketAddr = server.wait_for("starting server at ").parse().unwrap();
     // Nobody listens on the ports of listeners that are gone.
     let gone: Vec<_> = (0..3)
@@ -316,7 +316,7 @@ fn a_client_with_many_servers_goes_on_when_most_of_them_are_gone() {
 fn two_thousand_ports_with_a_password_each_start_and_serve() {
     let ports: Vec<_> = (0..2000).map(|n| format!(r#""{}": "secret-number-{n}""#, PORT_FIRST + n)).collect();
     let file = Config::new(&format!(
-        r#"{{"server": "127.0.0.1", "method": "aes-128-gcm", "port_password": {{{}}}}}"#,
+        r#"{{"server": "127.0.0.1", "method": "aes-128-gcm", "forbidden_ip": "", "port_password": {{{}}}}}"#,
         ports.join(", ")
     ));
     let start = Instant::now();
@@ -368,7 +368,7 @@ fn several_users_share_a_port_and_nobody_else_gets_in() {
     };
     let start = |method: &str, rest: &str| {
         let file = Config::new(&format!(
-            r#"{{"server": "127.0.0.1", "server_port": 0, "method": "{method}", {rest}}}"#
+            r#"{{"server": "127.0.0.1", "server_port": 0, "forbidden_ip": "", "method": "{method}", {rest}}}"#
         ));
         let mut server = Running::start(&["server", "-c", file.path()]);
         let address = server.wait_for("starting server at ");
@@ -400,7 +400,7 @@ fn a_server_passes_a_users_stream_on_to_the_next_one() {
     let method = "2022-blake3-aes-128-gcm";
     let server = |users: &str, password: &str| {
         let file = Config::new(&format!(
-            r#"{{"server": "127.0.0.1", "server_port": 0, "method": "{method}", "password": "{password}", "users": [{users}]}}"#
+            r#"{{"server": "127.0.0.1", "server_port": 0, "forbidden_ip": "", "method": "{method}", "password": "{password}", "users": [{users}]}}"#
         ));
         let mut server = Running::start(&["server", "-c", file.path()]);
         let address = server.wait_for("starting server at ");

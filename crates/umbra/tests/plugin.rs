@@ -103,7 +103,7 @@ impl Folder {
         let stand_in = std::env::current_exe().unwrap();
         let text = format!(
             r#"{{"server": "{host}", "server_port": {port}, "local_port": 0, "method": "2022-blake3-aes-128-gcm",
-                "password": "c2VjcmV0c2VjcmV0c2Vjcg==", "plugin": "{}", "plugin_opts": "{options}",
+                "password": "c2VjcmV0c2VjcmV0c2Vjcg==", "forbidden_ip": "", "plugin": "{}", "plugin_opts": "{options}",
                 "plugin_args": ["--exact", "the_stand_in", "--nocapture"]}}"#,
             stand_in.display(),
         );
@@ -355,8 +355,11 @@ fn carry_through(at_client: [&str; 2], at_server: [&str; 2], package: &str) {
     let target = echo();
     let sent = pattern(8 << 20);
     let common = ["-m", "2022-blake3-aes-128-gcm", "-k", "c2VjcmV0c2VjcmV0c2Vjcg==", "--plugin"];
-    let server =
-        [&["server", "-s", "127.0.0.1:0"][..], &common, &[at_server[0], "--plugin-opts", at_server[1]]];
+    let server = [
+        &["server", "--forbidden-ip=", "-s", "127.0.0.1:0"][..],
+        &common,
+        &[at_server[0], "--plugin-opts", at_server[1]],
+    ];
     let server = Umbra::start(&server.concat());
     let address = server.address.to_string();
     let client =

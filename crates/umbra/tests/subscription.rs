@@ -111,7 +111,7 @@ impl Web {
 }
 
 fn server(secret: &str) -> Umbra {
-    Umbra::start(&["server", "-s", "127.0.0.1:0", "-m", "aes-128-gcm", "-k", secret])
+    Umbra::start(&["server", "-s", "127.0.0.1:0", "-m", "aes-128-gcm", "-k", secret, "--forbidden-ip="])
 }
 
 fn entry(id: &str, server: SocketAddr, secret: &str) -> String {

@@ -22,11 +22,14 @@ pub(super) fn program(peer: Peer, place: &Path, role: Role, spec: Spec<'_>) -> R
         }
         (Peer::Umbra, Role::Server) if !spec.users.is_empty() => {
             let args = vec!["server".to_owned(), "-c".to_owned()];
-            Program::new(name, place.to_owned(), args).with_config(&with_users(spec, 0))?
+            let mut config = with_users(spec, 0);
+            config["forbidden_ip"] = json!("");
+            Program::new(name, place.to_owned(), args).with_config(&config)?
         }
         (Peer::Umbra, Role::Server) => {
             let port = port(spec)?;
-            line(place.to_owned(), format!("server -s 127.0.0.1:{port} -m {method}"))
+            // The targets are on loopback.
+            line(place.to_owned(), format!("server --forbidden-ip= -s 127.0.0.1:{port} -m {method}"))
         }
         (Peer::ShadowsocksRust, Role::Client(server)) => {
             line(place.join("sslocal"), format!("-s {server} -b 127.0.0.1:0 -m {method}"))

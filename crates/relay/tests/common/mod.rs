@@ -70,6 +70,7 @@ pub(crate) fn inbound(protocol: Protocol, path: Path) -> Inbound {
         listen: "127.0.0.1:0".parse().unwrap(),
         protocol,
         path,
+        forbidden: Arc::default(),
         idle: Duration::from_secs(60),
         tcp: Tcp { no_delay: true, fast_open: false },
         proxy_header: ProxyHeader::default(),

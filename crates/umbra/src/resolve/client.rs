@@ -1,6 +1,7 @@
 //! The doors of a client, and the way behind them.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use umbra_proto::address::Address;
 use umbra_relay::config::{Inbound, Path, Protocol, ProxyDoor, Server};
@@ -136,7 +137,8 @@ fn client_door(settings: &Settings, path: &Path, common: &Common, report: &mut R
         report.warn("", text);
     }
     let proxy_header = read_proxy_header(settings, report);
-    let inbound = Inbound { listen, protocol, path: path.clone(), idle, tcp: common.tcp, proxy_header };
+    let (path, forbidden) = (path.clone(), Arc::clone(&common.forbidden));
+    let inbound = Inbound { listen, protocol, path, forbidden, idle, tcp: common.tcp, proxy_header };
     Some(Door { place, inbound, plugin: None })
 }
 

@@ -52,6 +52,7 @@ fn server_doors(settings: &Settings, common: &Common, report: &mut Report) -> Ve
                 listen,
                 protocol: Protocol::Shadowsocks(door),
                 path: path.clone(),
+                forbidden: Arc::clone(&common.forbidden),
                 idle,
                 tcp: common.tcp,
                 proxy_header: proxy_header.clone(),

@@ -103,6 +103,7 @@ fn kind(kind: Kind) -> &'static str {
         Kind::Number => "number",
         Kind::Switch => "`true` or `false`",
         Kind::Texts => "text, or a list",
+        Kind::Networks => "text, or a list",
         Kind::Ports => "port, or a list",
         Kind::PortPasswords | Kind::Object(_) => "object",
         Kind::Objects(_) => "list of objects",
@@ -125,6 +126,7 @@ commas may stand. `umbra check FILE` says everything that is wrong or doubtful i
     "server_port": 8388,
     "method": "2022-blake3-aes-256-gcm",
     "password": "…",             // umbra key 2022-blake3-aes-256-gcm
+    "forbid_private": true,      // the server leads nobody into private networks
     "local_address": "127.0.0.1",
     "local_port": 1080,
 }

@@ -735,3 +735,96 @@ fn a_client_with_an_identity_joins_the_keys_with_colons() {
     // A password of SIP004 is what it is.
     Outcome::good("umbra local -s a -m aes-128-gcm -k one:two:three", "");
 }
+
+/// Which of some addresses the first inbound does not lead to.
+fn forbids(config: &Config) -> Vec<&'static str> {
+    let asked = ["127.0.0.1", "169.254.169.254", "10.0.0.1", "192.0.2.0", "192.0.2.1", "8.8.8.8"];
+    let forbidden = &config.inbounds[0].forbidden;
+    asked.into_iter().filter(|ip| forbidden.check(ip.parse().unwrap()).is_some()).collect()
+}
+
+#[test]
+fn a_server_forbids_by_itself_and_a_list_takes_the_place_of_that() {
+    let own = ["127.0.0.1", "169.254.169.254"];
+    let private = ["127.0.0.1", "169.254.169.254", "10.0.0.1"];
+    let table: &[(&str, &str, &[&str])] = &[
+        ("umbra server", "", &own),
+        ("umbra server", r#", "forbidden_ip": null"#, &own),
+        ("umbra server", r#", "forbid_private": true"#, &private),
+        ("umbra server --forbid-private", "", &private),
+        ("umbra server", r#", "forbidden_ip": "192.0.2.0/24""#, &["192.0.2.0", "192.0.2.1"]),
+        (
+            "umbra server",
+            r#", "forbidden_ip": ["192.0.2.0/24, 8.8.8.8", "127.0.0.1"]"#,
+            &["127.0.0.1", "192.0.2.0", "192.0.2.1", "8.8.8.8"],
+        ),
+        ("umbra server --forbidden-ip=8.8.8.8", r#", "forbidden_ip": "192.0.2.0/24""#, &["8.8.8.8"]),
+        ("umbra server", r#", "forbidden_ip": "8.8.8.8", "forbid_private": true"#, &["10.0.0.1", "8.8.8.8"]),
+        ("umbra server", r#", "allowed_ip": ["127.0.0.0/8"]"#, &["169.254.169.254"]),
+        ("umbra server --allowed-ip=10.0.0.1,127.0.0.1", r#", "forbid_private": true"#, &["169.254.169.254"]),
+        ("umbra local", r#", "forbid_private": true"#, &private),
+    ];
+    for (words, keys, expected) in table {
+        let file = format!(r#"{{"server": "192.0.2.9", "password": "{SECRET}"{keys}}}"#);
+        let (config, _) = Outcome::good(words, &file);
+        assert_eq!(forbids(&config), *expected, "{words} {keys}");
+    }
+    let direct: &[(&str, &[&str])] = &[
+        ("umbra local --direct", &[]),
+        ("umbra local --direct --forbid-private", &private),
+        ("umbra local --direct --forbidden-ip=127.0.0.0/8", &["127.0.0.1"]),
+    ];
+    for (words, expected) in direct {
+        let (config, warnings) = Outcome::good(words, "");
+        assert_eq!((forbids(&config), warnings.len()), (expected.to_vec(), 0), "{words}");
+    }
+}
+
+#[test]
+fn what_is_doubtful_in_a_list_of_networks_is_said() {
+    let server = |keys: &str| format!(r#"{{"password": "{SECRET}"{keys}}}"#);
+    for empty in [r#""""#, "[]", r#"[""]"#, r#"" , ""#] {
+        let (config, warnings) =
+            Outcome::good("umbra server", &server(&format!(r#", "forbidden_ip": {empty}"#)));
+        assert_eq!(forbids(&config), [""; 0], "{empty}");
+        assert_eq!(
+            warnings,
+            ["forbidden_ip: empty, so clients reach what this machine and its cloud keep for themselves"]
+        );
+    }
+    let (config, warnings) = Outcome::good("umbra server", &server(r#", "forbidden_ip": "192.0.2.0""#));
+    assert_eq!(forbids(&config), ["192.0.2.0"], "without a prefix, one address");
+    assert_eq!(warnings, ["forbidden_ip: 192.0.2.0 is one address; a network is said like 192.0.2.0/24"]);
+
+    let (_, warnings) = Outcome::good("umbra local -s a --forbidden-ip=::1", &server(""));
+    assert_eq!(warnings, ["--forbidden-ip: left aside: it is for a server, or for a client with --direct"]);
+
+    for (words, file, error) in [
+        (
+            "umbra server --forbidden-ip=10.0.0.0/33",
+            server(""),
+            "--forbidden-ip: Not a valid CIDR notation: 10.0.0.0/33; use one like 10.0.0.0/8, or an address",
+        ),
+        (
+            "umbra server",
+            server(r#", "allowed_ip": ["::1", "a.example"]"#),
+            "allowed_ip[1]: Not a valid CIDR notation: a.example; use one like 10.0.0.0/8, or an address",
+        ),
+        (
+            "umbra server --outbound-proxy socks5://a.example:1",
+            server(r#", "forbid_private": true"#),
+            "forbid_private: cannot be followed beside outbound_proxy, whose proxy reaches the targets; forbid them there, and leave \
+             it out here",
+        ),
+        (
+            "umbra server --outbound-proxy socks5://a.example:1 --forbidden-ip=::1",
+            server(""),
+            "--forbidden-ip: cannot be followed beside outbound_proxy, whose proxy reaches the targets; forbid them there, and leave \
+             it out here",
+        ),
+    ] {
+        assert_eq!(outcome(words, &file).errors, [error], "{words}");
+    }
+    let behind = server(r#", "forbidden_ip": "", "forbid_private": false, "allowed_ip": "::1""#);
+    Outcome::good("umbra server --outbound-proxy socks5://a.example:1", &behind);
+}

@@ -64,7 +64,7 @@ fn an_end_among_hundreds_of_live_sessions_is_quick_and_frees_the_port() {
             .collect();
         let (ending, again) = if which == "server" {
             let address = pair.server.address.to_string();
-            (&mut pair.server, vec!["server".into(), "-s".into(), address])
+            (&mut pair.server, vec!["server".into(), "--forbidden-ip=".into(), "-s".into(), address])
         } else {
             let address = pair.local.address.to_string();
             (&mut pair.local, vec!["local".into(), "-s".into(), "127.0.0.1:1".into(), "-b".into(), address])

@@ -34,7 +34,8 @@ struct Log {
 
 impl Umbra {
     pub(crate) fn server(method: &str, extra: &[&str]) -> Self {
-        Self::start(&[&["server", "-s", "127.0.0.1:0", "-m", method, "-k", SECRET], extra].concat())
+        let words = ["server", "-s", "127.0.0.1:0", "-m", method, "-k", SECRET, "--forbidden-ip="];
+        Self::start(&[&words, extra].concat())
     }
 
     pub(crate) fn local(method: &str, server: SocketAddr, extra: &[&str]) -> Self {

@@ -52,7 +52,9 @@ impl Umbra {
             }
         });
         let mut umbra = Self { address: SocketAddr::from(([0, 0, 0, 0], 0)), child, log };
-        let started = format!("starting {} at ", args[0]);
+        // Of a pair, the client's.
+        let door = if args[0] == "up" { "local" } else { args[0] };
+        let started = format!("starting {door} at ");
         umbra.address = umbra.wait_for(&started).parse().unwrap();
         umbra
     }

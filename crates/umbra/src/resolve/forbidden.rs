@@ -1,0 +1,98 @@
+//! Where direct ways do not lead.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use umbra_proto::forbidden::Forbidden;
+use umbra_relay::config::Path;
+
+use crate::flags::Role;
+use crate::raw::Settings;
+use crate::reference::Id;
+use crate::report::Report;
+
+/// What `role` forbids on a `way` that is said or is its usual one. A server, which serves others, has a list by itself.
+pub(crate) fn read_forbidden(
+    role: Role,
+    way: Option<&Path>,
+    settings: &Settings,
+    report: &mut Report,
+) -> Forbidden {
+    let mut networks = |id| Some(read_networks(&entries(settings, id)?, report));
+    let (listed, exempt) = (networks(Id::ForbiddenIp), networks(Id::AllowedIp).unwrap_or_default());
+    let private = settings.switch(Id::ForbidPrivate).unwrap_or(false);
+    match (role, way) {
+        (Role::Server, None | Some(Path::Direct)) | (Role::Client, Some(Path::Direct)) => {}
+        (Role::Server, Some(Path::Socks5(_) | Path::Shadowsocks(_))) => refuse_behind_proxy(settings, report),
+        // The same file may be at both ends, but a flag is for this one.
+        (Role::Client, None | Some(Path::Socks5(_) | Path::Shadowsocks(_))) => {
+            warn_of_flags(settings, report);
+        }
+    }
+    if let (Role::Server, Some(said)) = (role, settings.get(Id::ForbiddenIp))
+        && entries(settings, Id::ForbiddenIp).is_some_and(|entries| entries.is_empty())
+    {
+        let text = "empty, so clients reach what this machine and its cloud keep for themselves";
+        report.warn(&said.place, text);
+    }
+    let forbidden = match listed {
+        Some(networks) => Forbidden::listed(networks),
+        None if private || role == Role::Server => Forbidden::standard(),
+        None => Forbidden::NOTHING,
+    };
+    let forbidden = if private { forbidden.with_private() } else { forbidden };
+    forbidden.except(exempt)
+}
+
+/// The entries of one text or of a list, each with its place, if anything was said.
+fn entries(settings: &Settings, id: Id) -> Option<Vec<(&str, &str)>> {
+    let texts = settings.texts(id)?.into_iter();
+    let split = texts.flat_map(|(text, place)| text.split(',').map(move |entry| (entry.trim(), place)));
+    Some(split.filter(|(entry, _)| !entry.is_empty()).collect())
+}
+
+fn read_networks(entries: &[(&str, &str)], report: &mut Report) -> Vec<IpNet> {
+    entries.iter().filter_map(|(entry, place)| read_network(entry, place, report)).collect()
+}
+
+fn read_network(text: &str, place: &str, report: &mut Report) -> Option<IpNet> {
+    if let Ok(network) = text.parse() {
+        return Some(network);
+    }
+    let Ok(address) = text.parse::<IpAddr>() else {
+        report.error(
+            place,
+            format!("Not a valid CIDR notation: {text}; use one like 10.0.0.0/8, or an address"),
+        );
+        return None;
+    };
+    // The first implementation took such an address for a network, whatever it said of it.
+    if let IpAddr::V4(address) = address
+        && address.octets()[3] == 0
+        && !address.is_unspecified()
+    {
+        report.warn(place, format!("{text} is one address; a network is said like {text}/24"));
+    }
+    Some(address.into())
+}
+
+/// What a proxy is asked for it reaches, and only it could refuse.
+fn refuse_behind_proxy(settings: &Settings, report: &mut Report) {
+    let lists = entries(settings, Id::ForbiddenIp).is_some_and(|entries| !entries.is_empty());
+    let private = settings.switch(Id::ForbidPrivate).unwrap_or(false);
+    let followed = [(Id::ForbiddenIp, lists), (Id::ForbidPrivate, private)];
+    for said in followed.into_iter().filter(|(_, asks)| *asks).filter_map(|(id, _)| settings.get(id)) {
+        report.error(
+            &said.place,
+            "cannot be followed beside outbound_proxy, whose proxy reaches the targets; forbid them there, and leave it out here",
+        );
+    }
+}
+
+fn warn_of_flags(settings: &Settings, report: &mut Report) {
+    for id in [Id::ForbiddenIp, Id::ForbidPrivate, Id::AllowedIp] {
+        if let Some(said) = settings.get(id).filter(|said| said.place.starts_with('-')) {
+            report.warn(&said.place, "left aside: it is for a server, or for a client with --direct");
+        }
+    }
+}
