@@ -193,7 +193,9 @@ impl<N: Net> Conversation<'_, N> {
         let authority = request.uri().authority().ok_or(Status::BadRequest)?;
         let target = http::connect_target(authority.as_str()).map_err(|_| Status::BadRequest)?;
         self.end_earlier().await;
-        let side = reach(self.door, &target).await.map_err(|failure| self.failed(&failure))?;
+        let side = reach(self.door, &target, &self.door.inbound.forbidden)
+            .await
+            .map_err(|failure| self.failed(&failure))?;
         self.state().leaving = Leaving::Way(side);
         Ok(Response::new(Content::Nothing))
     }
@@ -236,7 +238,9 @@ impl<N: Net> Conversation<'_, N> {
             },
         };
         self.end_earlier().await;
-        let side = reach(self.door, target).await.map_err(|failure| self.failed(&failure))?;
+        let side = reach(self.door, target, &self.door.inbound.forbidden)
+            .await
+            .map_err(|failure| self.failed(&failure))?;
         let header = self.header.clone();
         let (pipe, gone) = self.carry(header, side);
         let mut onward = Onward::open(target, pipe, gone).await.map_err(|_| self.lost())?;

@@ -7,6 +7,7 @@ use std::ops::Range;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use umbra_proto::address::Address;
 use umbra_proto::detect::{self, Pending};
+use umbra_proto::forbidden::Forbidden;
 use umbra_proto::http;
 use umbra_proto::request::Command;
 use umbra_proto::shadowsocks::head::{Forward, Head, HeadError, Request};
@@ -122,6 +123,16 @@ impl Wish<'_> {
         }
     }
 
+    /// Where the client must not go. The next server on the way of a stream is the operator's choice, and no target.
+    pub(crate) fn forbidden<'a, N: Net>(&self, door: &'a Door<N>) -> &'a Forbidden {
+        match self {
+            Self::PassOn { .. } => &NOTHING_FORBIDDEN,
+            Self::Proxy(_) | Self::Forward { .. } | Self::Tunnel(_) | Self::Shadowsocks { .. } => {
+                &door.inbound.forbidden
+            }
+        }
+    }
+
     /// What the client wants of the target.
     pub(crate) fn command(&self) -> Command {
         match self {
@@ -183,6 +194,8 @@ impl Wish<'_> {
         }
     }
 }
+
+static NOTHING_FORBIDDEN: Forbidden = Forbidden::NOTHING;
 
 impl ClientSide {
     /// Of a client whose bytes are carried as they are.

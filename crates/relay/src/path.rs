@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use tokio::time::timeout;
 use tracing::debug;
 use umbra_proto::address::Address;
+use umbra_proto::forbidden::Forbidden;
 use umbra_proto::request::Command;
 
 use crate::config::{Path, Server, Tcp};
@@ -56,16 +57,17 @@ impl<S: Socket> TargetSide<S> {
     }
 }
 
-/// Dials the door's path towards `target`.
+/// Dials the door's path towards `target`, unless the path is direct and the target `forbidden`.
 pub(crate) async fn reach<N: Net>(
     door: &Door<N>,
     target: &Address,
+    forbidden: &Forbidden,
 ) -> Result<TargetSide<N::Socket>, Failure> {
     match &door.inbound.path {
         Path::Direct => {
             // Fast open would say "connected" before anything has been sent, and nothing is sent to a target that speaks first.
             let tcp = Tcp { fast_open: false, ..door.inbound.tcp };
-            dial_target(&door.net, target, tcp, &door.inbound.forbidden).await.map(TargetSide::direct)
+            dial_target(&door.net, target, tcp, forbidden).await.map(TargetSide::direct)
         }
         Path::Shadowsocks(servers) => in_time(through_any(door, &servers.snapshot(), target)).await,
         Path::Socks5(parent) => {
@@ -192,7 +194,7 @@ mod tests {
             proxy_header: ProxyHeader::default(),
         };
         let door = Door::new(inbound, Refusing::default(), 1);
-        let outcome = reach(&door, &"127.0.0.1:1".parse().unwrap()).await;
+        let outcome = reach(&door, &"127.0.0.1:1".parse().unwrap(), &Forbidden::NOTHING).await;
         assert!(outcome.is_err_and(|failure| matches!(failure.cause, Cause::Io(_))));
         door.net.0.lock().unwrap().iter().map(|tcp| tcp.fast_open).collect()
     }

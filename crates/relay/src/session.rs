@@ -97,7 +97,7 @@ async fn establish<N: Net>(
     }
     let unanswered = Unfinished::new(&client);
     let reached = match wish.command() {
-        Command::Connect => reach(door, wish.target()).await,
+        Command::Connect => reach(door, wish.target(), wish.forbidden(door)).await,
         command @ (Command::Bind | Command::UdpAssociate) => Err(Failure::handshake(Cause::Command(command))),
     };
     unanswered.finish();
