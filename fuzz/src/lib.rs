@@ -299,51 +299,40 @@ pub enum Record {
 }
 
 /// Seals a script's records and carries them over; gives the wire and what an honest opener must release, no more and
-/// no less.
+/// no less: the records up to which the wire is what was sealed. Noise may by chance make a cut record whole again.
 pub fn carry(sealer: &mut Sealer, script: &[Record]) -> (Vec<u8>, Vec<u8>) {
-    let (mut wire, mut said, mut whole) = (Vec::new(), Vec::new(), true);
+    let (mut wire, mut sealed, mut records) = (Vec::new(), Vec::new(), Vec::new());
     let mut seal = |payload: &Payload| {
         let payload = payload.bytes(sealer.payload_max());
         let mut record = vec![0; sealer.head_len()];
         record.extend_from_slice(&payload);
         record.resize(record.len() + sealer.tail_len(), 0);
         sealer.seal(&mut record, NOW);
-        (payload, record)
+        sealed.extend_from_slice(&record);
+        records.push((sealed.len(), payload));
+        record
     };
     for step in script {
-        let (released, sent, touched) = match step {
-            Record::Whole(payload) => {
-                let (payload, record) = seal(payload);
-                (payload, record, false)
-            }
+        match step {
+            Record::Whole(payload) => wire.extend(seal(payload)),
             Record::Flipped { payload, at, bit } => {
-                let (_, mut record) = seal(payload);
+                let mut record = seal(payload);
                 let at = usize::from(*at) % record.len();
                 record[at] ^= 1 << (bit % 8);
-                (Vec::new(), record, true)
+                wire.extend(record);
             }
             Record::Cut { payload, at } => {
-                let (_, mut record) = seal(payload);
-                record.truncate(usize::from(*at) % record.len());
-                (Vec::new(), record, true)
+                let record = seal(payload);
+                wire.extend_from_slice(&record[..usize::from(*at) % record.len()]);
             }
-            Record::Lost(payload) => {
-                seal(payload);
-                (Vec::new(), Vec::new(), true)
-            }
-            Record::Twice(payload) => {
-                let (payload, record) = seal(payload);
-                (payload, record.repeat(2), true)
-            }
-            Record::Noise(bytes) => (Vec::new(), bytes.clone(), !bytes.is_empty()),
-        };
-        if whole {
-            said.extend(released);
+            Record::Lost(payload) => drop(seal(payload)),
+            Record::Twice(payload) => wire.extend(seal(payload).repeat(2)),
+            Record::Noise(bytes) => wire.extend_from_slice(bytes),
         }
-        whole &= !touched;
-        wire.extend(sent);
     }
-    (wire, said)
+    let untouched = wire.iter().zip(&sealed).take_while(|(wire, sealed)| wire == sealed).count();
+    let whole = records.into_iter().take_while(|(end, _)| *end <= untouched);
+    (wire, whole.flat_map(|(_, payload)| payload).collect())
 }
 
 const SECRET: [u8; 32] = *b"thirty-two bytes that are public";
