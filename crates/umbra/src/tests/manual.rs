@@ -16,7 +16,7 @@ fn the_page_of_keys_is_the_table() {
     let written = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         written == page,
-        "docs/configuration.md is not what the table in reference.rs says; renew it with: \
+        "docs/configuration.md is not what the table in reference/table.rs says; renew it with: \
          UMBRA_WRITE_DOCS=1 cargo test -p umbra the_page_of_keys"
     );
 }
@@ -112,7 +112,7 @@ fn kind(kind: Kind) -> &'static str {
 
 const HEAD: &str = r#"# Configuration
 
-<!-- Written from the table in crates/umbra/src/reference.rs; a test compares the two. Renew it with:
+<!-- Written from the table in crates/umbra/src/reference/table.rs; a test compares the two. Renew it with:
      UMBRA_WRITE_DOCS=1 cargo test -p umbra the_page_of_keys -->
 
 `umbra local` and `umbra server` read a file with `-c FILE`. It is JSON in UTF-8, in which `//` and `/* */` comments and trailing
