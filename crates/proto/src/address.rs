@@ -22,6 +22,18 @@ pub enum Address {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DomainName(Box<str>);
 
+/// An address in the form that SOCKS5 and Shadowsocks share, where it lies in a datagram: checked as [`Address::decode`]
+/// checks, and nothing allocated.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AddressBlock<'a>(&'a [u8]);
+
+/// The block of an IP address and port, by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct IpBlock {
+    bytes: [u8; IPV6_BLOCK_BYTES],
+    len: u8,
+}
+
 /// Why bytes or text are not an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressError {
@@ -48,10 +60,9 @@ impl Address {
 
     /// Makes an address of a host in text form (an IP literal, bracketed or not, or a name) and a port.
     pub fn from_host(host: &str, port: u16) -> Result<Self, AddressError> {
-        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-        match bare.parse::<IpAddr>() {
-            Ok(ip) => Ok(Self::Ip(SocketAddr::new(ip, port))),
-            Err(_) => Ok(Self::Name(DomainName::new(host)?, port)),
+        match literal(host) {
+            Some(ip) => Ok(Self::Ip(SocketAddr::new(ip, port))),
+            None => Ok(Self::Name(DomainName::new(host)?, port)),
         }
     }
 
@@ -117,13 +128,95 @@ impl Address {
     }
 }
 
+impl<'a> AddressBlock<'a> {
+    /// The block at the front of `bytes`, and what follows it.
+    pub fn split(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), Stop<AddressError>> {
+        let len = match *bytes {
+            [] => return Err(Stop::Incomplete),
+            [TYPE_IPV4, ..] => IPV4_BLOCK_BYTES,
+            [TYPE_IPV6, ..] => IPV6_BLOCK_BYTES,
+            [TYPE_NAME] => return Err(Stop::Incomplete),
+            [TYPE_NAME, 0, ..] => return Err(Stop::Malformed(AddressError::EmptyName)),
+            [TYPE_NAME, len, ..] => NAME_BLOCK_BYTES + usize::from(len),
+            [other, ..] => return Err(Stop::Malformed(AddressError::UnknownType(other))),
+        };
+        let (block, rest) = bytes.split_at_checked(len).ok_or(Stop::Incomplete)?;
+        if let [TYPE_NAME, _, named @ ..] = block {
+            let name = str::from_utf8(&named[..named.len() - 2])
+                .map_err(|_| Stop::Malformed(AddressError::BadName))?;
+            // Names are much more frequent than literals, and a name's letters are in no literal.
+            if check_name(name).is_err() && literal(name).is_none() {
+                return Err(Stop::Malformed(AddressError::BadName));
+            }
+        }
+        Ok((Self(block), rest))
+    }
+
+    /// The block: 5 to 259 bytes.
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// The IP address and port, unless it is a name. An IP literal that was sent as a name is an IP address.
+    pub fn ip(self) -> Option<SocketAddr> {
+        let (rest, port) = self.0.split_last_chunk()?;
+        let ip = match *rest {
+            [TYPE_IPV4, a, b, c, d] => IpAddr::from([a, b, c, d]),
+            [TYPE_IPV6, ref ip @ ..] => IpAddr::from(*ip.first_chunk::<16>()?),
+            [_, _, ref name @ ..] => literal(str::from_utf8(name).ok()?)?,
+            [] | [_] => return None,
+        };
+        Some(SocketAddr::new(ip, u16::from_be_bytes(*port)))
+    }
+
+    /// The same address, owned.
+    pub fn to_address(self) -> Address {
+        Address::decode(&mut Reader::new(self.0)).expect("a block was checked as it is decoded")
+    }
+}
+
+impl IpBlock {
+    /// The block.
+    pub fn block(&self) -> AddressBlock<'_> {
+        AddressBlock(&self.bytes[..usize::from(self.len)])
+    }
+}
+
+impl From<SocketAddr> for IpBlock {
+    fn from(address: SocketAddr) -> Self {
+        let mut bytes = [0; IPV6_BLOCK_BYTES];
+        let len: u8 = match address {
+            SocketAddr::V4(address) => {
+                bytes[0] = TYPE_IPV4;
+                bytes[1..5].copy_from_slice(&address.ip().octets());
+                7
+            }
+            SocketAddr::V6(address) => {
+                bytes[0] = TYPE_IPV6;
+                bytes[1..17].copy_from_slice(&address.ip().octets());
+                19
+            }
+        };
+        let end = usize::from(len);
+        bytes[end - 2..end].copy_from_slice(&address.port().to_be_bytes());
+        Self { bytes, len }
+    }
+}
+
+/// Where people go is theirs: not printed beside what is printed of a datagram.
+impl fmt::Debug for AddressBlock<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AddressBlock<{}>(..)", self.0.len())
+    }
+}
+
 /// Bytes of the address block that `start` is the beginning of, as far as it says: more than are there, and never more than
 /// belong to it. For a block that is not whole.
 pub(crate) fn wanted_len(start: &[u8]) -> usize {
     match *start {
-        [TYPE_IPV4, ..] => 7,
-        [TYPE_IPV6, ..] => 19,
-        [TYPE_NAME, len, ..] => 4 + usize::from(len),
+        [TYPE_IPV4, ..] => IPV4_BLOCK_BYTES,
+        [TYPE_IPV6, ..] => IPV6_BLOCK_BYTES,
+        [TYPE_NAME, len, ..] => NAME_BLOCK_BYTES + usize::from(len),
         _ => start.len() + 1,
     }
 }
@@ -161,16 +254,7 @@ impl FromStr for Address {
 impl DomainName {
     /// Checks length and characters.
     pub fn new(text: &str) -> Result<Self, AddressError> {
-        if text.is_empty() {
-            return Err(AddressError::EmptyName);
-        }
-        if text.len() > DOMAIN_NAME_BYTES_MAX {
-            return Err(AddressError::LongName);
-        }
-        let unfit = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '[' | ']' | ':' | '/' | '@');
-        if text.contains(unfit) {
-            return Err(AddressError::BadName);
-        }
+        check_name(text)?;
         Ok(Self(text.into()))
     }
 
@@ -182,6 +266,26 @@ impl DomainName {
     fn wire_len(&self) -> u8 {
         u8::try_from(self.0.len()).expect("a name was checked to fit 255 bytes when it was made")
     }
+}
+
+/// The IP address that `host` is, bracketed or not.
+fn literal(host: &str) -> Option<IpAddr> {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    bare.parse().ok()
+}
+
+fn check_name(text: &str) -> Result<(), AddressError> {
+    if text.is_empty() {
+        return Err(AddressError::EmptyName);
+    }
+    if text.len() > DOMAIN_NAME_BYTES_MAX {
+        return Err(AddressError::LongName);
+    }
+    let unfit = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '[' | ']' | ':' | '/' | '@');
+    if text.contains(unfit) {
+        return Err(AddressError::BadName);
+    }
+    Ok(())
 }
 
 impl fmt::Display for AddressError {
@@ -201,6 +305,11 @@ impl std::error::Error for AddressError {}
 const TYPE_IPV4: u8 = 1;
 const TYPE_NAME: u8 = 3;
 const TYPE_IPV6: u8 = 4;
+
+const IPV4_BLOCK_BYTES: usize = 1 + 4 + 2;
+const IPV6_BLOCK_BYTES: usize = 1 + 16 + 2;
+/// Beside the name: type, length and port.
+const NAME_BLOCK_BYTES: usize = 1 + 1 + 2;
 
 #[cfg(test)]
 mod tests {
@@ -269,6 +378,33 @@ mod tests {
         assert_eq!(Address::from_host("[::1]", 80), "[::1]:80".parse());
     }
 
+    /// Anything, and what is nearly an address.
+    fn blocks() -> impl Strategy<Value = Vec<u8>> {
+        let named = |name: &str, port: u16, tail: Vec<u8>| {
+            let len = u8::try_from(name.len()).unwrap();
+            [&[3, len][..], name.as_bytes(), &port.to_be_bytes(), &tail].concat()
+        };
+        let tail = || prop::collection::vec(any::<u8>(), 0..4);
+        let text = prop_oneof![
+            "[a-z0-9.:\\[\\] ]{0,20}",
+            any::<Ipv4Addr>().prop_map(|ip| ip.to_string()),
+            any::<Ipv6Addr>().prop_map(|ip| format!("[{ip}]")),
+            any::<Ipv6Addr>().prop_map(|ip| ip.to_string()),
+        ];
+        prop_oneof![
+            any::<Vec<u8>>(),
+            (1..=4_u8, prop::collection::vec(any::<u8>(), 0..40))
+                .prop_map(|(kind, rest)| [vec![kind], rest].concat()),
+            (text, any::<u16>(), tail()).prop_map(move |(name, port, tail)| named(&name, port, tail)),
+        ]
+    }
+
+    #[test]
+    fn a_block_does_not_print_where_it_leads() {
+        let block = IpBlock::from("192.0.2.1:80".parse::<SocketAddr>().unwrap());
+        assert_eq!(format!("{:?}", block.block()), "AddressBlock<7>(..)");
+    }
+
     proptest! {
         #[test]
         fn what_is_encoded_decodes_to_itself(name in "[a-z0-9_.-]{1,255}", port: u16, v4: [u8; 4], v6: [u8; 16]) {
@@ -290,6 +426,33 @@ mod tests {
         #[test]
         fn no_bytes_make_the_decoder_panic(bytes: Vec<u8>) {
             drop(Address::decode(&mut Reader::new(&bytes)));
+        }
+
+        #[test]
+        fn a_block_is_what_the_decoder_takes_and_nothing_else(bytes in blocks()) {
+            let mut reader = Reader::new(&bytes);
+            let decoded = Address::decode(&mut reader);
+            match AddressBlock::split(&bytes) {
+                Ok((block, rest)) => {
+                    prop_assert_eq!(block.as_bytes().len(), reader.taken());
+                    prop_assert_eq!(rest, reader.rest());
+                    let ip = if let Ok(Address::Ip(ip)) = decoded { Some(ip) } else { None };
+                    prop_assert_eq!(block.ip(), ip);
+                    prop_assert_eq!(Ok(block.to_address()), decoded);
+                }
+                // The decoder may call a name bad before its port has come.
+                Err(_) => prop_assert!(decoded.is_err()),
+            }
+        }
+
+        #[test]
+        fn an_ip_block_is_the_encoded_address(v4: [u8; 4], v6: [u8; 16], port: u16) {
+            for ip in [IpAddr::from(v4), IpAddr::from(v6)] {
+                let address = SocketAddr::new(ip, port);
+                let block = IpBlock::from(address);
+                prop_assert_eq!(block.block().as_bytes(), encoded(&address.into()));
+                prop_assert_eq!(block.block().ip(), Some(address));
+            }
         }
     }
 }

@@ -33,6 +33,10 @@ pub const AEAD_SALTS_MAX: usize = 100_000;
 /// forgetting would let a replay in. Two periods at most, 140 MiB.
 pub const AEAD_2022_SALTS_MAX: usize = 1_000_000;
 
+/// SIP022, 3.2.4 leaves the width of a session's window open. Packets of one session that overtake each other by more than this
+/// are not seen on real paths, and it keeps an idle session small: 256 bytes.
+pub const PACKET_WINDOW_IDS: u64 = 2048;
+
 /// SIP023 names no number. Each server on the way takes one header of 16 bytes off, and nobody has more than a few in a row.
 pub const IDENTITY_KEYS_MAX: usize = 8;
 

@@ -7,7 +7,7 @@
 //! - [`identity`]: how a client says whose it is (SIP023).
 //! - [`keyring`]: the secrets of a server's port, and who holds them.
 //! - [`one_time_auth`]: what the methods without tags were mended with.
-//! - [`replay`]: which salts have been seen.
+//! - [`replay`]: which salts have been seen; [`window`]: which packets of a session.
 
 pub(crate) mod block;
 pub(crate) mod cipher;
@@ -19,6 +19,7 @@ pub mod method;
 pub mod one_time_auth;
 pub mod replay;
 pub mod stream;
+pub mod window;
 
 #[cfg(test)]
 #[path = "shadowsocks/tests/answers.rs"]

@@ -1,6 +1,8 @@
-//! SOCKS5 (RFC 1928) with user names and passwords (RFC 1929), the server's side; the client's is in [`client`].
+//! SOCKS5 (RFC 1928) with user names and passwords (RFC 1929), the server's side; the client's is in [`client`], and
+//! what datagrams look like in [`udp`].
 
 pub mod client;
+pub mod udp;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
