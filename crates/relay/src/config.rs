@@ -9,10 +9,13 @@ use ipnet::IpNet;
 use umbra_proto::address::Address;
 use umbra_proto::forbidden::Forbidden;
 use umbra_proto::proxy_header::Version;
+use umbra_proto::shadowsocks::Generation;
 use umbra_proto::shadowsocks::identity::Credentials;
 use umbra_proto::shadowsocks::keyring::Keyring;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::users::{Credentials as Login, Users};
+
+use crate::limits::SIP022_SESSION_SECS_MIN;
 
 /// A whole process: its inbounds and how many workers serve them.
 #[derive(Clone, Debug)]
@@ -30,6 +33,8 @@ pub struct Inbound {
     pub listen: SocketAddr,
     /// What clients speak here.
     pub protocol: Protocol,
+    /// What passes here: streams, datagrams or both.
+    pub mode: Mode<Udp>,
     /// The way out.
     pub path: Path,
     /// Where a direct way does not lead.
@@ -40,6 +45,107 @@ pub struct Inbound {
     pub tcp: Tcp,
     /// Whether client addresses come in and go out in PROXY headers.
     pub proxy_header: ProxyHeader,
+}
+
+impl Inbound {
+    /// How long an association here may carry nothing in either direction. It is [`Udp::timeout`], except that a SIP022 server has to
+    /// remember its sessions for 60 seconds (SIP022, 3.2.2), or what was sent in them could be sent again.
+    pub fn udp_timeout(&self) -> Option<Duration> {
+        let timeout = self.mode.datagrams()?.timeout;
+        let remembers = match &self.protocol {
+            Protocol::Shadowsocks(door) => door.keys.method().generation() == Generation::Aead2022,
+            Protocol::Proxy(_) | Protocol::Tunnel { .. } => false,
+        };
+        Some(if remembers { timeout.max(SIP022_SESSION_SECS_MIN) } else { timeout })
+    }
+}
+
+/// Streams, datagrams or both. What is to be known for datagrams comes with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode<D> {
+    /// Streams only.
+    Streams,
+    /// Datagrams only. At a proxy door the control connections of associations still come in.
+    Datagrams(D),
+    /// Both.
+    Both(D),
+}
+
+impl<D> Mode<D> {
+    /// Whether streams pass.
+    pub fn has_streams(&self) -> bool {
+        match self {
+            Self::Streams | Self::Both(_) => true,
+            Self::Datagrams(_) => false,
+        }
+    }
+
+    /// The same, with something else to be known for datagrams.
+    pub fn map<E>(self, datagrams: impl FnOnce(D) -> E) -> Mode<E> {
+        match self {
+            Self::Streams => Mode::Streams,
+            Self::Datagrams(known) => Mode::Datagrams(datagrams(known)),
+            Self::Both(known) => Mode::Both(datagrams(known)),
+        }
+    }
+
+    /// What is to be known for datagrams; nothing, if none pass.
+    pub fn datagrams(&self) -> Option<&D> {
+        match self {
+            Self::Streams => None,
+            Self::Datagrams(datagrams) | Self::Both(datagrams) => Some(datagrams),
+        }
+    }
+
+    /// The same, to change it.
+    pub fn datagrams_mut(&mut self) -> Option<&mut D> {
+        match self {
+            Self::Streams => None,
+            Self::Datagrams(datagrams) | Self::Both(datagrams) => Some(datagrams),
+        }
+    }
+}
+
+/// How an inbound carries datagrams. An association is the relay of one client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Udp {
+    /// Where they come in, if not at [`Inbound::listen`]: a plugin may stand there. With [`Inbound::listen`] on port 0, it is the
+    /// port that the kernel chose for streams.
+    pub listen: Option<SocketAddr>,
+    /// An association that carries nothing for this long ends. [`Inbound::udp_timeout`] is what counts.
+    pub timeout: Duration,
+    /// Associations of this inbound at a time; for one more, the one that was idle longest goes. As many as the process's
+    /// descriptors allow, if nothing is said.
+    pub associations_max: Option<NonZeroUsize>,
+    /// Associations of one source address at a time, likewise.
+    pub associations_per_source_max: Option<NonZeroUsize>,
+    /// From whom replies are let in.
+    pub filtering: Filtering,
+    /// Whether datagrams that are too long for a link may be cut into fragments on the way. Else they are lost, which is what path MTU
+    /// discovery (RFC 8899) relies on.
+    pub fragments: bool,
+}
+
+impl Default for Udp {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            timeout: Duration::from_secs(300),
+            associations_max: None,
+            associations_per_source_max: None,
+            filtering: Filtering::EndpointIndependent,
+            fragments: false,
+        }
+    }
+}
+
+/// From whom an association lets datagrams in (RFC 4787, section 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filtering {
+    /// From anybody who sends to its address: what games and calls between peers need ("full cone").
+    EndpointIndependent,
+    /// Only from IP addresses that the client has sent to.
+    AddressDependent,
 }
 
 /// What clients speak at an inbound.
@@ -140,6 +246,8 @@ impl Servers {
 pub struct Server {
     /// Its address; a name is resolved at each dial.
     pub address: Address,
+    /// What may pass through it, and where datagrams for it are sent: a plugin may stand at `address`, which carries streams only.
+    pub mode: Mode<Address>,
     /// The secret shared with it, and with those on the way to it.
     pub credentials: Credentials,
     /// Whether its answers may begin in several reads.

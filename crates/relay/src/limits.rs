@@ -19,6 +19,9 @@ pub const CONNECT_SECS_MAX: Duration = Duration::from_secs(10);
 /// How long a target may take to come after a client has asked for it with BIND: the bound of the first SOCKS servers.
 pub const BIND_SECS_MAX: Duration = Duration::from_secs(120);
 
+/// SIP022, 3.2.2: as long as a timestamp is good for, twice, so that no packet outlives the window that would know it again.
+pub const SIP022_SESSION_SECS_MIN: Duration = Duration::from_secs(60);
+
 /// Connections that may wait at the address of a BIND request; one is wanted.
 pub const BIND_BACKLOG: u32 = 8;
 

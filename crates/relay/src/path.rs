@@ -92,10 +92,11 @@ async fn through_any<N: Net>(
 ) -> Result<TargetSide<N::Socket>, Failure> {
     // A request is always written first, so fast open is safe on the way to a server; but a dead one would count as reached, and
     // the next would never be tried.
-    let tcp = Tcp { fast_open: door.inbound.tcp.fast_open && servers.len() == 1, ..door.inbound.tcp };
+    let fitting = servers.iter().filter(|server| server.mode.has_streams());
+    let count = fitting.clone().count();
+    let tcp = Tcp { fast_open: door.inbound.tcp.fast_open && count == 1, ..door.inbound.tcp };
     let mut failure = Failure::outbound(Stage::Connect, Cause::NoAddress);
-    let (before, from) = servers.split_at(random_below(&door.net, servers.len()));
-    for server in from.iter().chain(before) {
+    for server in fitting.cycle().skip(random_below(&door.net, count)).take(count) {
         debug!(server = %server.address, "chosen server");
         match dial(&door.net, &server.address, tcp).await {
             Ok(socket) => return request(door, server, socket, target),
@@ -145,7 +146,7 @@ mod tests {
     use umbra_proto::shadowsocks::identity::Credentials;
     use umbra_proto::shadowsocks::{Method, UnixTime};
 
-    use crate::config::{Inbound, Protocol, ProxyDoor, ProxyHeader, Servers};
+    use crate::config::{Inbound, Mode, Protocol, ProxyDoor, ProxyHeader, Servers};
     use crate::net::os::{OsListener, OsNet, OsSocket};
 
     /// A network on which every connection is refused, and which remembers how each was asked for.
@@ -188,12 +189,13 @@ mod tests {
             listen: "127.0.0.1:0".parse().unwrap(),
             protocol: Protocol::Proxy(ProxyDoor::MIXED),
             path,
+            mode: Mode::Streams,
             forbidden: Arc::default(),
             idle: Duration::from_secs(1),
             tcp: Tcp { no_delay: true, fast_open: true },
             proxy_header: ProxyHeader::default(),
         };
-        let door = Door::new(inbound, Refusing::default(), 1);
+        let door = Box::new(Door::new(inbound, Refusing::default(), 1));
         let outcome = reach(&door, &"127.0.0.1:1".parse().unwrap(), &Forbidden::NOTHING).await;
         assert!(outcome.is_err_and(|failure| matches!(failure.cause, Cause::Io(_))));
         door.net.0.lock().unwrap().iter().map(|tcp| tcp.fast_open).collect()
@@ -202,6 +204,7 @@ mod tests {
     fn servers(count: u16) -> Path {
         let server = |number| Server {
             address: Address::from_host("127.0.0.1", number).unwrap(),
+            mode: Mode::Streams,
             credentials: Credentials::from_password(Method::Aes256Gcm, "long enough").unwrap(),
             heads: umbra_proto::shadowsocks::stream::HeadReads::One,
             one_time_auth: false,

@@ -13,7 +13,7 @@ use umbra_proto::shadowsocks::key::{Key, encode_password};
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_relay::Relay;
 use umbra_relay::config::{
-    Config, Inbound, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers, ShadowsocksDoor, Tcp,
+    Config, Inbound, Mode, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers, ShadowsocksDoor, Tcp,
 };
 
 /// A client and a server of ours, connected.
@@ -34,6 +34,7 @@ impl Pair {
         let server = start(Protocol::Shadowsocks(door), Path::Direct);
         let path = Path::Shadowsocks(Servers::new(vec![Server {
             address: server.addresses()[0].into(),
+            mode: Mode::Streams,
             credentials: key(method, 1).into(),
             heads: HeadReads::One,
             one_time_auth,
@@ -80,6 +81,7 @@ fn start_at(listen: &str, protocol: Protocol, path: Path) -> Relay {
         listen,
         protocol,
         path,
+        mode: Mode::Streams,
         forbidden: Arc::default(),
         idle: Duration::from_secs(60),
         tcp,
@@ -188,6 +190,7 @@ fn a_server_that_demands_one_time_authentication_serves_nobody_without() {
     let pair = Pair::with_one_time_auth(Method::Aes128Ctr, true);
     let path = Path::Shadowsocks(Servers::new(vec![Server {
         address: pair.server.addresses()[0].into(),
+        mode: Mode::Streams,
         credentials: key(Method::Aes128Ctr, 1).into(),
         heads: HeadReads::One,
         one_time_auth: false,
@@ -277,6 +280,7 @@ fn a_session_runs_over_ipv6_at_every_end() {
     let server = start_at("[::1]:0", shadowsocks(key(Method::Blake3Aes256Gcm, 1)), Path::Direct);
     let path = Path::Shadowsocks(Servers::new(vec![Server {
         address: server.addresses()[0].into(),
+        mode: Mode::Streams,
         credentials: key(Method::Blake3Aes256Gcm, 1).into(),
         heads: HeadReads::One,
         one_time_auth: false,
@@ -331,6 +335,7 @@ fn a_shadowsocks_inbound_may_go_out_through_another_server() {
     let far_server = start(shadowsocks(key(Method::Aes256Gcm, 2)), Path::Direct);
     let onward = Path::Shadowsocks(Servers::new(vec![Server {
         address: far_server.addresses()[0].into(),
+        mode: Mode::Streams,
         credentials: key(Method::Aes256Gcm, 2).into(),
         heads: HeadReads::One,
         one_time_auth: false,
@@ -338,6 +343,7 @@ fn a_shadowsocks_inbound_may_go_out_through_another_server() {
     let middle = start(shadowsocks(key(Method::Blake3Aes256Gcm, 1)), onward);
     let inward = Path::Shadowsocks(Servers::new(vec![Server {
         address: middle.addresses()[0].into(),
+        mode: Mode::Streams,
         credentials: key(Method::Blake3Aes256Gcm, 1).into(),
         heads: HeadReads::One,
         one_time_auth: false,
@@ -385,6 +391,7 @@ fn a_wrong_key_reaches_no_target_and_other_clients_go_on() {
     let path_with = |byte| {
         Path::Shadowsocks(Servers::new(vec![Server {
             address: server.addresses()[0].into(),
+            mode: Mode::Streams,
             credentials: key(Method::Aes256Gcm, byte).into(),
             heads: HeadReads::One,
             one_time_auth: false,

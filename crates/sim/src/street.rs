@@ -10,7 +10,7 @@ use umbra_proto::shadowsocks::Method;
 use umbra_proto::shadowsocks::key::{Key, KeyError};
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_relay::config::{
-    Inbound, Parent, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers, ShadowsocksDoor, Tcp,
+    Inbound, Mode, Parent, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers, ShadowsocksDoor, Tcp,
 };
 
 use crate::house::House;
@@ -102,6 +102,7 @@ impl Plan {
             Some(Hop::Socks5) => Path::Socks5(Arc::new(Parent { address, login: None })),
             Some(Hop::Shadowsocks(method)) => Path::Shadowsocks(Servers::new(vec![Server {
                 address,
+                mode: Mode::Streams,
                 credentials: key_of(*method, number).into(),
                 heads: self.heads,
                 one_time_auth: false,
@@ -136,6 +137,7 @@ impl Street {
                 listen: door(number),
                 protocol,
                 path,
+                mode: Mode::Streams,
                 forbidden: Arc::default(),
                 idle: plan.idle,
                 tcp,

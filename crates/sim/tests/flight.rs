@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::shadowsocks::{Generation, Method};
-use umbra_relay::config::{Inbound, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers, Tcp};
+use umbra_relay::config::{Inbound, Mode, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers, Tcp};
 use umbra_relay::limits::{ATTEMPT_DELAY, FIRST_FLIGHT};
 use umbra_sim::house::House;
 use umbra_sim::link::Link;
@@ -54,6 +54,7 @@ fn a_silent_address_of_a_server_is_overtaken_and_a_refusing_server_is_followed_a
         net.name("server.example", Name { addresses: vec![silent, door(1).ip()], delay: Duration::ZERO });
         let server = |text: &str| Server {
             address: text.parse().unwrap(),
+            mode: Mode::Streams,
             credentials: key_of(method, 0).into(),
             heads: HeadReads::One,
             one_time_auth: false,
@@ -65,6 +66,7 @@ fn a_silent_address_of_a_server_is_overtaken_and_a_refusing_server_is_followed_a
                 server("192.0.2.98:1"),
                 server("server.example:8388"),
             ])),
+            mode: Mode::Streams,
             forbidden: Arc::default(),
             idle: Duration::from_secs(60),
             tcp: Tcp { no_delay: true, fast_open: false },

@@ -11,7 +11,7 @@ use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::Method;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_relay::config::{
-    Inbound, Parent, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers, ShadowsocksDoor, Tcp,
+    Inbound, Mode, Parent, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers, ShadowsocksDoor, Tcp,
 };
 use umbra_relay::limits::{FIRST_FLIGHT, HANDSHAKE_SECS_MAX, REACH_SECS_MAX, REFUSAL_SECS_MAX};
 use umbra_sim::SimNet;
@@ -29,6 +29,7 @@ fn inbound(number: usize, protocol: Protocol, path: Path) -> Inbound {
         listen: door(number),
         protocol,
         path,
+        mode: Mode::Streams,
         forbidden: Arc::default(),
         idle: Duration::from_secs(3600),
         tcp: Tcp { no_delay: true, fast_open: false },
@@ -47,7 +48,13 @@ fn shadowsocks() -> Protocol {
 
 fn server(number: usize) -> Server {
     let address = Address::Ip(door(number));
-    Server { address, credentials: key_of(METHOD, 0).into(), heads: HeadReads::One, one_time_auth: false }
+    Server {
+        address,
+        mode: Mode::Streams,
+        credentials: key_of(METHOD, 0).into(),
+        heads: HeadReads::One,
+        one_time_auth: false,
+    }
 }
 
 async fn enter(net: &SimNet) -> Peer {

@@ -13,7 +13,7 @@ use umbra_proto::shadowsocks::keyring::Keyring;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_relay::Relay;
 use umbra_relay::config::{
-    Config, Inbound, Path, Protocol, ProxyHeader, Server, Servers, ShadowsocksDoor, Tcp,
+    Config, Inbound, Mode, Path, Protocol, ProxyHeader, Server, Servers, ShadowsocksDoor, Tcp,
 };
 
 /// A client and a server of ours, connected.
@@ -54,6 +54,7 @@ pub(crate) fn through_with(server: SocketAddr, credentials: impl Into<Credential
     let credentials = credentials.into();
     Path::Shadowsocks(Servers::new(vec![Server {
         address: server.into(),
+        mode: Mode::Streams,
         credentials,
         heads,
         one_time_auth,
@@ -70,6 +71,7 @@ pub(crate) fn inbound(protocol: Protocol, path: Path) -> Inbound {
         listen: "127.0.0.1:0".parse().unwrap(),
         protocol,
         path,
+        mode: Mode::Streams,
         forbidden: Arc::default(),
         idle: Duration::from_secs(60),
         tcp: Tcp { no_delay: true, fast_open: false },
