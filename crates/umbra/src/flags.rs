@@ -160,7 +160,7 @@ fn end(role: Role, name: &'static str) -> Clap {
     let command = base(name, about).arg(config_flag());
     let command =
         SETTINGS.iter().filter_map(|setting| setting_flag(Some(role), setting)).fold(command, Clap::arg);
-    command.arg(url_flag().hide(role == Role::Server)).args(level_flags())
+    command.args(mode_flags()).arg(url_flag().hide(role == Role::Server)).args(level_flags())
 }
 
 /// A client all of whose connections go to one target.
@@ -195,7 +195,7 @@ fn check() -> Clap {
                     .help("Which end it is for; its content decides if this is left out"),
             );
     let command = SETTINGS.iter().filter_map(|setting| setting_flag(None, setting)).fold(command, Clap::arg);
-    command.arg(url_flag()).args(level_flags())
+    command.args(mode_flags()).arg(url_flag()).args(level_flags())
 }
 
 fn up() -> Clap {
@@ -260,6 +260,21 @@ fn url_flag() -> Arg {
         .value_name("URL")
         .help("The server as an ss:// link, or servers as a document (SIP008) at an https:// URL or in a file; in place of -s, -p, -k \
                and -m and of the file's servers")
+}
+
+/// What the first implementations in C have for `--mode`.
+fn mode_flags() -> [Arg; 2] {
+    let short = |(short, mode): (char, &'static str)| {
+        Arg::new(mode)
+            .short(short)
+            .action(ArgAction::SetTrue)
+            .conflicts_with_all(
+                MODE_FLAGS.map(|(_, mode)| mode).into_iter().filter(move |other| *other != mode),
+            )
+            .conflicts_with("mode")
+            .help(format!("Short for --mode {mode}"))
+    };
+    MODE_FLAGS.map(short)
 }
 
 fn level_flags() -> [Arg; 2] {
@@ -331,6 +346,11 @@ fn read_settings(matches: &mut ArgMatches) -> Settings {
             settings.insert(setting.id, flag_name(flag), value);
         }
     }
+    for (short, mode) in MODE_FLAGS {
+        if matches.try_get_one(mode).is_ok_and(|said| said == Some(&true)) {
+            settings.insert(Id::Mode, format!("-{short}"), Value::Text(Zeroizing::new(mode.into())));
+        }
+    }
     settings
 }
 
@@ -392,6 +412,9 @@ fn read_up(mut matches: ArgMatches) -> Up {
 
 /// Where it was said that a client is a tunnel.
 pub(crate) const TUNNEL_PLACE: &str = "umbra tunnel";
+
+/// The short flags of modes.
+const MODE_FLAGS: [(char, &str); 2] = [('u', "tcp_and_udp"), ('U', "udp_only")];
 
 const VERSION_OF_LINK: &str = concat!("(umbra) ", env!("CARGO_PKG_VERSION"));
 

@@ -52,12 +52,12 @@ impl Plugin {
         match settings.text(Id::PluginMode) {
             None | Some(("tcp_only", _)) => {}
             Some(("tcp_and_udp", place)) => {
-                report.warn(place, "datagrams do not go through plugins yet, so this is tcp_only");
+                report.warn(place, "datagrams do not go through plugins, so this is tcp_only");
             }
             Some(("udp_only", place)) => {
                 report.error(
                     place,
-                    "datagrams do not go through plugins yet; use tcp_only, or take the plugin out",
+                    "datagrams do not go through plugins; use tcp_only, or take the plugin out",
                 );
             }
             Some((other, place)) => {

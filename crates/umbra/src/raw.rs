@@ -138,6 +138,14 @@ impl Settings {
         self
     }
 
+    /// These settings, and of `weaker` what they do not speak of.
+    pub(crate) fn or(mut self, weaker: &Self) -> Self {
+        for (id, said) in &weaker.said {
+            self.said.entry(*id).or_insert_with(|| said.clone());
+        }
+        self
+    }
+
     /// The places of everything said.
     pub(crate) fn places(&self) -> impl Iterator<Item = &str> {
         self.said.values().map(|said| said.place.as_str())

@@ -25,6 +25,16 @@ pub(crate) enum Id {
     Timeout,
     /// Streams, datagrams or both.
     Mode,
+    /// Idle seconds of an association.
+    UdpTimeout,
+    /// Associations at a time.
+    UdpMaxAssociations,
+    /// Those of one source.
+    UdpMaxAssociationsPerSource,
+    /// From whom replies come.
+    UdpFiltering,
+    /// Whether datagrams may be cut.
+    UdpFragment,
     /// `TCP_NODELAY`.
     NoDelay,
     /// TCP Fast Open.

@@ -6,6 +6,7 @@
 
 mod beside;
 mod client;
+mod datagrams;
 mod forbidden;
 mod hosts;
 mod links;
@@ -13,7 +14,6 @@ mod online;
 mod server;
 mod users;
 
-use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -27,6 +27,7 @@ use umbra_relay::config::{Config, Inbound, Path, Protocol, Servers, Tcp};
 
 use self::beside::read_outbound_proxy;
 use self::client::client_inbounds;
+use self::datagrams::{DATAGRAM_IDS, find_shared_doors};
 pub(crate) use self::forbidden::read_forbidden;
 use self::hosts::split_ports;
 pub(crate) use self::links::describe_servers;
@@ -195,6 +196,10 @@ struct Common {
     insecure: InsecureMethods,
     /// Where direct ways do not lead.
     forbidden: Arc<Forbidden>,
+    /// What the outermost object says about datagrams.
+    datagrams: Settings,
+    /// What the flags say about them.
+    datagrams_flags: Settings,
 }
 
 impl Common {
@@ -203,13 +208,17 @@ impl Common {
         let own = read_idle(entry, report);
         self.idle_flag.or(own).or(self.idle).unwrap_or(Duration::from_secs(IDLE_SECS_DEFAULT))
     }
+
+    /// An entry with what the outermost object and the flags say about datagrams.
+    fn with_voices(&self, entry: Settings) -> Settings {
+        entry.or(&self.datagrams).beaten_by(&self.datagrams_flags)
+    }
 }
 
 fn read_common(role: Role, sources: &Sources, report: &mut Report) -> Common {
     let (root, flags) = (&sources.file.root, &sources.flags);
     let idle = read_idle(root, report);
     let idle_flag = read_idle(flags, report);
-    check_mode(root, report);
     let both = root.clone().beaten_by(flags);
     let tcp = Tcp {
         no_delay: both.switch(Id::NoDelay).unwrap_or(true),
@@ -226,6 +235,8 @@ fn read_common(role: Role, sources: &Sources, report: &mut Report) -> Common {
         way,
         insecure: read_security(&both, report),
         forbidden: Arc::new(forbidden),
+        datagrams: root.only(DATAGRAM_IDS),
+        datagrams_flags: flags.only(DATAGRAM_IDS),
     }
 }
 
@@ -287,20 +298,6 @@ fn read_security(settings: &Settings, report: &mut Report) -> InsecureMethods {
     }
 }
 
-/// Two doors cannot share an address; port 0 is a new one each time.
-fn find_shared_doors(doors: &[Door], report: &mut Report) {
-    let mut seen = HashSet::new();
-    for door in doors {
-        let listen = door.inbound.listen;
-        if listen.port() != 0 && !seen.insert(listen) {
-            report.error(
-                &door.place,
-                format!("another entry listens on {listen} already; choose another port"),
-            );
-        }
-    }
-}
-
 fn read_idle(settings: &Settings, report: &mut Report) -> Option<Duration> {
     let (secs, place) = settings.number(Id::Timeout)?;
     if !(1..=IDLE_SECS_MAX).contains(&secs) {
@@ -338,19 +335,6 @@ fn read_nofile(settings: &Settings, report: &mut Report) -> Option<u64> {
         );
     }
     Some(count)
-}
-
-fn check_mode(settings: &Settings, report: &mut Report) {
-    match settings.text(Id::Mode) {
-        None | Some(("tcp_only", _)) => {}
-        Some(("tcp_and_udp", place)) => {
-            report.warn(place, "datagrams are not carried yet, only streams; tcp_only says so");
-        }
-        Some(("udp_only", place)) => {
-            report.error(place, "datagrams are not carried yet; use tcp_only");
-        }
-        Some((other, place)) => report.error(place, format!("unknown mode {other}; use tcp_only")),
-    }
 }
 
 /// Whether a stream without tags is authenticated: a client adds it, a server wants it.

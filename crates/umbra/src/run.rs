@@ -48,6 +48,13 @@ fn serve(role: Role, mut plan: Plan) -> Result<(), String> {
     let explain = |error| explain_start(&error, instead(role));
     let mut farewell = Farewell::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     Fronts::prepare(&mut plan.fronts).map_err(explain)?;
+    for front in &plan.fronts {
+        // The plugin takes the streams of this address, and the relay its datagrams.
+        let inbound = plan.config.inbounds.get_mut(front.inbound);
+        if let Some(udp) = inbound.and_then(|inbound| inbound.mode.datagrams_mut()) {
+            udp.listen = Some(front.listen);
+        }
+    }
     let roster = Roster::start(plan.servers, plan.listed.clone())?;
     if let Some(online) = &plan.online {
         for failure in roster.replace(plan.listed.iter().chain(&online.listed).cloned().collect()) {

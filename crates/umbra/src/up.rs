@@ -15,7 +15,7 @@ use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::url::ServerUrl;
 use umbra_relay::Relay;
 use umbra_relay::config::{
-    Config, Inbound, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers, ShadowsocksDoor, Tcp,
+    Config, Inbound, Mode, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers, ShadowsocksDoor, Tcp, Udp,
 };
 use zeroize::Zeroizing;
 
@@ -79,6 +79,7 @@ fn server_config(up: &Up, key: &Key, forbidden: Forbidden) -> Config {
 fn client_config(up: &Up, key: Key, server: SocketAddr) -> Config {
     let servers = vec![Server {
         address: server.into(),
+        mode: Mode::Both(server.into()),
         credentials: key.into(),
         heads: HeadReads::One,
         one_time_auth: false,
@@ -91,6 +92,7 @@ fn config(port: u16, protocol: Protocol, path: Path, forbidden: Forbidden) -> Co
     let inbound = Inbound {
         listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
         protocol,
+        mode: Mode::Both(Udp::default()),
         path,
         forbidden: Arc::new(forbidden),
         idle: Duration::from_secs(300),

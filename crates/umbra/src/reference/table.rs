@@ -263,10 +263,64 @@ pub(crate) const SETTINGS: &[Setting] = &[
         aliases: &[],
         places: EVERYWHERE,
         kind: Kind::Text,
-        flag: None,
-        default: "tcp_only",
-        help: "`tcp_only`. `tcp_and_udp` is accepted with a warning, since datagrams are not carried yet; `udp_only` \
-               is refused.",
+        flag: flag(None, "mode", "MODE", Reach::Both),
+        default: "tcp_and_udp; with a plugin tcp_only",
+        help: "What is carried: `tcp_only`, `tcp_and_udp` or `udp_only`; `-u` is short for `tcp_and_udp` and `-U` for `udp_only`. \
+               In an entry of a client's `servers[]`, what that server is used for. Datagrams never go through a plugin: where \
+               they are asked for, they pass beside it.",
+    },
+    Setting {
+        id: Id::UdpTimeout,
+        key: "udp_timeout",
+        aliases: &[],
+        places: EVERYWHERE,
+        kind: Kind::Number,
+        flag: flag(None, "udp-timeout", "SECONDS", Reach::Both),
+        default: "`timeout`",
+        help: "An association, the relay of one program's datagrams, that carries nothing either way for this many seconds ends: 1 to \
+               86400. A server with a 2022 method takes less than 60 for 60, since it has to know a replay for that long.",
+    },
+    Setting {
+        id: Id::UdpMaxAssociations,
+        key: "udp_max_associations",
+        aliases: &[],
+        places: EVERYWHERE,
+        kind: Kind::Number,
+        flag: flag(None, "udp-max-associations", "N", Reach::Both),
+        default: "as many as the descriptors allow",
+        help: "Associations of one inbound at a time. For one more, the one that was idle longest ends.",
+    },
+    Setting {
+        id: Id::UdpMaxAssociationsPerSource,
+        key: "udp_max_associations_per_source",
+        aliases: &[],
+        places: EVERYWHERE,
+        kind: Kind::Number,
+        flag: flag(None, "udp-max-associations-per-source", "N", Reach::Both),
+        default: "none",
+        help: "Of these, how many may come from one address.",
+    },
+    Setting {
+        id: Id::UdpFiltering,
+        key: "udp_filtering",
+        aliases: &[],
+        places: EVERYWHERE,
+        kind: Kind::Text,
+        flag: flag(None, "udp-filtering", "WORD", Reach::Both),
+        default: "endpoint_independent",
+        help: "From whom an association takes datagrams, where it leaves for its targets (RFC 4787): `endpoint_independent`, from anybody, \
+               which games and calls between peers need; `address_dependent`, only from addresses it has sent to.",
+    },
+    Setting {
+        id: Id::UdpFragment,
+        key: "udp_fragment",
+        aliases: &[],
+        places: EVERYWHERE,
+        kind: Kind::Switch,
+        flag: flag(None, "udp-fragment", "", Reach::Both),
+        default: "false",
+        help: "Let datagrams that are too long for a link be cut in pieces on the way. Without it they are lost, and programs find out how \
+               long theirs may be.",
     },
     Setting {
         id: Id::NoDelay,
@@ -392,7 +446,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         flag: flag(None, "plugin-mode", "MODE", Reach::Both),
         default: "tcp_only",
         help: "What the plugin carries: `tcp_only`. `tcp_and_udp` is accepted with a warning, since datagrams do not go \
-               through plugins yet; `udp_only` is refused.",
+               through plugins; `udp_only` is refused.",
     },
     Setting {
         id: Id::OnlineConfig,

@@ -7,11 +7,12 @@ use umbra_proto::address::Address;
 use umbra_relay::config::{Inbound, Path, Protocol, ProxyDoor, Server};
 
 use super::beside::read_proxy_header;
+use super::datagrams::{DATAGRAM_IDS, door_mode, server_mode};
 use super::hosts::{by_password, listen_ip, read_port, server_addresses};
 use super::online::{names_server, subscribe};
 use super::users::read_door_users;
 use super::{
-    CLIENT_IDS, Common, DOOR_IDS, Door, SERVER_IDS, Sources, Way, check_mode, entries, place_of, read_heads,
+    CLIENT_IDS, Common, DOOR_IDS, Door, SERVER_IDS, Sources, Way, entries, place_of, read_heads,
     read_one_time_auth,
 };
 use crate::flags::Role;
@@ -45,6 +46,7 @@ pub(super) fn client_inbounds(sources: Sources, common: &Common, report: &mut Re
             }
             None => entries(SERVER_IDS, LISTS[0], &file.root, file.servers, &flags, report),
         };
+        let servers: Vec<_> = servers.into_iter().map(|settings| common.with_voices(settings)).collect();
         way.listed
             .extend(servers.iter().flat_map(|settings| client_servers(settings, common.insecure, report)));
         way.online = online.and_then(|online| subscribe(online, !is_alone, common.insecure, report));
@@ -86,15 +88,9 @@ pub(super) fn client_servers(
     insecure: InsecureMethods,
     report: &mut Report,
 ) -> Vec<Listed> {
-    check_mode(settings, report);
-    if !settings.path.is_empty()
-        && let Some((_, place)) = settings.number(Id::Timeout)
-    {
-        report
-            .warn(place, "left aside: on a client, the timeout of locals[] or at the top of the file counts");
-    }
-    for id in DOOR_IDS {
-        if let Some(said) = settings.get(*id).filter(|_| !settings.path.is_empty()) {
+    let of_doors = DATAGRAM_IDS.iter().filter(|id| **id != Id::Mode).chain(DOOR_IDS).chain(&[Id::Timeout]);
+    for said in of_doors.filter_map(|id| settings.get(*id)) {
+        if !settings.path.is_empty() && said.place.starts_with(&settings.path) {
             report.warn(
                 &said.place,
                 "left aside: on a client, what stands in locals[] or at the top of the file counts",
@@ -102,22 +98,24 @@ pub(super) fn client_servers(
         }
     }
     let plugin = Plugin::read(settings, report);
+    let mode = server_mode(settings, plugin.is_some(), report);
     let mut servers = Vec::new();
     for settings in by_password(settings, Role::Client, report) {
         let addresses = server_addresses(&settings, report);
         let credentials = read_credentials(&settings, insecure, NO_CLIENT_SECRET, report);
         if let Some(credentials) = credentials {
             let (heads, one_time_auth) = (read_heads(&settings), read_one_time_auth(&settings));
-            let server = |address| Server { address, credentials: credentials.clone(), heads, one_time_auth };
-            let listed = |address| Listed { id: None, server: server(address), plugin: plugin.clone() };
-            servers.extend(addresses.into_iter().map(listed));
+            servers.extend(addresses.into_iter().map(|address| {
+                let mode = mode.map(|()| address.clone());
+                let server = Server { address, mode, credentials: credentials.clone(), heads, one_time_auth };
+                Listed { id: None, server, plugin: plugin.clone() }
+            }));
         }
     }
     servers
 }
 
 fn client_door(settings: &Settings, path: &Path, common: &Common, report: &mut Report) -> Option<Door> {
-    check_mode(settings, report);
     let place = place_of(settings, Id::LocalAddress, "local_address");
     let ip = listen_ip(settings.text(Id::LocalAddress), Ipv4Addr::LOCALHOST, report);
     let idle = common.idle_of(settings, report);
@@ -129,6 +127,7 @@ fn client_door(settings: &Settings, path: &Path, common: &Common, report: &mut R
         }
     };
     let (listen, protocol) = (SocketAddr::new(ip?, port), protocol?);
+    let mode = door_mode(settings, common, idle, &protocol, report);
     if !listen.ip().is_loopback() && !asks_who(&protocol) {
         let text = format!(
             "local set to listen on {}, it's not safe: there is no authentication, so anyone who reaches it may use it",
@@ -138,7 +137,7 @@ fn client_door(settings: &Settings, path: &Path, common: &Common, report: &mut R
     }
     let proxy_header = read_proxy_header(settings, report);
     let (path, forbidden) = (path.clone(), Arc::clone(&common.forbidden));
-    let inbound = Inbound { listen, protocol, path, forbidden, idle, tcp: common.tcp, proxy_header };
+    let inbound = Inbound { listen, protocol, mode, path, forbidden, idle, tcp: common.tcp, proxy_header };
     Some(Door { place, inbound, plugin: None })
 }
 

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use umbra_relay::config::{Inbound, Path, Protocol, ShadowsocksDoor};
 
 use super::beside::read_proxy_header;
+use super::datagrams::{door_mode, door_mode_beside_plugin};
 use super::hosts::{by_password, server_listens};
 use super::users::read_keyring;
-use super::{
-    Common, DOOR_IDS, Door, SERVER_IDS, Sources, check_mode, entries, read_heads, read_one_time_auth,
-};
+use super::{Common, DOOR_IDS, Door, SERVER_IDS, Sources, entries, read_heads, read_one_time_auth};
 use crate::flags::Role;
 use crate::plugin::Plugin;
 use crate::raw::Settings;
@@ -33,7 +32,6 @@ pub(super) fn server_inbounds(sources: Sources, common: &Common, report: &mut Re
 
 /// A door for each port of an entry; those with the same password share its keys.
 fn server_doors(settings: &Settings, common: &Common, report: &mut Report) -> Vec<Door> {
-    check_mode(settings, report);
     let idle = common.idle_of(settings, report);
     let plugin = Plugin::read(settings, report);
     let proxy_header = read_proxy_header(settings, report);
@@ -48,9 +46,16 @@ fn server_doors(settings: &Settings, common: &Common, report: &mut Report) -> Ve
         doors.extend(listens.into_iter().map(|(listen, place)| {
             let (heads, one_time_auth) = (read_heads(&settings), read_one_time_auth(&settings));
             let door = ShadowsocksDoor { keys: Arc::clone(&keys), heads, one_time_auth };
+            let protocol = Protocol::Shadowsocks(door);
+            let mode = if plugin.is_some() {
+                door_mode_beside_plugin(&settings, common, idle, report)
+            } else {
+                door_mode(&settings, common, idle, &protocol, report)
+            };
             let inbound = Inbound {
                 listen,
-                protocol: Protocol::Shadowsocks(door),
+                protocol,
+                mode,
                 path: path.clone(),
                 forbidden: Arc::clone(&common.forbidden),
                 idle,
