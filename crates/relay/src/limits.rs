@@ -154,3 +154,28 @@ pub const TRIM_SESSIONS_MIN: usize = 256;
 
 /// Random bytes that a worker takes from the system at a time: salts for 32 sessions.
 pub const RANDOM_POOL_BYTES: usize = 1024;
+
+/// Datagrams, or runs of them that the kernel has put together, received at a time: beyond it nothing is gained, and other sockets wait.
+pub const INBOX_SLOTS: usize = 32;
+
+/// Room for the longest datagram, and so for the longest run. A little more than that, so that the beginnings of all slots do not
+/// want the same few lines of the processor's cache.
+pub const INBOX_SLOT_BYTES: usize = 64 * 1024 + 21 * 64;
+
+/// What the kernel keeps for us at a door when we are late, if it allows so much.
+pub const DOOR_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+
+/// Datagrams in a run that the kernel cuts up: what every Linux since 4.18 takes.
+pub const SEGMENTS_MAX: usize = 64;
+
+/// Bytes in such a run: with all heads it must fit what the length of an IP packet can say.
+pub const SEGMENTED_BYTES_MAX: usize = 64_999;
+
+/// Messages handed to the kernel in one call.
+pub const MESSAGES_MAX: usize = 32;
+
+/// Sockets told of by one wait.
+pub const SOCKET_EVENTS_MAX: usize = 256;
+
+/// Errors in a row after which a socket is left for later: each is a message of the network about an earlier datagram.
+pub const NETWORK_ERRORS_MAX: usize = 8;

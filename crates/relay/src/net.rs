@@ -1,5 +1,6 @@
 //! The only door to the outside: sockets, names, the clock and chance, so that a simulation can stand in for all of them.
 
+pub mod datagram;
 pub mod os;
 
 use std::future::Future;

@@ -1,4 +1,9 @@
-//! The real outside. The one file that may speak to the operating system without the compiler's protection.
+//! The real outside. This file and `messages.rs` beside it are the only ones that may speak to the operating system without the
+//! compiler's protection.
+
+pub mod datagram;
+#[cfg_attr(not(target_os = "linux"), path = "os/plain.rs")]
+mod messages;
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};

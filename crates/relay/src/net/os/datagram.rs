@@ -1,0 +1,487 @@
+//! The kernel's datagrams: one descriptor tells a worker of all its sockets, and one call moves many datagrams.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Token};
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::unix::AsyncFd;
+
+use super::messages;
+use crate::limits::{
+    DOOR_BUFFER_BYTES, INBOX_SLOTS, MESSAGES_MAX, NETWORK_ERRORS_MAX, SEGMENTED_BYTES_MAX, SEGMENTS_MAX,
+    SOCKET_EVENTS_MAX,
+};
+use crate::net::datagram::{Backlog, Binding, Datagrams, Inbox, Parcel, Sent, SocketId};
+
+/// The sockets of one worker, watched through one descriptor of its runtime.
+#[derive(Debug)]
+pub struct OsDatagrams {
+    watch: AsyncFd<mio::Poll>,
+    events: Events,
+    sockets: Vec<Option<Held>>,
+    /// Places in `sockets` that are free.
+    free: Vec<usize>,
+    /// How many sockets there have been.
+    generation: u32,
+    /// Whether the kernel cuts runs into datagrams.
+    is_cutting: bool,
+}
+
+/// An open socket.
+#[derive(Debug)]
+struct Held {
+    socket: UdpSocket,
+    generation: u32,
+    family: Family,
+    /// It has one peer, so that the network's word about an earlier datagram comes in the place of a later one.
+    is_connected: bool,
+    /// The network may cut its datagrams.
+    is_fragmenting: bool,
+    /// The kernel cuts its runs.
+    is_cutting: bool,
+}
+
+/// Which addresses a socket understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    V4,
+    /// IPv4 addresses are written as IPv6 ones.
+    V6,
+}
+
+/// One message to the kernel: a datagram, or a run of them that it cuts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Message<'a> {
+    pub(super) to: Option<SocketAddr>,
+    pub(super) from: Option<IpAddr>,
+    pub(super) bytes: &'a [u8],
+    /// Bytes of each datagram of a run but the last.
+    pub(super) segment: Option<u16>,
+}
+
+/// Opens a door: `sockets` of them on one address, among which the kernel divides those who come. Elsewhere than on Linux it is one.
+///
+/// The first is bound alone, so that an address in use is an error; only then are the others let in beside it. A second process that
+/// does as we do is therefore refused, while for TCP the same option would have let it in.
+pub fn bind_door(address: SocketAddr, sockets: usize, fragments: bool) -> io::Result<Vec<UdpSocket>> {
+    let first = door(address)?;
+    first.bind(&address.into())?;
+    let bound = first.local_addr()?;
+    let mut opened = vec![first];
+    if cfg!(target_os = "linux") && sockets > 1 {
+        opened[0].set_reuse_port(true)?;
+        for _ in 1..sockets {
+            let other = door(address)?;
+            other.set_reuse_port(true)?;
+            other.bind(&bound)?;
+            opened.push(other);
+        }
+    }
+    for socket in &opened {
+        let family = Family::of(address.ip());
+        messages::set_fragments(socket, family, fragments)?;
+        if address.ip().is_unspecified() {
+            messages::tell_local(socket, family)?;
+        }
+    }
+    Ok(opened.into_iter().map(Into::into).collect())
+}
+
+fn door(address: SocketAddr) -> io::Result<Socket> {
+    let socket = udp_socket(address.ip())?;
+    // The kernel gives what it allows, and that will do.
+    let _ = socket.set_recv_buffer_size(DOOR_BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(DOOR_BUFFER_BYTES);
+    Ok(socket)
+}
+
+fn udp_socket(ip: IpAddr) -> io::Result<Socket> {
+    let domain = Domain::for_address(SocketAddr::new(ip, 0));
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    // A kernel that cannot gives one datagram after the other.
+    let _ = messages::join_segments(&socket);
+    Ok(socket)
+}
+
+impl OsDatagrams {
+    /// No sockets yet. To be called on the worker's runtime.
+    #[expect(unsafe_code, reason = "the runtime cannot see that a poll keeps its descriptor")]
+    pub fn new() -> io::Result<Self> {
+        let poll = mio::Poll::new()?;
+        // SAFETY: a mio::Poll owns one descriptor, gives the same one each time, and closes it only when dropped, which AsyncFd does
+        // after it has stopped watching.
+        let watch = unsafe { AsyncFd::register_with_interest(poll, tokio::io::Interest::READABLE) };
+        let probe =
+            udp_socket(Ipv4Addr::UNSPECIFIED.into()).or_else(|_| udp_socket(Ipv6Addr::UNSPECIFIED.into()))?;
+        Ok(Self {
+            watch: watch.map_err(io::Error::from)?,
+            events: Events::with_capacity(SOCKET_EVENTS_MAX),
+            sockets: Vec::new(),
+            free: Vec::new(),
+            generation: 0,
+            is_cutting: messages::cuts_segments(&probe),
+        })
+    }
+
+    /// Watches a socket of a door.
+    pub fn adopt(&mut self, socket: UdpSocket) -> io::Result<SocketId> {
+        let family = Family::of(socket.local_addr()?.ip());
+        let is_fragmenting = messages::may_fragment(&socket)?;
+        self.hold(socket, family, false, is_fragmenting)
+    }
+
+    fn hold(
+        &mut self,
+        socket: UdpSocket,
+        family: Family,
+        is_connected: bool,
+        is_fragmenting: bool,
+    ) -> io::Result<SocketId> {
+        let place = self.place();
+        let index = u32::try_from(place).map_err(io::Error::other)?;
+        let fd = socket.as_raw_fd();
+        self.watch.get_ref().registry().register(&mut SourceFd(&fd), Token(place), Interest::READABLE)?;
+        self.generation = self.generation.wrapping_add(1);
+        let generation = self.generation;
+        let is_cutting = self.is_cutting;
+        let held = Some(Held { socket, generation, family, is_connected, is_fragmenting, is_cutting });
+        match self.sockets.get_mut(place) {
+            Some(free) => {
+                *free = held;
+                self.free.pop();
+            }
+            None => self.sockets.push(held),
+        }
+        Ok(SocketId { index, generation })
+    }
+
+    /// Where the next socket goes: the last of `free`, or the end.
+    fn place(&mut self) -> usize {
+        loop {
+            match self.free.last() {
+                // The table has been cut off before it.
+                Some(place) if *place >= self.sockets.len() => self.free.pop(),
+                Some(place) => return *place,
+                None => return self.sockets.len(),
+            };
+        }
+    }
+
+    /// Gives the memory of a crowd back once it has gone.
+    fn shrink(&mut self) {
+        while let Some(None) = self.sockets.last() {
+            self.sockets.pop();
+        }
+        if self.sockets.len() < self.sockets.capacity() / 4 {
+            let len = self.sockets.len();
+            self.free.retain(|place| *place < len);
+            self.free.shrink_to(len);
+            self.sockets.shrink_to(2 * len);
+        }
+    }
+
+    fn held(&self, socket: SocketId) -> Option<&Held> {
+        let held = self.sockets.get(usize::try_from(socket.index).ok()?)?.as_ref();
+        held.filter(|held| held.generation == socket.generation)
+    }
+}
+
+impl Datagrams for OsDatagrams {
+    fn open(&mut self, binding: Binding) -> io::Result<SocketId> {
+        let Binding::Outgoing { ip, peer, fragments } = binding;
+        let socket = udp_socket(ip)?;
+        let family = Family::of(ip);
+        messages::set_fragments(&socket, family, fragments)?;
+        if family == Family::V6 {
+            // The other family has a socket of its own.
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&SocketAddr::new(ip, 0).into())?;
+        if let Some(peer) = peer {
+            socket.connect(&peer.into())?;
+        }
+        self.hold(socket.into(), family, peer.is_some(), fragments)
+    }
+
+    fn close(&mut self, socket: SocketId) {
+        if let (Some(_), Ok(place)) = (self.held(socket), usize::try_from(socket.index)) {
+            // The kernel stops watching what is closed.
+            self.sockets[place] = None;
+            self.free.push(place);
+            self.shrink();
+        }
+    }
+
+    fn local_addr(&self, socket: SocketId) -> io::Result<SocketAddr> {
+        self.held(socket).ok_or_else(closed)?.socket.local_addr()
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>, ready: &mut Vec<SocketId>) -> Poll<io::Result<()>> {
+        let Self { watch, events, sockets, .. } = self;
+        let before = ready.len();
+        loop {
+            let mut guard = ready!(watch.poll_read_ready_mut(cx))?;
+            match guard.get_inner_mut().poll(events, Some(Duration::ZERO)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                outcome => outcome?,
+            }
+            let mut count = 0;
+            for event in events.iter() {
+                count += 1;
+                let Token(place) = event.token();
+                let held = sockets.get(place).and_then(Option::as_ref);
+                if let (Some(held), Ok(index)) = (held, u32::try_from(place)) {
+                    ready.push(SocketId { index, generation: held.generation });
+                }
+            }
+            // Fewer than there was room for: whatever happens next makes the descriptor ready anew.
+            if count < SOCKET_EVENTS_MAX {
+                guard.clear_ready();
+            }
+            if ready.len() > before {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    fn receive(&mut self, socket: SocketId, inbox: &mut Inbox) -> io::Result<Backlog> {
+        let held = self.held(socket).ok_or_else(closed)?;
+        let mut tries = 0;
+        loop {
+            let (slots, told) = inbox.fill();
+            let error = match messages::receive(held.socket.as_fd(), slots, told) {
+                // A batch that came short has drained the socket. If it was the network's word about an earlier datagram that cut it
+                // short, then that word came meanwhile, and has made the socket ready anew.
+                Ok(received) if received < INBOX_SLOTS => return Ok(Backlog::Drained),
+                Ok(_) => return Ok(Backlog::More),
+                Err(error) => error,
+            };
+            match Trouble::of(&error) {
+                Trouble::WouldBlock => return Ok(Backlog::Drained),
+                Trouble::Interrupted => {}
+                // Said once for each datagram that it is about; the next call receives.
+                _ if tries < NETWORK_ERRORS_MAX => tries += 1,
+                Trouble::Network | Trouble::TooLong => return Ok(Backlog::More),
+                Trouble::NoRoom | Trouble::NoOffload | Trouble::Invalid | Trouble::Other => {
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, socket: SocketId, parcels: &[Parcel<'_>]) -> Sent {
+        let mut sent = Sent::default();
+        let place = usize::try_from(socket.index).ok().and_then(|index| self.sockets.get_mut(index));
+        let held = place.and_then(Option::as_mut).filter(|held| held.generation == socket.generation);
+        let Some(held) = held else {
+            sent.failed = parcels.iter().map(Parcel::count).sum();
+            return sent;
+        };
+        let mut posting = Posting::new(held);
+        for parcel in parcels {
+            posting.add(parcel);
+        }
+        posting.finish()
+    }
+}
+
+/// Parcels on their way into the kernel, through one socket.
+struct Posting<'h, 'p> {
+    held: &'h mut Held,
+    waiting: [Message<'p>; MESSAGES_MAX],
+    count: usize,
+    /// The socket has no room for anything more.
+    is_full: bool,
+    sent: Sent,
+}
+
+impl<'h, 'p> Posting<'h, 'p> {
+    fn new(held: &'h mut Held) -> Self {
+        let nothing = Message { to: None, from: None, bytes: &[], segment: None };
+        Self { held, waiting: [nothing; MESSAGES_MAX], count: 0, is_full: false, sent: Sent::default() }
+    }
+
+    fn add(&mut self, parcel: &Parcel<'p>) {
+        let Parcel { to, from, bytes, segment } = *parcel;
+        if segment == 0 || bytes.len() <= segment {
+            self.push(Message { to, from, bytes, segment: None });
+            return;
+        }
+        let together =
+            if self.held.is_cutting { SEGMENTS_MAX.min(SEGMENTED_BYTES_MAX / segment).max(1) } else { 1 };
+        for run in bytes.chunks(together * segment) {
+            let segment = if run.len() > segment { u16::try_from(segment).ok() } else { None };
+            self.push(Message { to, from, bytes: run, segment });
+        }
+    }
+
+    fn push(&mut self, message: Message<'p>) {
+        self.waiting[self.count] = message;
+        self.count += 1;
+        if self.count == MESSAGES_MAX {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        let waiting = self.waiting;
+        let count = std::mem::take(&mut self.count);
+        self.deliver(&waiting[..count]);
+    }
+
+    fn finish(mut self) -> Sent {
+        self.flush();
+        self.sent
+    }
+
+    fn deliver(&mut self, mut messages: &[Message<'p>]) {
+        let mut is_second_try = false;
+        while let [first, others @ ..] = messages {
+            if self.is_full {
+                self.sent.crowded += count(messages);
+                return;
+            }
+            let error = match messages::send(self.held.socket.as_fd(), self.held.family, messages) {
+                Ok(0) => io::ErrorKind::WriteZero.into(),
+                Ok(went) => {
+                    let (gone, left) = messages.split_at(went.min(messages.len()));
+                    self.sent.datagrams += count(gone);
+                    (messages, is_second_try) = (left, false);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            match Trouble::of(&error) {
+                Trouble::Interrupted => continue,
+                Trouble::WouldBlock => {
+                    self.is_full = true;
+                    continue;
+                }
+                // It may be the network's word about an earlier datagram, which is said once.
+                _ if self.held.is_connected && !is_second_try => {
+                    is_second_try = true;
+                    continue;
+                }
+                trouble if first.segment.is_some() => self.deliver_singly(first, trouble),
+                Trouble::NoRoom => self.sent.crowded += 1,
+                Trouble::TooLong => self.sent.oversized += 1,
+                Trouble::Network | Trouble::NoOffload | Trouble::Invalid | Trouble::Other => {
+                    self.sent.failed += 1;
+                }
+            }
+            (messages, is_second_try) = (others, false);
+        }
+    }
+
+    /// Sends the datagrams of a run that the kernel has not taken as one: it may be unable to cut it, or the datagrams are too long.
+    fn deliver_singly(&mut self, run: &Message<'p>, trouble: Trouble) {
+        let segment = run.segment.map_or(run.bytes.len(), usize::from).max(1);
+        let single = |bytes| Message { bytes, segment: None, ..*run };
+        let (head, rest) = run.bytes.split_at(segment.min(run.bytes.len()));
+        let before = self.sent;
+        self.deliver(&[single(head)]);
+        let rest = rest.chunks(segment).map(single);
+        if self.sent.oversized > before.oversized {
+            for message in rest {
+                // So is whatever is as long and goes there.
+                if message.bytes.len() == segment {
+                    self.sent.oversized += 1;
+                } else {
+                    self.deliver(&[message]);
+                }
+            }
+            return;
+        }
+        let has_gone = self.sent.datagrams > before.datagrams;
+        // Some kernels say the same about a datagram too long for the way, which goes alone where it may be cut there.
+        let is_inability =
+            trouble == Trouble::NoOffload || trouble == Trouble::Invalid && !self.held.is_fragmenting;
+        if has_gone && is_inability {
+            self.held.is_cutting = false;
+        }
+        let mut batch = [single(head); MESSAGES_MAX];
+        let mut filled = 0;
+        for message in rest {
+            batch[filled] = message;
+            filled += 1;
+            if filled == MESSAGES_MAX {
+                self.deliver(&batch);
+                filled = 0;
+            }
+        }
+        self.deliver(&batch[..filled]);
+    }
+}
+
+fn count(messages: &[Message<'_>]) -> usize {
+    messages.iter().map(Message::count).sum()
+}
+
+/// What an error of a datagram call is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    WouldBlock,
+    Interrupted,
+    /// No memory for this one, in the system or in the device's queue.
+    NoRoom,
+    TooLong,
+    /// The device cannot finish the heads of what would be cut.
+    NoOffload,
+    /// A run that this kernel does not cut, or an address that is none.
+    Invalid,
+    /// Something on the way to the peer, or the peer.
+    Network,
+    Other,
+}
+
+impl Trouble {
+    fn of(error: &io::Error) -> Self {
+        match Errno::from_io_error(error) {
+            Some(Errno::AGAIN) => Self::WouldBlock,
+            Some(Errno::INTR) => Self::Interrupted,
+            Some(Errno::NOBUFS | Errno::NOMEM) => Self::NoRoom,
+            Some(Errno::MSGSIZE) => Self::TooLong,
+            Some(Errno::IO) => Self::NoOffload,
+            Some(Errno::INVAL) => Self::Invalid,
+            Some(
+                Errno::CONNREFUSED
+                | Errno::CONNRESET
+                | Errno::HOSTUNREACH
+                | Errno::HOSTDOWN
+                | Errno::NETUNREACH
+                | Errno::NETDOWN
+                | Errno::TIMEDOUT
+                | Errno::PROTO
+                | Errno::NOPROTOOPT
+                | Errno::ACCESS
+                | Errno::PERM
+                | Errno::OPNOTSUPP,
+            ) => Self::Network,
+            Some(_) | None => Self::Other,
+        }
+    }
+}
+
+impl Family {
+    fn of(ip: IpAddr) -> Self {
+        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+impl Message<'_> {
+    /// How many datagrams it is.
+    fn count(&self) -> usize {
+        self.segment.map_or(1, |segment| self.bytes.len().div_ceil(usize::from(segment).max(1)))
+    }
+}
+
+fn closed() -> io::Error {
+    io::ErrorKind::NotConnected.into()
+}
