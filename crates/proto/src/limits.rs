@@ -6,6 +6,9 @@ pub const DOMAIN_NAME_BYTES_MAX: usize = 255;
 /// The longest address block: type, length byte, name, port.
 pub const ADDRESS_BYTES_MAX: usize = 1 + 1 + DOMAIN_NAME_BYTES_MAX + 2;
 
+/// The shortest address block: a name of one letter.
+pub const ADDRESS_BYTES_MIN: usize = 1 + 1 + 1 + 2;
+
 /// SIP004: the two high bits of a record's length are reserved.
 pub const AEAD_PAYLOAD_BYTES_MAX: usize = 0x3fff;
 
@@ -36,6 +39,14 @@ pub const AEAD_2022_SALTS_MAX: usize = 1_000_000;
 /// SIP022, 3.2.4 leaves the width of a session's window open. Packets of one session that overtake each other by more than this
 /// are not seen on real paths, and it keeps an idle session small: 256 bytes.
 pub const PACKET_WINDOW_IDS: u64 = 2048;
+
+/// How long a client remembers a server's session that it has stopped listening to. As with salts, twice the permitted skew: that
+/// long a timestamp of its packets may still be good, and they would be new again.
+pub const SERVER_SESSION_MEMORY_SECS: u64 = 60;
+
+/// Sessions of a server that a client has stopped listening to and still remembers. Each is one restart of the server within the
+/// minute before; past it a further one has to wait.
+pub const SERVER_SESSIONS_FORGOTTEN_MAX: usize = 4;
 
 /// SIP023 names no number. Each server on the way takes one header of 16 bytes off, and nobody has more than a few in a row.
 pub const IDENTITY_KEYS_MAX: usize = 8;

@@ -4,6 +4,7 @@
 //! - [`key`]: a method's secret, and where it comes from.
 //! - [`head`]: how a server understands the start of a request, in either generation.
 //! - [`stream`]: the record layer of one direction, sealing and opening.
+//! - [`packet`]: one datagram, sealing and opening.
 //! - [`identity`]: how a client says whose it is (SIP023).
 //! - [`keyring`]: the secrets of a server's port, and who holds them.
 //! - [`one_time_auth`]: what the methods without tags were mended with.
@@ -17,6 +18,7 @@ pub mod key;
 pub mod keyring;
 pub mod method;
 pub mod one_time_auth;
+pub mod packet;
 pub mod replay;
 pub mod stream;
 pub mod window;
@@ -30,6 +32,12 @@ mod bench;
 #[cfg(test)]
 #[path = "shadowsocks/tests/ota.rs"]
 mod ota_tests;
+#[cfg(test)]
+#[path = "shadowsocks/tests/packet.rs"]
+mod packet_tests;
+#[cfg(test)]
+#[path = "shadowsocks/tests/packet_vectors.rs"]
+mod packet_vectors;
 #[cfg(test)]
 #[path = "shadowsocks/tests/pair.rs"]
 mod pair_tests;

@@ -2,57 +2,65 @@
 
 use std::sync::LazyLock;
 
-use aws_lc_rs::cipher::{
-    AES_128, AES_256, Algorithm, DecryptingKey, DecryptionContext, EncryptingKey, UnboundCipherKey,
-};
+use aes::cipher::{BlockCipherDecrypt as _, BlockCipherEncrypt as _, KeyInit as _};
+use aes::{Aes128, Aes256};
 use zeroize::Zeroizing;
 
+use super::Salt;
 use super::key::Key;
-use super::{Method, Salt};
 
 /// Bytes of a block.
 pub(crate) const BLOCK_BYTES: usize = 16;
 
-/// The key under which an identity header is hidden (SIP023). The method must be one [with identity
-/// headers](super::identity::has_identities).
-pub(crate) struct IdentityKey {
-    algorithm: &'static Algorithm,
-    len: usize,
-    subkey: Zeroizing<[u8; 32]>,
+/// A key for single blocks, expanded. The method must be one [with identity headers](super::identity::has_identities).
+pub(crate) enum BlockKey {
+    /// Of 16 bytes.
+    Short(Box<Aes128>),
+    /// Of 32 bytes.
+    Long(Box<Aes256>),
 }
 
-impl IdentityKey {
-    /// The key for the stream that begins with `salt`.
-    pub(crate) fn new(key: &Key, salt: &Salt) -> Self {
+impl BlockKey {
+    /// The key itself, under which the headers of packets are hidden.
+    pub(crate) fn of(key: &Key) -> Self {
+        Self::new(key.secret())
+    }
+
+    /// The key under which the stream that begins with `salt` hides its identity header (SIP023).
+    pub(crate) fn identity(key: &Key, salt: &Salt) -> Self {
         let mut subkey = Zeroizing::new([0; 32]);
         let mut hasher = IDENTITY_SUBKEY.clone();
         hasher.update(key.secret()).update(salt.as_bytes());
+        // The output of BLAKE3 can be cut anywhere, so a key of 16 bytes is the start of one of 32.
         hasher.finalize_xof().fill(&mut *subkey);
-        Self { algorithm: algorithm(key.method()), len: key.method().key_len(), subkey }
+        Self::new(&subkey[..key.method().key_len()])
+    }
+
+    fn new(secret: &[u8]) -> Self {
+        match secret.first_chunk::<32>() {
+            Some(secret) => Self::Long(Box::new(Aes256::new(secret.into()))),
+            None => {
+                let key = Aes128::new_from_slice(secret).expect("the methods' keys have 16 or 32 bytes");
+                Self::Short(Box::new(key))
+            }
+        }
     }
 
     /// Hides `block`.
     pub(crate) fn encrypt(&self, block: &mut [u8; BLOCK_BYTES]) {
-        let encrypted = EncryptingKey::ecb(self.unbound()).and_then(|key| key.encrypt(block));
-        encrypted.expect("a whole block under a key of the algorithm's length can be encrypted");
+        match self {
+            Self::Short(key) => key.encrypt_block(block.into()),
+            Self::Long(key) => key.encrypt_block(block.into()),
+        }
     }
 
     /// What `block` hides: something, whether or not it was made with this key.
     pub(crate) fn decrypt(&self, block: &mut [u8; BLOCK_BYTES]) {
-        let decrypted = DecryptingKey::ecb(self.unbound())
-            .and_then(|key| key.decrypt(block, DecryptionContext::None).map(drop));
-        decrypted.expect("a whole block under a key of the algorithm's length can be decrypted");
+        match self {
+            Self::Short(key) => key.decrypt_block(block.into()),
+            Self::Long(key) => key.decrypt_block(block.into()),
+        }
     }
-
-    fn unbound(&self) -> UnboundCipherKey {
-        UnboundCipherKey::new(self.algorithm, &self.subkey[..self.len])
-            .expect("the subkey has the algorithm's length")
-    }
-}
-
-fn algorithm(method: Method) -> &'static Algorithm {
-    // The output of BLAKE3 can be cut anywhere, so a key of 16 bytes is the start of one of 32.
-    if method.key_len() == 16 { &AES_128 } else { &AES_256 }
 }
 
 static IDENTITY_SUBKEY: LazyLock<blake3::Hasher> =
@@ -66,15 +74,11 @@ mod tests {
     /// FIPS 197, appendix C.1 and C.3.
     #[test]
     fn the_block_cipher_is_that_of_fips_197() {
-        for (algorithm, len, answer) in [
-            (&AES_128, 16, "69c4e0d86a7b0430d8cdb78070b4c55a"),
-            (&AES_256, 32, "8ea2b7ca516745bfeafc49904b496089"),
-        ] {
-            let mut subkey = Zeroizing::new([0; 32]);
-            for (byte, number) in subkey.iter_mut().zip(0..) {
-                *byte = number;
-            }
-            let key = IdentityKey { algorithm, len, subkey };
+        for (len, answer) in
+            [(16, "69c4e0d86a7b0430d8cdb78070b4c55a"), (32, "8ea2b7ca516745bfeafc49904b496089")]
+        {
+            let secret: Vec<u8> = (0..len).collect();
+            let key = BlockKey::new(&secret);
             let plain: [u8; 16] = unhex("00112233445566778899aabbccddeeff").try_into().unwrap();
             let mut block = plain;
             key.encrypt(&mut block);

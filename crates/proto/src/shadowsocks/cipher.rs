@@ -1,9 +1,11 @@
 //! The one place that knows the crypto libraries: AEAD with a counting nonce, and the two ways to a session's key.
 //!
 //! - [`software`]: the AEADs that the main library does not have.
+//! - [`packet`]: AEADs whose nonce is on the wire.
 //! - [`flat`]: the ciphers without records; [`seed`], `salsa` and [`table`] below them are our own.
 
 pub(crate) mod flat;
+pub(crate) mod packet;
 mod salsa;
 pub(crate) mod seed;
 pub(crate) mod software;
@@ -111,12 +113,15 @@ fn derive(key: &Key, salt: &Salt, subkey: &mut [u8]) {
         Generation::Aead => Hkdf::<Sha1>::new(Some(salt.as_bytes()), key.secret())
             .expand(b"ss-subkey", subkey)
             .expect("32 bytes are within what HKDF-SHA1 can give"),
-        Generation::Aead2022 => {
-            let mut hasher = SESSION_SUBKEY.clone();
-            hasher.update(key.secret()).update(salt.as_bytes());
-            hasher.finalize_xof().fill(subkey);
-        }
+        Generation::Aead2022 => derive_2022(key, salt.as_bytes(), subkey),
     }
+}
+
+/// Fills `subkey` with the key of the stream or of the packets that begin with `start` (SIP022, 2.2 and 3.2.1).
+fn derive_2022(key: &Key, start: &[u8], subkey: &mut [u8]) {
+    let mut hasher = SESSION_SUBKEY.clone();
+    hasher.update(key.secret()).update(start);
+    hasher.finalize_xof().fill(subkey);
 }
 
 // Hashing the context string costs as much as the derivation itself, so it is done once and cloned.

@@ -11,7 +11,7 @@
 
 use std::fmt;
 
-use super::block::{BLOCK_BYTES, IdentityKey};
+use super::block::{BLOCK_BYTES, BlockKey};
 use super::key::{Key, KeyError};
 use super::stream::{HeadReads, Opener, Sealer};
 use super::{Generation, Method, Salt};
@@ -129,7 +129,7 @@ impl Credentials {
         let mut headers = Vec::with_capacity(self.identities.len() * IDENTITY_BYTES);
         for (identity, next) in self.identities.iter().zip(named) {
             let IdentityHash(mut block) = IdentityHash::of(next);
-            IdentityKey::new(identity, salt).encrypt(&mut block);
+            BlockKey::identity(identity, salt).encrypt(&mut block);
             headers.extend_from_slice(&block);
         }
         headers
@@ -152,9 +152,31 @@ impl IdentityHash {
 
     /// What the identity header `block` says to the holder of `identity`.
     pub(super) fn open(identity: &Key, salt: &Salt, mut block: [u8; IDENTITY_BYTES]) -> Self {
-        IdentityKey::new(identity, salt).decrypt(&mut block);
+        BlockKey::identity(identity, salt).decrypt(&mut block);
         Self(block)
     }
+
+    /// What the identity header `block` of a packet says to the holder of `identity`. `header` is the packet's separate
+    /// header, in the clear.
+    pub(super) fn of_packet(
+        identity: &BlockKey,
+        header: &[u8; BLOCK_BYTES],
+        mut block: [u8; IDENTITY_BYTES],
+    ) -> Self {
+        identity.decrypt(&mut block);
+        Self(xor(block, *header))
+    }
+
+    /// The identity header of a packet, which says this to the holder of `identity`.
+    pub(super) fn to_packet(self, identity: &BlockKey, header: &[u8; BLOCK_BYTES]) -> [u8; IDENTITY_BYTES] {
+        let mut block = xor(self.0, *header);
+        identity.encrypt(&mut block);
+        block
+    }
+}
+
+fn xor(one: [u8; IDENTITY_BYTES], other: [u8; IDENTITY_BYTES]) -> [u8; IDENTITY_BYTES] {
+    (u128::from_ne_bytes(one) ^ u128::from_ne_bytes(other)).to_ne_bytes()
 }
 
 impl fmt::Display for CredentialsError {

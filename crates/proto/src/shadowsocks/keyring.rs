@@ -184,6 +184,11 @@ impl Keyring {
         matches!(self.rule, Rule::Trial)
     }
 
+    /// Everybody who holds a key.
+    pub(super) fn holders(&self) -> impl Iterator<Item = Holder> {
+        (0..self.users.len()).map(Holder::new)
+    }
+
     pub(super) fn rule(&self) -> &Rule {
         &self.rule
     }

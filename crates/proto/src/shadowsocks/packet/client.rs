@@ -1,0 +1,245 @@
+//! A client's end: what is shared by all associations with one server, and one association.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::body::{HEADER_BYTES, Header, REQUEST_BYTES, nonce, read_response, write_request};
+use super::servers::Servers;
+use super::{Datagram, Form, PacketError, SESSION_ID_BYTES, SessionId, flat, salted};
+use crate::address::AddressBlock;
+use crate::shadowsocks::UnixTime;
+use crate::shadowsocks::block::BlockKey;
+use crate::shadowsocks::cipher::TAG_BYTES;
+use crate::shadowsocks::cipher::packet::{EXTENDED_NONCE_BYTES, ExtendedCipher, SessionCipher};
+use crate::shadowsocks::identity::{Credentials, IDENTITY_BYTES, IdentityHash};
+use crate::shadowsocks::key::Key;
+
+/// What all associations with one server share: the keys, and what is expanded of them once.
+pub struct PacketHop {
+    credentials: Credentials,
+    kind: HopKind,
+}
+
+enum HopKind {
+    Flat { auth: bool },
+    Salted,
+    Separate(Chain),
+    Extended(ExtendedCipher),
+}
+
+/// The keys for single blocks.
+struct Chain {
+    /// Of the identity keys, the first server's first, each with what it says of the next key (SIP023).
+    identities: Box<[(BlockKey, IdentityHash)]>,
+    /// Of the client's own key.
+    own: BlockKey,
+}
+
+/// A client's end of one association with one server.
+pub struct ClientSession {
+    hop: Arc<PacketHop>,
+    /// Unless every packet is by itself.
+    session: Option<Box<Session>>,
+}
+
+/// A session of SIP022.
+struct Session {
+    id: SessionId,
+    next: u64,
+    uplink: Option<SessionCipher>,
+    servers: Servers,
+}
+
+impl PacketHop {
+    /// The server that `credentials` are for. With `auth`, packets have one-time authentication if their method has no tags
+    /// of its own.
+    pub fn new(credentials: &Credentials, auth: bool) -> Self {
+        let kind = match Form::of(credentials.method()) {
+            Form::Flat => HopKind::Flat { auth },
+            Form::Salted => HopKind::Salted,
+            Form::Separate => HopKind::Separate(Chain::new(credentials)),
+            Form::Extended => HopKind::Extended(ExtendedCipher::new(credentials.key())),
+        };
+        Self { credentials: credentials.clone(), kind }
+    }
+
+    /// Bytes of a packet to the server beside its payload, for an address block of `address_len` bytes.
+    pub fn overhead(&self, address_len: usize) -> usize {
+        let method = self.key().method();
+        address_len
+            + match &self.kind {
+                HopKind::Flat { auth } => flat::overhead(method, *auth),
+                HopKind::Salted => salted::overhead(method),
+                HopKind::Separate(chain) => {
+                    HEADER_BYTES + chain.identities.len() * IDENTITY_BYTES + REQUEST_BYTES + TAG_BYTES
+                }
+                HopKind::Extended(_) => EXTENDED_NONCE_BYTES + HEADER_BYTES + REQUEST_BYTES + TAG_BYTES,
+            }
+    }
+
+    fn key(&self) -> &Key {
+        self.credentials.key()
+    }
+}
+
+impl Chain {
+    fn new(credentials: &Credentials) -> Self {
+        let own = credentials.key();
+        let next = credentials.identities().iter().skip(1).chain([own]);
+        let named = credentials.identities().iter().zip(next);
+        let identities =
+            named.map(|(identity, next)| (BlockKey::of(identity), IdentityHash::of(next))).collect();
+        Self { identities, own: BlockKey::of(own) }
+    }
+
+    /// Appends the header of a packet, in the clear, and the identity headers.
+    fn begin(&self, header: &[u8; HEADER_BYTES], out: &mut Vec<u8>) {
+        out.extend_from_slice(header);
+        for (identity, says) in &self.identities {
+            out.extend_from_slice(&says.to_packet(identity, header));
+        }
+    }
+
+    /// The key that hides the header from everybody but the first server on the way.
+    fn first(&self) -> &BlockKey {
+        self.identities.first().map_or(&self.own, |(identity, _)| identity)
+    }
+}
+
+impl ClientSession {
+    /// An association with the server of `hop`. `id` is drawn at random; it matters under SIP022 alone.
+    pub fn new(hop: Arc<PacketHop>, id: SessionId) -> Self {
+        let session = match &hop.kind {
+            HopKind::Flat { .. } | HopKind::Salted => None,
+            HopKind::Separate(_) | HopKind::Extended(_) => {
+                Some(Box::new(Session { id, next: 0, uplink: None, servers: Servers::new() }))
+            }
+        };
+        Self { hop, session }
+    }
+
+    /// Appends one packet to `out`. `fill` gives randomness, 32 bytes at most; it is called once or not at all.
+    pub fn seal(
+        &mut self,
+        target: AddressBlock<'_>,
+        payload: &[u8],
+        now: UnixTime,
+        fill: impl FnOnce(&mut [u8]),
+        out: &mut Vec<u8>,
+    ) {
+        out.reserve(self.overhead(target.as_bytes().len()) + payload.len());
+        let key = self.hop.key();
+        match (&self.hop.kind, &mut self.session) {
+            (HopKind::Flat { auth }, _) => flat::seal(key, *auth, target, payload, fill, out),
+            (HopKind::Separate(chain), Some(session)) => {
+                let header = session.next_header();
+                let id = session.id;
+                let cipher = session.uplink.get_or_insert_with(|| SessionCipher::new(key, &id.0));
+                let start = out.len();
+                chain.begin(&header, out);
+                let body = out.len();
+                write_request(target, payload, now, out);
+                let tag = cipher.seal(nonce(&header), &mut out[body..]);
+                out.extend_from_slice(&tag);
+                if let Some(header) = out[start..].first_chunk_mut() {
+                    chain.first().encrypt(header);
+                }
+            }
+            (HopKind::Extended(cipher), Some(session)) => {
+                let header = session.next_header();
+                let mut nonce = [0; EXTENDED_NONCE_BYTES];
+                fill(&mut nonce);
+                out.extend_from_slice(&nonce);
+                let text = out.len();
+                out.extend_from_slice(&header);
+                write_request(target, payload, now, out);
+                let tag = cipher.seal(&nonce, &mut out[text..]);
+                out.extend_from_slice(&tag);
+            }
+            (HopKind::Salted, _) | (HopKind::Separate(_) | HopKind::Extended(_), None) => {
+                salted::seal(key, target, payload, fill, out);
+            }
+        }
+    }
+
+    /// Opens a packet from the server where it lies. Nothing changes unless it is authentic, and under SIP022 fresh, for
+    /// this session, and of an id that has not been here.
+    pub fn open<'p>(&mut self, packet: &'p mut [u8], now: UnixTime) -> Result<Datagram<'p>, PacketError> {
+        let key = self.hop.key();
+        match (&self.hop.kind, &mut self.session) {
+            (HopKind::Flat { .. }, _) => flat::open(key, packet),
+            (HopKind::Separate(chain), Some(session)) => {
+                let (header, sealed) =
+                    packet.split_first_chunk_mut::<HEADER_BYTES>().ok_or(PacketError::Truncated)?;
+                chain.own.decrypt(header);
+                let Header { session: server, packet: id } = Header::read(*header);
+                let mut entry = session.servers.look(server, id, now)?;
+                let cipher = entry.cipher(|| SessionCipher::new(key, &server.0));
+                let body = cipher.open(nonce(header), sealed)?;
+                let datagram = read_response(body, session.id, now)?;
+                entry.enter(now)?;
+                Ok(datagram)
+            }
+            (HopKind::Extended(cipher), Some(session)) => {
+                let (header, body) = open_extended(cipher, packet)?;
+                let entry = session.servers.look(header.session, header.packet, now)?;
+                let datagram = read_response(body, session.id, now)?;
+                entry.enter(now)?;
+                Ok(datagram)
+            }
+            (HopKind::Salted, _) | (HopKind::Separate(_) | HopKind::Extended(_), None) => {
+                salted::open(key, packet)
+            }
+        }
+    }
+
+    /// Bytes of a packet to the server beside its payload, for an address block of `address_len` bytes.
+    pub fn overhead(&self, address_len: usize) -> usize {
+        self.hop.overhead(address_len)
+    }
+
+    /// Forgets expanded keys, which the next packet expands anew: an association in which nothing moves stays small.
+    pub fn cool(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.uplink = None;
+            session.servers.cool();
+        }
+    }
+}
+
+impl Session {
+    fn next_header(&mut self) -> [u8; HEADER_BYTES] {
+        let packet = self.next;
+        self.next += 1;
+        Header { session: self.id, packet }.bytes()
+    }
+}
+
+/// Opens a packet whose separate header is sealed with its body.
+pub(super) fn open_extended<'p>(
+    cipher: &ExtendedCipher,
+    packet: &'p mut [u8],
+) -> Result<(Header, &'p [u8]), PacketError> {
+    let (nonce, sealed) =
+        packet.split_first_chunk_mut::<EXTENDED_NONCE_BYTES>().ok_or(PacketError::Truncated)?;
+    if sealed.len() < HEADER_BYTES + TAG_BYTES {
+        return Err(PacketError::Truncated);
+    }
+    let text = cipher.open(nonce, sealed)?;
+    let (header, body) = text.split_first_chunk::<HEADER_BYTES>().ok_or(PacketError::Truncated)?;
+    Ok((Header::read(*header), body))
+}
+
+impl fmt::Debug for PacketHop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PacketHop<{}>(..)", self.key().method())
+    }
+}
+
+impl fmt::Debug for ClientSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClientSession<{}>(..)", self.hop.key().method())
+    }
+}
+
+const _: () = assert!(SESSION_ID_BYTES == 8, "SIP022, 3.2.1");
