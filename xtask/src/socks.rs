@@ -1,4 +1,4 @@
-//! A blocking SOCKS5 client: what a program behind the proxy does before its own bytes.
+//! A blocking SOCKS5 client: what a program behind the proxy does before its own bytes, and around its datagrams.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -16,29 +16,64 @@ pub(crate) const GREETING: [u8; 3] = [5, 1, 0];
 
 /// Dials `target` through the proxy.
 pub(crate) fn connect(proxy: SocketAddr, target: SocketAddr) -> Result<TcpStream> {
-    negotiate(proxy, &[], &request(target))
+    Ok(ask(proxy, &[], &request(target))?.0)
 }
 
 /// Dials `target` through the proxy, which is sent `header` before all else.
 pub(crate) fn connect_after(header: &[u8], proxy: SocketAddr, target: SocketAddr) -> Result<TcpStream> {
-    negotiate(proxy, header, &request(target))
+    Ok(ask(proxy, header, &request(target))?.0)
+}
+
+/// A relay of datagrams that a proxy has opened: it lasts as long as the control connection.
+#[derive(Debug)]
+pub(crate) struct Association {
+    /// Where the proxy takes datagrams.
+    pub(crate) relay: SocketAddr,
+    /// The connection that asked for it.
+    _control: TcpStream,
+}
+
+/// Asks the proxy to relay datagrams.
+pub(crate) fn associate(proxy: SocketAddr) -> Result<Association> {
+    let any = SocketAddr::new(if proxy.is_ipv4() { [0; 4].into() } else { [0; 16].into() }, 0);
+    let mut asked = vec![5, 3, 0];
+    asked.extend(address_block(any));
+    let (control, bound) = ask(proxy, &[], &asked)?;
+    // Where it says that it is anywhere, it is where it was asked.
+    let ip = if bound.ip().is_unspecified() { proxy.ip() } else { bound.ip() };
+    Ok(Association { relay: SocketAddr::new(ip, bound.port()), _control: control })
+}
+
+/// What stands before the payload of a datagram for `target`.
+pub(crate) fn datagram_head(target: SocketAddr) -> Vec<u8> {
+    [vec![0; 3], address_block(target)].concat()
 }
 
 /// The CONNECT request for `target`.
 pub(crate) fn request(target: SocketAddr) -> Vec<u8> {
-    let mut request = vec![5, 1, 0];
-    match target.ip() {
-        IpAddr::V4(ip) => {
-            request.push(1);
-            request.extend_from_slice(&ip.octets());
-        }
-        IpAddr::V6(ip) => {
-            request.push(4);
-            request.extend_from_slice(&ip.octets());
-        }
+    [vec![5, 1, 0], address_block(target)].concat()
+}
+
+/// An address as requests, replies and datagrams have it.
+pub(crate) fn address_block(address: SocketAddr) -> Vec<u8> {
+    let mut block = match address.ip() {
+        IpAddr::V4(ip) => [&[1], &ip.octets()[..]].concat(),
+        IpAddr::V6(ip) => [&[4], &ip.octets()[..]].concat(),
+    };
+    block.extend_from_slice(&address.port().to_be_bytes());
+    block
+}
+
+/// The address at the start of `bytes`, and what follows it.
+fn read_address(bytes: &[u8]) -> Result<(SocketAddr, &[u8])> {
+    let (ip, rest): (IpAddr, _) = match bytes.split_first() {
+        Some((1, rest)) => rest.split_first_chunk::<4>().map(|(ip, rest)| ((*ip).into(), rest)),
+        Some((4, rest)) => rest.split_first_chunk::<16>().map(|(ip, rest)| ((*ip).into(), rest)),
+        Some(_) | None => None,
     }
-    request.extend_from_slice(&target.port().to_be_bytes());
-    request
+    .context("an address of numbers")?;
+    let (port, rest) = rest.split_first_chunk().context("a port")?;
+    Ok((SocketAddr::new(ip, u16::from_be_bytes(*port)), rest))
 }
 
 /// How long the reply is, once its first four bytes are there.
@@ -68,7 +103,8 @@ fn be_patient(stream: &TcpStream) -> Result<()> {
     Ok(())
 }
 
-fn negotiate(proxy: SocketAddr, header: &[u8], request: &[u8]) -> Result<TcpStream> {
+/// Says `header` and `request`, and hears the address that the proxy has bound.
+fn ask(proxy: SocketAddr, header: &[u8], request: &[u8]) -> Result<(TcpStream, SocketAddr)> {
     let mut stream = TcpStream::connect(proxy).context("connect to the proxy")?;
     be_patient(&stream)?;
     stream.write_all(header)?;
@@ -81,5 +117,6 @@ fn negotiate(proxy: SocketAddr, header: &[u8], request: &[u8]) -> Result<TcpStre
     stream.read_exact(&mut head).context("the proxy's reply")?;
     let mut rest = vec![0; reply_bytes(&head)? - head.len()];
     stream.read_exact(&mut rest).context("the rest of the reply")?;
-    Ok(stream)
+    let (bound, _) = read_address(&[&head[3..], &rest].concat())?;
+    Ok((stream, bound))
 }

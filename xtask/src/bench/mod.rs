@@ -1,6 +1,7 @@
 //! Our pair and each peer's pair in one run, turn by turn, on the same pinned cores.
 
 mod bulk;
+mod datagrams;
 mod hold;
 mod pair;
 mod report;
@@ -17,9 +18,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::child::pin;
 use crate::peers::{Peer, Tools};
 use crate::workspace;
-use pair::Pair;
+use pair::{Door, Pair};
 use report::Results;
-use rows::{Figure, Plan, Row};
+use rows::{Figure, Plan, Row, Work};
 
 /// `cargo xtask bench`
 #[derive(Debug, clap::Args)]
@@ -142,6 +143,7 @@ impl Args {
             held: count(4000, 1000),
             blocked: count(4000, 200),
             watch: secs(5, 1000),
+            associations: count(5000, 1000),
         }
     }
 }
@@ -173,7 +175,10 @@ fn measure_once(
     plan: Plan,
     limits: Option<&std::path::Path>,
 ) -> Result<Vec<Figure>> {
-    let pair = Pair::start(tools, peer, row.method, PROXY_CPU)?;
+    if let Work::Datagrams(load) = row.work {
+        return datagrams::measure(load, tools, peer, row.method, plan, PROXY_CPU);
+    }
+    let pair = Pair::start(tools, peer, row.method, Door::Streams, PROXY_CPU)?;
     row.measure(&pair, plan, limits).with_context(|| pair.logs())
 }
 

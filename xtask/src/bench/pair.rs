@@ -38,6 +38,17 @@ pub(crate) struct Each {
     pub(crate) server: f64,
 }
 
+/// What the client of a pair is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Door {
+    /// A proxy for streams.
+    Streams,
+    /// A proxy that relays datagrams as well.
+    Datagrams,
+    /// A tunnel to this target, for both.
+    Tunnel(SocketAddr),
+}
+
 impl Each {
     /// Both together.
     pub(crate) fn sum(self) -> f64 {
@@ -52,9 +63,16 @@ impl Each {
 
 impl Pair {
     /// Starts both ends of `peer`.
-    pub(crate) fn start(tools: &Tools, peer: Peer, method: Method, cpu: usize) -> Result<Self> {
-        let (server, address) = tools.start(peer, Role::Server, Spec::of(method), Some(cpu))?;
-        let (client, proxy) = tools.start(peer, Role::Client(address), Spec::of(method), Some(cpu))?;
+    pub(crate) fn start(tools: &Tools, peer: Peer, method: Method, door: Door, cpu: usize) -> Result<Self> {
+        let (datagrams, target) = match door {
+            Door::Streams => (false, None),
+            Door::Datagrams => (true, None),
+            Door::Tunnel(target) => (true, Some(target)),
+        };
+        let spec = Spec { datagrams, ..Spec::of(method) };
+        let (server, address) = tools.start(peer, Role::Server, spec, Some(cpu))?;
+        let role = target.map_or(Role::Client(address), |target| Role::Tunnel { server: address, target });
+        let (client, proxy) = tools.start(peer, role, spec, Some(cpu))?;
         Ok(Self { proxy, client, server })
     }
 

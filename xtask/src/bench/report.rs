@@ -137,6 +137,10 @@ impl Line {
                 let ratio = others.filter_map(|peer| self.ratio(*peer)).max_by(f64::total_cmp);
                 (format!("<= {share:.2} x best"), ratio.map(|ratio| ratio <= share))
             }
+            Goal::Times(times) => {
+                let ratio = self.ratio(Peer::ShadowsocksRust);
+                (format!(">= {times:.1} x"), ratio.map(|ratio| ratio >= times))
+            }
             Goal::Most(most) => (format!("<= {most}"), self.median(Peer::Umbra).map(|value| value <= most)),
         };
         match reached {

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::bulk::{Flow, carry};
+use super::datagrams::Load;
 use super::hold::{Blocked, idle, slow};
 use super::pair::{Each, Pair, listen};
 use super::sessions::{Close, churn};
@@ -37,6 +38,8 @@ pub(crate) enum Work {
     Idle,
     /// Sessions whose reader does not read.
     Slow { blocked: Blocked },
+    /// Something with datagrams, which wants a pair of its own kind.
+    Datagrams(Load),
 }
 
 /// A direction.
@@ -61,6 +64,8 @@ pub(crate) struct Plan {
     pub(crate) blocked: usize,
     /// How long idle sessions are watched.
     pub(crate) watch: Duration,
+    /// How many associations are held.
+    pub(crate) associations: usize,
 }
 
 /// One number of a row.
@@ -85,6 +90,8 @@ pub(crate) enum Goal {
     Best(f64),
     /// At most this.
     Most(f64),
+    /// At least so many times what shadowsocks-rust measures in the same run.
+    Times(f64),
 }
 
 const GIB: f64 = (1u64 << 30) as f64;
@@ -117,7 +124,26 @@ pub(crate) fn all() -> Vec<Row> {
     for (blocked, text) in [(Blocked::Downlink, "down"), (Blocked::Uplink, "up")] {
         rows.push(row(format!("slow-{text}"), AES_256_GCM, Work::Slow { blocked }));
     }
+    rows.extend(datagrams());
     rows
+}
+
+fn datagrams() -> impl Iterator<Item = Row> {
+    let flat = |flows, window, payload_bytes| Load::Flat { flows, window, payload_bytes };
+    let loads = [
+        ("udp-1200", AES_256_GCM, flat(4, 64, 1200)),
+        ("udp-1200-2022-blake3-aes-256-gcm", AES_256_2022, flat(4, 64, 1200)),
+        ("udp-64", AES_256_GCM, flat(4, 64, 64)),
+        ("udp-500", AES_256_GCM, flat(500, 2, 512)),
+        ("udp-gso", AES_256_GCM, Load::Runs),
+        ("udp-trip", AES_256_GCM, Load::Trips),
+        ("udp-idle", AES_256_GCM, Load::Idle),
+    ];
+    loads.into_iter().map(|(name, method, load)| Row {
+        name: name.to_owned(),
+        method,
+        work: Work::Datagrams(load),
+    })
 }
 
 /// A row for every method and way, all of them short; they are run when asked for.
@@ -161,6 +187,7 @@ impl Row {
                 figures.push(figure("KiB written per way", slow.written_kib, Goal::Open));
                 Ok(figures)
             }
+            Work::Datagrams(_) => bail!("a load of datagrams wants a pair of its own kind"),
         }
     }
 
@@ -280,10 +307,10 @@ fn held(pair: &Pair, plan: Plan) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-fn per_process(each: Each, labels: [&'static str; 2], goal: Goal) -> Vec<Figure> {
+pub(crate) fn per_process(each: Each, labels: [&'static str; 2], goal: Goal) -> Vec<Figure> {
     vec![figure(labels[0], each.client, goal), figure(labels[1], each.server, goal)]
 }
 
-fn figure(label: &'static str, value: f64, goal: Goal) -> Figure {
+pub(crate) fn figure(label: &'static str, value: f64, goal: Goal) -> Figure {
     Figure { label, value, goal }
 }

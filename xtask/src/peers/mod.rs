@@ -41,6 +41,13 @@ pub(crate) enum Peer {
 pub(crate) enum Role {
     /// The SOCKS side, dialling this server.
     Client(SocketAddr),
+    /// The side that leads everything to one target.
+    Tunnel {
+        /// The server to dial.
+        server: SocketAddr,
+        /// Where it leads.
+        target: SocketAddr,
+    },
     /// The side that dials targets.
     Server,
 }
@@ -58,6 +65,8 @@ pub(crate) struct Spec<'a> {
     pub(crate) obfs: Option<&'static str>,
     /// Whether clients add one-time auth, and servers want it.
     pub(crate) one_time_auth: bool,
+    /// Whether datagrams pass as well, where that is not always so.
+    pub(crate) datagrams: bool,
 }
 
 /// A user of a server.
@@ -74,7 +83,14 @@ pub(crate) struct User {
 impl Spec<'static> {
     /// Nothing but a method, with its password.
     pub(crate) fn of(method: Method) -> Self {
-        Self { method, password: method.password, users: &[], obfs: None, one_time_auth: false }
+        Self {
+            method,
+            password: method.password,
+            users: &[],
+            obfs: None,
+            one_time_auth: false,
+            datagrams: false,
+        }
     }
 }
 
@@ -182,7 +198,7 @@ impl Tools {
             match guard.listening().and_then(|address| match (spec.obfs, role) {
                 // In front of a server is its plugin, and a client is not ready before its own.
                 (Some(_), Role::Server) => guard.child_listening(),
-                (Some(_), Role::Client(_)) => guard.child_listening().map(|_| address),
+                (Some(_), Role::Client(_) | Role::Tunnel { .. }) => guard.child_listening().map(|_| address),
                 (None, _) => Ok(address),
             }) {
                 Ok(address) => return Ok((guard, address)),
