@@ -234,6 +234,7 @@ impl<N: Net> Conversation<'_, N> {
                 Ok(response) => return Ok((onward, response)),
                 // The target may have ended the connection at any time between two requests.
                 Err(Unanswered::MayBeSentAgain(request)) => *request,
+                Err(Unanswered::Malformed) => return Err(Status::BadRequest),
                 Err(Unanswered::Lost) => return Err(self.lost()),
             },
         };
@@ -246,6 +247,7 @@ impl<N: Net> Conversation<'_, N> {
         let mut onward = Onward::open(target, pipe, gone).await.map_err(|_| self.lost())?;
         match onward.send(request).await {
             Ok(response) => Ok((onward, response)),
+            Err(Unanswered::Malformed) => Err(Status::BadRequest),
             Err(Unanswered::MayBeSentAgain(_) | Unanswered::Lost) => Err(self.lost()),
         }
     }
@@ -311,6 +313,9 @@ fn prepare(request: &mut Request<Incoming>) -> Result<bool, Status> {
 }
 
 /// A target's own form of `uri` (RFC 9112, section 3.2.1): a path, at least the shortest, and a query.
+///
+/// OPTIONS about a whole server (section 3.2.4) becomes one about `/`: the library gives an empty path as the shortest, and a
+/// browser that asks about `/` itself, as it does before requests to other origins, is the one who has to be understood.
 fn own_form(uri: &Uri) -> Option<Uri> {
     match uri.path_and_query().map_or("/", |path| path.as_str()) {
         query if query.starts_with('?') => format!("/{query}").parse().ok(),

@@ -431,6 +431,35 @@ fn a_request_whose_length_is_told_in_an_unknown_way_goes_nowhere() {
 }
 
 #[test]
+fn broken_chunks_are_the_clients_fault_and_do_not_pass_for_whole_ones() {
+    for content in ["three\r\n", "-1\r\n", "3\r\nendless\r\n", "3\r\nend\r\n?\r\n", "1ffffffffffffffff\r\n"] {
+        let (answer, heard) = passed(|address| {
+            format!(
+                "POST http://{address}/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{content}0\r\n\r\n"
+            )
+        });
+        assert_eq!(answer, "http/1.1 400 bad request", "{content:?}");
+        assert!(!heard.contains("\r\n0\r\n"), "{content:?}: {heard:?}");
+    }
+}
+
+#[test]
+fn the_path_that_was_asked_for_is_asked_of_the_target_and_the_shortest_where_there_was_none() {
+    for (method, asked, own) in [
+        ("OPTIONS", "/", "/"),
+        ("OPTIONS", "?a", "/?a"),
+        ("OPTIONS", "/b", "/b"),
+        ("GET", "", "/"),
+        ("GET", "/", "/"),
+    ] {
+        let (answer, heard) =
+            passed(|address| format!("{method} http://{address}{asked} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        assert_eq!(answer, "http/1.1 204 no content");
+        assert_eq!(heard, format!("{method} {own} HTTP/1.1\r\nHost: ADDRESS\r\n\r\n"), "{method} {asked}");
+    }
+}
+
+#[test]
 fn what_a_connection_line_lists_stays_here_whatever_stands_beside_it() {
     let (_, heard) = passed(|address| {
         format!(

@@ -39,6 +39,8 @@ impl Present {
 pub(super) enum Unanswered {
     /// The target has not begun to act on it, or would do the same again.
     MayBeSentAgain(Box<Request<Content>>),
+    /// The client's content is not what it has announced: the target cannot know, and waits for more of it.
+    Malformed,
     /// Nobody knows what the target has done.
     Lost,
 }
@@ -73,6 +75,8 @@ impl Onward {
         }
         match self.sender.try_send_request(request).await {
             Ok(response) => Ok(response),
+            // hyper holds a body's errors against whoever gave it the body, and here that is the client.
+            Err(error) if error.error().is_user() => Err(Unanswered::Malformed),
             Err(mut error) => match error.take_message().or(again) {
                 Some(request) => Err(Unanswered::MayBeSentAgain(Box::new(request))),
                 None => Err(Unanswered::Lost),
