@@ -1,16 +1,21 @@
 //! The real program, from its command line to its exit code.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "running/foreground.rs"]
+mod foreground;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use foreground::{Config, Running};
 
 fn umbra(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_umbra")).args(args).stdin(Stdio::null()).output().unwrap()
@@ -25,66 +30,10 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// A configuration file that goes when the test ends.
-struct Config {
-    _folder: TempDir,
-    path: PathBuf,
-}
-
-impl Config {
-    fn new(contents: &str) -> Self {
-        let folder = TempDir::new().unwrap();
-        let path = folder.path().join("config.json");
-        fs::write(&path, contents).unwrap();
-        Self { _folder: folder, path }
-    }
-
-    fn path(&self) -> &str {
-        self.path.to_str().unwrap()
-    }
-}
-
-/// A started program, ended when the test ends.
-struct Running {
-    child: Child,
-    log: BufReader<ChildStderr>,
-    seen: String,
-}
-
 impl Running {
-    fn start(args: &[&str]) -> Self {
-        Self::of(Command::new(env!("CARGO_BIN_EXE_umbra")).args(args))
-    }
-
-    fn of(command: &mut Command) -> Self {
-        let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = piped.spawn().unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap());
-        Self { child, log, seen: String::new() }
-    }
-
-    /// Reads the log up to the line that has `mark`, and returns what follows the mark in it.
-    fn wait_for(&mut self, mark: &str) -> String {
-        loop {
-            let mut line = String::new();
-            assert_ne!(self.log.read_line(&mut line).unwrap(), 0, "no «{mark}» in:\n{}", self.seen);
-            self.seen.push_str(&line);
-            if let Some((_, rest)) = line.split_once(mark) {
-                return rest.trim_end().to_owned();
-            }
-        }
-    }
-
     fn end_with(&mut self, signal: Signal) -> Option<i32> {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
         self.child.wait().unwrap().code()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _gone_already = self.child.kill();
-        let _reaped_already = self.child.wait();
     }
 }
 
@@ -270,7 +219,7 @@ fn a_file_that_cannot_be_read_names_itself_and_the_place() {
     assert!(text(&output.stderr).starts_with("error: /: cannot be read"));
 
     let binary = Config::new("");
-    fs::write(&binary.path, [0xff, 0xfe, 0]).unwrap();
+    fs::write(binary.path(), [0xff, 0xfe, 0]).unwrap();
     assert!(text(&umbra(&["server", "-c", binary.path()]).stderr).contains("not UTF-8"));
 }
 
@@ -327,7 +276,7 @@ fn whoever_says_nothing_means_the_config_json_of_the_folder() {
     let config = Config::new(
         r#"{"server": "127.0.0.1", "server_port": 0, "password": "long-enough", "tunnel_remote": "::1", "local_port": 0}"#,
     );
-    let folder = config.path.parent().unwrap();
+    let folder = Path::new(config.path()).parent().unwrap();
     let start = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_umbra"));
         Running::of(command.args(args).current_dir(folder))

@@ -1,70 +1,16 @@
 //! Every front door of the real program, with curl as the client.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::fs;
+#[path = "running/foreground.rs"]
+mod foreground;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
-
-/// A configuration file that goes when the test ends.
-struct Config {
-    _folder: TempDir,
-    path: PathBuf,
-}
-
-impl Config {
-    fn new(contents: &str) -> Self {
-        let folder = TempDir::new().unwrap();
-        let path = folder.path().join("config.json");
-        fs::write(&path, contents).unwrap();
-        Self { _folder: folder, path }
-    }
-
-    fn path(&self) -> &str {
-        self.path.to_str().unwrap()
-    }
-}
-
-/// A started program, ended when the test ends.
-struct Running {
-    child: Child,
-    log: BufReader<ChildStderr>,
-    seen: String,
-}
-
-impl Running {
-    fn start(args: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_umbra"));
-        let piped = command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = piped.spawn().unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap());
-        Self { child, log, seen: String::new() }
-    }
-
-    /// Reads the log up to the line that has `mark`, and returns what follows the mark in it.
-    fn wait_for(&mut self, mark: &str) -> String {
-        loop {
-            let mut line = String::new();
-            assert_ne!(self.log.read_line(&mut line).unwrap(), 0, "no «{mark}» in:\n{}", self.seen);
-            self.seen.push_str(&line);
-            if let Some((_, rest)) = line.split_once(mark) {
-                return rest.trim_end().to_owned();
-            }
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _gone_already = self.child.kill();
-        let _reaped_already = self.child.wait();
-    }
-}
+use foreground::{Config, Running};
 
 /// An HTTP server that answers each request with its first line and the wanted header.
 fn origin() -> SocketAddr {

@@ -25,7 +25,7 @@ fn crowd(local: &[&str], server: &[&str], starved: fn(&mut Pair) -> &mut Umbra) 
             client
         })
         .collect();
-    starved(&mut pair).wait_for_line("cannot accept for now");
+    starved(&mut pair).wait_for("cannot accept for now");
     let busy = starved(&mut pair).cpu();
     let since = Instant::now();
     // Others come and go meanwhile.

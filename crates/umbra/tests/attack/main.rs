@@ -6,6 +6,8 @@ mod doors;
 mod endings;
 mod pressure;
 mod probing;
+#[path = "../running/program.rs"]
+mod program;
 mod resets;
 mod secrets;
 mod socks;

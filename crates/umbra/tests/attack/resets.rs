@@ -136,7 +136,7 @@ fn a_dial_that_the_servers_end_breaks_off_ends_with_a_reset() {
     let (silent, _waiting) = silent_listener();
     let mut near = pair.open(silent.local_addr().unwrap());
     near.write_all(b"question").unwrap();
-    pair.server.wait_for_line("connecting");
+    pair.server.wait_for("connecting");
     assert_eq!(pair.server.end().0, Some(0));
     assert_eq!(read_to_end(&mut near), (vec![], End::Reset));
 }

@@ -46,8 +46,8 @@ fn logs(verbosity: &[&str], mark: &str) -> Vec<String> {
         let from = stranger.local_addr().unwrap();
         stranger.write_all(&[9; 200]).unwrap();
         let line = format!("ERROR    can not parse header when handling connection from {from}\n");
-        pair.server.wait_for_line(&line);
-        pair.server.wait_for_line(mark);
+        pair.server.wait_for(&line);
+        pair.server.wait_for(mark);
         eventually(|| if pair.local.log().contains(mark) { Ok(()) } else { Err(format!("no {mark}")) });
         let server = pair.server.log().replace(&line, "");
         for (log, own) in [(pair.local.log(), pair.local.address), (server, pair.server.address)] {

@@ -1,36 +1,21 @@
 //! What every attack stands on: the program as a process, a pair of them, clients, targets, and what the system knows of them.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+pub(crate) use crate::program::{PATIENCE, Umbra, eventually};
 
 pub(crate) const METHODS: [&str; 2] = ["aes-256-gcm", "2022-blake3-aes-256-gcm"];
 /// A password for SIP004 and a key for SIP022: nothing else in a log looks like it.
 pub(crate) const SECRET: &str = "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2U=";
-
-/// How long anything may take before a test gives up.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A running program, ended when the test ends.
-pub(crate) struct Umbra {
-    pub(crate) address: SocketAddr,
-    child: Child,
-    log: Arc<Log>,
-}
-
-#[derive(Default)]
-struct Log {
-    text: Mutex<String>,
-    grown: Condvar,
-}
 
 impl Umbra {
     pub(crate) fn server(method: &str, extra: &[&str]) -> Self {
@@ -41,42 +26,6 @@ impl Umbra {
     pub(crate) fn local(method: &str, server: SocketAddr, extra: &[&str]) -> Self {
         let server = server.to_string();
         Self::start(&[&["local", "-s", &server, "-l", "0", "-m", method, "-k", SECRET], extra].concat())
-    }
-
-    /// Starts the program and waits until its door is open.
-    pub(crate) fn start(args: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_umbra"));
-        let command = command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let log = Arc::<Log>::default();
-        let sink = Arc::clone(&log);
-        thread::spawn(move || {
-            while let Some(Ok(line)) = lines.next() {
-                let mut text = sink.text.lock().unwrap();
-                text.push_str(&line);
-                text.push('\n');
-                sink.grown.notify_all();
-            }
-        });
-        let mut umbra = Self { address: SocketAddr::from(([0, 0, 0, 0], 0)), child, log };
-        let started = format!("starting {} at ", args[0]);
-        umbra.wait_for_line(&started);
-        let log = umbra.log();
-        let (_, rest) = log.split_once(&started).unwrap();
-        umbra.address = rest.lines().next().unwrap().parse().unwrap();
-        umbra
-    }
-
-    pub(crate) fn log(&self) -> String {
-        self.log.text.lock().unwrap().clone()
-    }
-
-    pub(crate) fn wait_for_line(&self, mark: &str) {
-        let text = self.log.text.lock().unwrap();
-        let (text, waited) =
-            self.log.grown.wait_timeout_while(text, PATIENCE, |text| !text.contains(mark)).unwrap();
-        assert!(!waited.timed_out(), "no «{mark}» in:\n{text}");
     }
 
     /// Open descriptors.
@@ -107,21 +56,6 @@ impl Umbra {
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-    }
-
-    /// Tells the process to end, and gives its exit code and how long it took.
-    pub(crate) fn end(&mut self) -> (Option<i32>, Duration) {
-        let told = Instant::now();
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
-        let code = self.child.wait().unwrap().code();
-        (code, told.elapsed())
-    }
-}
-
-impl Drop for Umbra {
-    fn drop(&mut self) {
-        let _gone_already = self.child.kill();
-        let _reaped_already = self.child.wait();
     }
 }
 
@@ -181,18 +115,6 @@ impl Pair {
                 Err(format!("resident KiB {before:?} have become {:?}", [local, server]))
             }
         });
-    }
-}
-
-/// Waits for a condition, with a bound; it fails with what the condition last said.
-pub(crate) fn eventually<T>(mut condition: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match condition() {
-            Ok(value) => return value,
-            Err(why) => assert!(Instant::now() < deadline, "{why}"),
-        }
-        thread::sleep(Duration::from_millis(5));
     }
 }
 
