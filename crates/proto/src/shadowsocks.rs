@@ -33,6 +33,12 @@ mod bench;
 #[path = "shadowsocks/tests/ota.rs"]
 mod ota_tests;
 #[cfg(test)]
+#[path = "shadowsocks/tests/packet_properties.rs"]
+mod packet_properties;
+#[cfg(test)]
+#[path = "shadowsocks/tests/packet_speed.rs"]
+mod packet_speed;
+#[cfg(test)]
 #[path = "shadowsocks/tests/packet.rs"]
 mod packet_tests;
 #[cfg(test)]

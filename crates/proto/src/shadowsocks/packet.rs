@@ -113,6 +113,24 @@ fn split(text: &[u8]) -> Result<Datagram<'_>, PacketError> {
     Ok(Datagram { address, payload })
 }
 
+/// A packet of SIP022 with any body: what a holder of the key could send.
+#[cfg(test)]
+pub(super) fn forged(key: &super::key::Key, session: SessionId, packet: u64, body: &[u8]) -> Vec<u8> {
+    use super::block::BlockKey;
+    use super::cipher::packet::{ExtendedCipher, SessionCipher};
+
+    let mut header = body::Header { session, packet }.bytes();
+    if Form::of(key.method()) == Form::Separate {
+        let mut text = body.to_vec();
+        let tag = SessionCipher::new(key, &session.0).seal(body::nonce(&header), &mut text);
+        BlockKey::of(key).encrypt(&mut header);
+        return [&header[..], &text, &tag].concat();
+    }
+    let (nonce, mut text) = ([7; 24], [&header[..], body].concat());
+    let tag = ExtendedCipher::new(key).seal(&nonce, &mut text);
+    [&nonce[..], &text, &tag].concat()
+}
+
 impl From<BadTag> for PacketError {
     fn from(_: BadTag) -> Self {
         Self::Unauthentic

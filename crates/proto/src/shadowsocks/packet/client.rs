@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::body::{HEADER_BYTES, Header, REQUEST_BYTES, nonce, read_response, write_request};
 use super::servers::Servers;
-use super::{Datagram, Form, PacketError, SESSION_ID_BYTES, SessionId, flat, salted};
+use super::{Datagram, Form, PacketError, SessionId, flat, salted};
 use crate::address::AddressBlock;
 use crate::shadowsocks::UnixTime;
 use crate::shadowsocks::block::BlockKey;
@@ -242,4 +242,13 @@ impl fmt::Debug for ClientSession {
     }
 }
 
-const _: () = assert!(SESSION_ID_BYTES == 8, "SIP022, 3.2.1");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With what it holds beside itself, once it has been cooled.
+    #[test]
+    fn an_idle_association_with_a_server_is_smaller_than_a_kibibyte() {
+        assert!(size_of::<ClientSession>() + size_of::<Session>() <= 800);
+    }
+}

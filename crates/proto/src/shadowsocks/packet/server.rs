@@ -223,3 +223,14 @@ impl fmt::Debug for ServerSession {
         f.write_str("ServerSession(..)")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With what it holds beside itself, once it has been cooled.
+    #[test]
+    fn an_idle_association_of_a_client_is_smaller_than_half_a_kibibyte() {
+        assert!(size_of::<ServerSession>() + size_of::<Session>() <= 400);
+    }
+}

@@ -15,6 +15,7 @@ use crate::shadowsocks::window::Window;
 /// The sessions of one server within one association of a client.
 #[derive(Default)]
 pub(super) struct Servers {
+    /// The one taken up last comes first.
     live: [Option<Server>; 2],
     forgotten: [Option<(SessionId, UnixTime)>; SERVER_SESSIONS_FORGOTTEN_MAX],
 }
@@ -79,18 +80,21 @@ impl Servers {
 
     /// Takes up a session, in the place of the one that has been silent for longest.
     fn take_up(&mut self, server: Server, now: UnixTime) -> Result<(), PacketError> {
-        let silent = self.live.iter_mut().min_by_key(|server| server.as_ref().map(|server| server.heard));
-        let Some(place) = silent else { return Err(PacketError::TooManyServers) };
-        if let Some(Server { id, heard, .. }) = *place
+        let silent = match &self.live {
+            [Some(newer), Some(older)] if newer.heard < older.heard => 0,
+            [Some(_), Some(_) | None] | [None, _] => 1,
+        };
+        if let Some(Server { id, heard, .. }) = self.live[silent]
             && is_recent(heard, now)
         {
-            let free = self
-                .forgotten
-                .iter_mut()
-                .find(|forgotten| forgotten.is_none_or(|(_, heard)| !is_recent(heard, now)));
-            *free.ok_or(PacketError::TooManyServers)? = Some((id, heard));
+            let is_free = |place: &&mut Option<(SessionId, UnixTime)>| {
+                place.is_none_or(|(_, heard)| !is_recent(heard, now))
+            };
+            let free = self.forgotten.iter_mut().find(is_free).ok_or(PacketError::TooManyServers)?;
+            *free = Some((id, heard));
         }
-        *place = Some(server);
+        let other = self.live[1 - silent].take();
+        self.live = [Some(server), other];
         Ok(())
     }
 }
