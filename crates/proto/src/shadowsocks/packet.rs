@@ -38,7 +38,7 @@ use super::{Generation, Method};
 use crate::address::{AddressBlock, AddressError};
 use crate::wire::Stop;
 
-/// What the sender of a direction calls its session, drawn at random (SIP022, 3.2.1).
+/// What the sender of a direction calls its session, drawn at random (SIP022, 3.2.2).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionId(pub [u8; SESSION_ID_BYTES]);
 

@@ -21,7 +21,7 @@ pub(crate) const EXTENDED_NONCE_BYTES: usize = 24;
 /// The AEAD of one direction of a session, under the methods with AES (SIP022, 3.2.1).
 pub(crate) struct SessionCipher(LessSafeKey);
 
-/// The AEAD of all packets under one key, whatever their session, under the methods with `ChaCha` (SIP022, 3.2.2).
+/// The AEAD of all packets under one key, whatever their session, under the methods with `ChaCha` (SIP022, 4).
 pub(crate) enum ExtendedCipher {
     /// 20 rounds: the main library's, under a key made from the first 16 bytes of the nonce (draft-irtf-cfrg-xchacha, 2.3).
     Main(Zeroizing<[u8; 32]>),

@@ -1,4 +1,4 @@
-//! What SIP022 seals in a packet, and the header before it (SIP022, 3.2.1 to 3.2.3).
+//! What SIP022 seals in a packet, and the header before it (SIP022, 3.2.2 and 3.2.3).
 //!
 //! ```text
 //!  separate header:   session id 8 | packet id 8

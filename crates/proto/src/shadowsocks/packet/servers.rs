@@ -1,4 +1,4 @@
-//! Which of a server's sessions a client listens to (SIP022, 3.2.1 and 3.2.4).
+//! Which of a server's sessions a client listens to (SIP022, 3.2.4).
 //!
 //! A server that restarts answers under a new session id, with packet ids from 0, so a client has to take up new sessions.
 //! Two are listened to, the one before being given the time to fall silent. What a third one displaces is remembered by

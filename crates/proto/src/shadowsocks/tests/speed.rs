@@ -77,7 +77,7 @@ fn open(opener: &mut Opener, bytes: &mut [u8]) {
 }
 
 /// What this thread has had of a processor, however many others want one.
-pub(super) fn on_cpu() -> Duration {
+fn on_cpu() -> Duration {
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
 }
