@@ -1,5 +1,6 @@
 //! An open inbound: its configuration, and what its sessions share.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,6 +19,7 @@ use crate::net::Net;
 use crate::notice::Notices;
 use crate::places::{Place, Places};
 use crate::pump::Clock;
+use crate::udp::front::{Front, Workers};
 
 /// What all sessions of one inbound share, on every worker.
 #[derive(Debug)]
@@ -26,6 +28,10 @@ pub struct Door<N> {
     pub(crate) net: N,
     pub(crate) notices: Notices,
     pub(crate) speech: Speech,
+    /// What is spoken in datagrams, if any are taken.
+    pub(crate) front: Option<Front>,
+    /// Where datagrams come in.
+    pub(crate) datagrams_at: Option<SocketAddr>,
     places: Places,
     endured: AtomicUsize,
 }
@@ -109,7 +115,14 @@ impl<N: Net> Door<N> {
             Protocol::Shadowsocks(door) => Speech::Shadowsocks(ServerSide::new(door)),
         };
         let notices = Notices::default();
-        Self { inbound, net, notices, speech, places, endured: AtomicUsize::new(0) }
+        let endured = AtomicUsize::new(0);
+        Self { inbound, net, notices, speech, front: None, datagrams_at: None, places, endured }
+    }
+
+    /// The same, with datagrams that come in at `address`.
+    pub(crate) fn with_datagrams(self, address: SocketAddr, workers: Workers) -> Self {
+        let front = Front::new(&self.inbound.protocol, workers);
+        Self { front: Some(front), datagrams_at: Some(address), ..self }
     }
 
     /// A place for one more session, as soon as there is one. Tells `short` each time that there is none.

@@ -85,6 +85,11 @@ impl Inbox {
         }
     }
 
+    /// Throws away what has arrived.
+    pub(crate) fn clear(&mut self) {
+        self.0 = None;
+    }
+
     /// Gives the buffer back if everything that arrived has been taken. Places in it that a machine has named are then gone.
     pub(crate) fn drop_spent(&mut self) {
         if self.0.as_ref().is_some_and(|batch| batch.is_spent()) {

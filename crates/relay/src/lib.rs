@@ -13,6 +13,7 @@
 
 #![deny(unsafe_code)]
 
+mod associate;
 mod batch;
 mod bind;
 pub mod config;
@@ -33,24 +34,31 @@ mod pipe;
 mod places;
 mod pump;
 pub mod session;
+mod udp;
 mod worker;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
 use tokio::sync::watch;
 
-use config::{Config, Protocol};
+use config::{Config, Inbound, Protocol};
 pub use door::Door;
-use limits::{DOOR_DESCRIPTORS, RESERVED_DESCRIPTORS, SESSION_DESCRIPTORS, WORKER_DESCRIPTORS};
+use limits::{
+    DATAGRAM_SHARE, DOOR_DESCRIPTORS, PORT_ATTEMPTS, RESERVED_DESCRIPTORS, SESSION_DESCRIPTORS,
+    SHARED_DOORS_MAX, WORKER_DESCRIPTORS,
+};
+use net::os::datagram::bind_door;
 use net::os::{self, OsNet, Watched};
 pub use places::Place;
 use places::Places;
-use worker::{Accepting, Seat, Worker};
+use udp::budget::Budget;
+use udp::front::Workers;
+use worker::{Accepting, Duties, Seat, Worker};
 
 /// A running relay: its doors are open and its workers serve.
 #[derive(Debug)]
@@ -73,14 +81,21 @@ impl Relay {
     /// Opens every door, then starts the workers.
     pub fn start(config: &Config) -> Result<Self, StartError> {
         let (workers, seats) = hire(config.workers)?;
-        let (addresses, mut accepting) = open_doors(config, &workers, &seats)?;
+        let mut opened = open_doors(config, &workers, &seats)?;
         let (stop, stopped) = watch::channel(());
-        let mut relay = Self { addresses, stop, workers: Vec::new() };
-        for (index, worker) in workers.into_iter().enumerate() {
-            let (accepting, stopped) = (std::mem::take(&mut accepting), stopped.clone());
+        let mut relay = Self { addresses: opened.addresses, stop, workers: Vec::new() };
+        let budget = Arc::new(opened.budget);
+        for (index, (worker, datagrams)) in workers.into_iter().zip(opened.datagrams).enumerate() {
+            let duties = Duties {
+                // The first worker accepts for all.
+                accepting: std::mem::take(&mut opened.accepting),
+                datagrams,
+                budget: Arc::clone(&budget),
+                stopped: stopped.clone(),
+            };
             let thread = Builder::new()
                 .name(format!("worker-{index}"))
-                .spawn(move || worker.run(accepting, stopped))
+                .spawn(move || worker.run(duties))
                 .map_err(|source| StartError { what: "start a worker".into(), source })?;
             relay.workers.push(thread);
         }
@@ -115,28 +130,123 @@ fn hire(count: NonZeroUsize) -> Result<(Vec<Worker>, Arc<[Seat]>), StartError> {
     Ok((workers, seats.into()))
 }
 
-/// Opens every door for the first worker to watch.
-fn open_doors(
-    config: &Config,
-    workers: &[Worker],
-    seats: &Arc<[Seat]>,
-) -> Result<(Vec<SocketAddr>, Vec<Accepting>), StartError> {
-    let doors = config.inbounds.len();
-    let reserved = RESERVED_DESCRIPTORS + workers.len() * WORKER_DESCRIPTORS + doors * DOOR_DESCRIPTORS;
-    let sessions_max = os::descriptors_max().saturating_sub(reserved) / SESSION_DESCRIPTORS;
-    let places = Places::share(sessions_max, doors);
+/// Doors that are open, and who is to watch them.
+struct Opened {
+    addresses: Vec<SocketAddr>,
+    /// For the first worker.
+    accepting: Vec<Accepting>,
+    /// For each worker.
+    datagrams: Vec<Vec<(Arc<Door<OsNet>>, UdpSocket)>>,
+    budget: Budget,
+}
+
+/// Opens every door.
+fn open_doors(config: &Config, workers: &[Worker], seats: &Arc<[Seat]>) -> Result<Opened, StartError> {
+    let inbounds = &config.inbounds;
+    let with_datagrams = inbounds.iter().filter(|inbound| inbound.mode.datagrams().is_some()).count();
+    // Where there are many doors, each of them is not worth a socket on every worker.
+    let shared_by = if with_datagrams <= SHARED_DOORS_MAX { workers.len() } else { 1 };
+    let share = Share::of(os::descriptors_max(), workers.len(), inbounds.len(), with_datagrams * shared_by);
+    let places = Places::share(share.sessions, inbounds.len());
     let _context = workers.first().map(|worker| worker.runtime.enter());
-    let mut opened = (Vec::new(), Vec::new());
-    for (inbound, places) in config.inbounds.iter().zip(places) {
-        let speak_first = matches!(inbound.protocol, Protocol::Proxy(_));
-        let (address, listener) = os::listen(inbound.listen, inbound.tcp, speak_first)
-            .and_then(|listener| Ok((listener.local_addr()?, Watched::new(listener)?)))
-            .map_err(|source| StartError { what: format!("listen on {}", inbound.listen), source })?;
-        let door = Arc::new(Door::among(inbound.clone(), OsNet, places));
-        opened.0.push(address);
-        opened.1.push(Accepting { door, listener, seats: Arc::clone(seats) });
+    let mut opened = Opened {
+        addresses: Vec::with_capacity(inbounds.len()),
+        accepting: Vec::with_capacity(inbounds.len()),
+        datagrams: workers.iter().map(|_| Vec::new()).collect(),
+        budget: Budget::new(share.outgoing),
+    };
+    for (number, (inbound, places)) in inbounds.iter().zip(places).enumerate() {
+        let Listening { address, streams, datagrams } = listen(inbound, shared_by)?;
+        let mut door = Door::among(inbound.clone(), OsNet, places);
+        if let Some(at) = datagrams.first().and_then(|socket| socket.local_addr().ok()) {
+            let workers = if datagrams.len() > 1 { Workers::Several } else { Workers::One };
+            door = door.with_datagrams(at, workers);
+        }
+        let door = Arc::new(door);
+        opened.addresses.push(address);
+        for (turn, socket) in datagrams.into_iter().enumerate() {
+            let worker = (number + turn) % workers.len();
+            opened.datagrams[worker].push((Arc::clone(&door), socket));
+        }
+        if let Some(listener) = streams {
+            let listener = Watched::new(listener).map_err(|source| cannot_listen(inbound.listen, source))?;
+            opened.accepting.push(Accepting { door, listener, seats: Arc::clone(seats) });
+        }
     }
     Ok(opened)
+}
+
+/// What an inbound listens at.
+struct Listening {
+    address: SocketAddr,
+    streams: Option<TcpListener>,
+    /// One for each worker that shares the door's datagrams.
+    datagrams: Vec<UdpSocket>,
+}
+
+/// Opens what `inbound` listens at: one port for streams and datagrams.
+fn listen(inbound: &Inbound, shared_by: usize) -> Result<Listening, StartError> {
+    let attempts = if inbound.listen.port() == 0 { PORT_ATTEMPTS } else { 1 };
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let streams = listen_for_streams(inbound).map_err(|source| cannot_listen(inbound.listen, source))?;
+        let of_streams = streams.as_ref().map(|(address, _)| *address);
+        match listen_for_datagrams(inbound, of_streams, shared_by) {
+            Ok(datagrams) => {
+                let of_datagrams = datagrams.first().and_then(|socket| socket.local_addr().ok());
+                let address = of_streams.or(of_datagrams).unwrap_or(inbound.listen);
+                return Ok(Listening { address, streams: streams.map(|(_, listener)| listener), datagrams });
+            }
+            // The kernel chose a port that is free for streams alone.
+            Err((_, error)) if error.kind() == io::ErrorKind::AddrInUse && attempt < attempts => {}
+            Err((at, source)) => {
+                return Err(StartError { what: format!("listen on {at} for datagrams"), source });
+            }
+        }
+    }
+}
+
+fn listen_for_streams(inbound: &Inbound) -> io::Result<Option<(SocketAddr, TcpListener)>> {
+    // An association has a control connection, whatever else comes in.
+    let has_control = matches!(inbound.protocol, Protocol::Proxy(_));
+    if !inbound.mode.has_streams() && !has_control {
+        return Ok(None);
+    }
+    let listener = os::listen(inbound.listen, inbound.tcp, has_control)?;
+    Ok(Some((listener.local_addr()?, listener)))
+}
+
+fn listen_for_datagrams(
+    inbound: &Inbound,
+    of_streams: Option<SocketAddr>,
+    sockets: usize,
+) -> Result<Vec<UdpSocket>, (SocketAddr, io::Error)> {
+    let Some(udp) = inbound.mode.datagrams() else { return Ok(Vec::new()) };
+    let at = udp.listen.or(of_streams).unwrap_or(inbound.listen);
+    bind_door(at, sockets, udp.fragments).map_err(|error| (at, error))
+}
+
+fn cannot_listen(at: SocketAddr, source: io::Error) -> StartError {
+    StartError { what: format!("listen on {at}"), source }
+}
+
+/// How the process's descriptors are shared out.
+struct Share {
+    /// Sessions.
+    sessions: usize,
+    /// Outgoing sockets of associations.
+    outgoing: usize,
+}
+
+impl Share {
+    fn of(descriptors: usize, workers: usize, doors: usize, for_datagrams: usize) -> Self {
+        let reserved =
+            RESERVED_DESCRIPTORS + workers * WORKER_DESCRIPTORS + doors * DOOR_DESCRIPTORS + for_datagrams;
+        let left = descriptors.saturating_sub(reserved);
+        let outgoing = if for_datagrams > 0 { left / DATAGRAM_SHARE } else { 0 };
+        Self { sessions: (left - outgoing) / SESSION_DESCRIPTORS, outgoing }
+    }
 }
 
 impl Drop for Relay {

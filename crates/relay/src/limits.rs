@@ -179,3 +179,64 @@ pub const SOCKET_EVENTS_MAX: usize = 256;
 
 /// Errors in a row after which a socket is left for later: each is a message of the network about an earlier datagram.
 pub const NETWORK_ERRORS_MAX: usize = 8;
+
+/// Bytes that are laid out before they are sent: as much as a core's own cache holds beside everything else.
+pub const ARENA_BYTES: usize = 256 * 1024;
+
+/// Datagrams that leave in one run: the kernel's bound (`UDP_MAX_SEGMENTS` of kernels before 6.9).
+pub const RUN_DATAGRAMS_MAX: usize = 64;
+
+/// Bytes of one run: the kernel takes it for one datagram until it is cut.
+pub const RUN_BYTES_MAX: usize = 65_000;
+
+/// Batches received before what they came to is sent: those of several sockets to one client-facing socket leave together.
+pub const DATAGRAM_BATCHES_PER_TURN: usize = 16;
+
+/// Turns before other work of the worker has its own.
+pub const DATAGRAM_TURNS_MAX: usize = 8;
+
+/// How often idle associations are looked for.
+pub const SWEEP_PERIOD: Duration = Duration::from_secs(1);
+
+/// Idle for this long, an association gives back what is quickly made again.
+pub const COOL_DELAY: Duration = Duration::from_secs(5);
+
+/// Datagrams that wait for one name or hop to be found: the first few of a client that has just begun.
+pub const WAITING_DATAGRAMS_MAX: usize = 16;
+
+/// Bytes that wait for one name or hop; one datagram of the longest fits.
+pub const WAITING_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes that wait on one worker.
+pub const WAITING_BYTES_PER_WORKER_MAX: usize = 8 * 1024 * 1024;
+
+/// Names that one association may send to at a time; for one more, the oldest is forgotten, and looked up again when it is wanted.
+pub const NAMES_PER_ASSOCIATION_MAX: usize = 64;
+
+/// Lookups for datagrams that one worker has under way: the resolver's threads serve streams as well.
+pub const LOOKUPS_MAX: usize = RESOLVER_THREADS_MAX / 2;
+
+/// A name without an address is looked up again after this.
+pub const NAME_RETRY_DELAY: Duration = Duration::from_secs(5);
+
+/// A hop that could not be found is looked for again after this.
+pub const HOP_RETRY_DELAY: Duration = Duration::from_secs(2);
+
+/// Addresses that an association remembers to have sent to, where only these may answer.
+pub const FILTERED_ADDRESSES_MAX: usize = 256;
+
+/// Associations of one worker at one door, unless descriptors are fewer: more than any one machine has clients, and a bound.
+pub const ASSOCIATIONS_MAX: usize = 262_144;
+
+/// Of the descriptors that are left for sessions and associations, one in so many is for associations.
+pub const DATAGRAM_SHARE: usize = 3;
+
+/// With more doors than this, each has its datagrams on one worker: a socket for each worker at each of two thousand doors would cost
+/// more than the workers gain.
+pub const SHARED_DOORS_MAX: usize = 64;
+
+/// How often a port of the kernel's choice is given back because it is not free for datagrams as well.
+pub const PORT_ATTEMPTS: usize = 32;
+
+/// Packets on their way from one worker to another whose association they are of.
+pub const STRAYED_MAX: usize = 256;

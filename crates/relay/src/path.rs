@@ -107,7 +107,7 @@ async fn through_any<N: Net>(
 }
 
 /// A number below `count`, each as likely as the others; 0 if there is none, or no chance to be had.
-fn random_below<N: Net>(net: &N, count: usize) -> usize {
+pub(crate) fn random_below<N: Net>(net: &N, count: usize) -> usize {
     let mut random = [0; 8];
     match (u64::try_from(count), net.fill_random(&mut random)) {
         (Ok(count), Ok(())) if count > 1 => {

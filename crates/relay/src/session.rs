@@ -11,6 +11,7 @@ use umbra_proto::request::Command;
 use umbra_proto::shadowsocks::head::HeadError;
 use umbra_proto::shadowsocks::replay::SaltRefusal;
 
+use crate::associate::associate;
 use crate::bind::bind;
 use crate::door::{Door, NetClock};
 use crate::drive::Inbox;
@@ -89,6 +90,10 @@ async fn establish<N: Net>(
         Wish::Proxy(pending) if pending.command() == Command::Bind => {
             let way = Box::pin(bind(door, client, inbox, pending)).await?;
             return Ok(Some(way.begin(door, &origin).await));
+        }
+        Wish::Proxy(pending) if pending.command() == Command::UdpAssociate => {
+            Box::pin(associate(door, client, inbox, pending, &origin)).await?;
+            return Ok(None);
         }
         wish @ (Wish::Proxy(_) | Wish::Tunnel(_) | Wish::Shadowsocks { .. } | Wish::PassOn { .. }) => wish,
     };

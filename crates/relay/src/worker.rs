@@ -3,26 +3,32 @@
 //! The first worker accepts and places each connection with the worker that has the fewest sessions; a session then stays
 //! there.
 
+use std::convert::Infallible;
 use std::fmt;
+use std::future::pending;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep};
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use crate::batch::trim_pool;
 use crate::door::Door;
 use crate::limits::{
     ACCEPT_PAUSE, RESOLVER_THREADS_MAX, SHORTAGE_LINE_PERIOD, TRIM_DELAY, TRIM_SESSIONS_MIN,
 };
+use crate::net::os::datagram::OsDatagrams;
 use crate::net::os::{self, OsNet, OsSocket, Watched};
 use crate::places::Place;
 use crate::session;
+use crate::udp::Engine;
+use crate::udp::budget::Budget;
 
 /// A connection on its way to a worker.
 pub(crate) struct Arrival {
@@ -68,23 +74,58 @@ impl Worker {
         Ok((Self { runtime, arrivals, crowd: Arc::clone(&crowd) }, Seat { arrivals: sender, crowd }))
     }
 
-    /// Serves until `stop` changes or its sender is gone; then every session here ends.
-    pub(crate) fn run(self, accepting: Vec<Accepting>, mut stop: watch::Receiver<()>) {
+    /// Serves until it is told to stop; then every session here ends.
+    pub(crate) fn run(self, duties: Duties) {
         let Self { runtime, mut arrivals, crowd } = self;
+        let Duties { accepting, datagrams, budget, mut stopped } = duties;
         runtime.block_on(async {
             for door in accepting {
                 tokio::spawn(door.run());
             }
             tokio::spawn(tidy(crowd));
+            let mut relaying = pin!(relay_datagrams(datagrams, budget));
             loop {
                 tokio::select! {
-                    _ = stop.changed() => return,
+                    _ = stopped.changed() => return,
                     Some(arrival) = arrivals.recv() => arrival.serve(),
+                    never = &mut relaying => match never {},
                 }
             }
         });
         // Lookups under way are the system's and may take long; nothing waits for them.
         runtime.shutdown_background();
+    }
+}
+
+/// What a worker is there for, beside the connections that are placed with it.
+pub(crate) struct Duties {
+    /// Doors whose connections it accepts.
+    pub(crate) accepting: Vec<Accepting>,
+    /// Doors whose datagrams come to it, with its socket of each.
+    pub(crate) datagrams: Vec<(Arc<Door<OsNet>>, UdpSocket)>,
+    /// The outgoing sockets that all workers share.
+    pub(crate) budget: Arc<Budget>,
+    /// Changes, or loses its sender, when it is to end.
+    pub(crate) stopped: watch::Receiver<()>,
+}
+
+/// Relays the datagrams of these doors, if there are any.
+async fn relay_datagrams(doors: Vec<(Arc<Door<OsNet>>, UdpSocket)>, budget: Arc<Budget>) -> Infallible {
+    if doors.is_empty() {
+        return pending().await;
+    }
+    let engine = OsDatagrams::new().and_then(|mut sockets| {
+        let adopt = |(door, socket)| Ok((door, sockets.adopt(socket)?));
+        let doors = doors.into_iter().map(adopt).collect::<io::Result<Vec<_>>>()?;
+        Ok(Engine::new(doors, sockets, budget))
+    });
+    match engine {
+        // Boxed: the worker's own future is small, and this one lives as long.
+        Ok(engine) => Box::pin(engine.run()).await,
+        Err(error) => {
+            error!(%error, "this worker cannot relay datagrams");
+            pending().await
+        }
     }
 }
 

@@ -156,6 +156,11 @@ impl Inbox {
         })
     }
 
+    /// The memory that datagrams lie in, to find again what was seen in it.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.slots
+    }
+
     /// How many datagrams have been dropped so far because they were longer than any can be.
     pub fn truncated(&self) -> usize {
         self.truncated

@@ -54,7 +54,7 @@ pub(crate) fn through_with(server: SocketAddr, credentials: impl Into<Credential
     let credentials = credentials.into();
     Path::Shadowsocks(Servers::new(vec![Server {
         address: server.into(),
-        mode: Mode::Streams,
+        mode: Mode::Both(server.into()),
         credentials,
         heads,
         one_time_auth,

@@ -29,7 +29,7 @@ fn refusal(reply: u8) -> Vec<u8> {
 
 #[test]
 fn what_is_not_offered_is_refused_in_words() {
-    let local = Umbra::local(METHODS[0], "127.0.0.1:1".parse().unwrap(), &[]);
+    let local = Umbra::local(METHODS[0], "127.0.0.1:1".parse().unwrap(), &["--mode", "tcp_only"]);
     let nowhere = [1, 127, 0, 0, 1, 0, 80];
     let before = local.descriptors();
     for (case, said, answer) in [

@@ -1,0 +1,157 @@
+//! Datagrams: one engine for each worker. Wait, receive a batch, understand each datagram where it lies, bring together what goes
+//! the same way, lay it out behind one another and seal it, send.
+//!
+//! - [`association`]: one client's datagrams; [`table`]: those of a door on a worker.
+//! - [`permits`]: whose datagrams a SOCKS5 door takes.
+//! - [`names`], [`link`], [`queue`]: targets and hops that have to be found first, and what waits for them.
+//! - [`outbox`]: what a batch sends; [`dropped`]: what went nowhere.
+//! - [`letter`]: what slow work tells an engine when it is done.
+
+mod association;
+pub(crate) mod budget;
+mod core;
+mod directory;
+mod dropped;
+pub(crate) mod front;
+mod hops;
+mod letter;
+mod link;
+mod names;
+mod outbox;
+mod outside;
+pub(crate) mod permits;
+mod queue;
+mod search;
+mod table;
+mod uplink;
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::time::{Instant, Sleep, sleep};
+use tracing::debug;
+
+use self::core::{Core, Moment, Post};
+use crate::door::Door;
+use crate::limits::{DATAGRAM_BATCHES_PER_TURN, DATAGRAM_TURNS_MAX, SWEEP_PERIOD};
+use crate::net::Net;
+use crate::net::datagram::{Backlog, Datagrams, Inbox, Received, SocketId};
+use association::{AssociationId, Client};
+use budget::Budget;
+use letter::{Letters, Mailbox};
+use outside::{Outside, Owner};
+use uplink::Understood;
+
+/// A worker's datagrams.
+pub(crate) struct Engine<N: Net, D: Datagrams> {
+    core: Core<N, D>,
+    mailbox: Mailbox,
+    inbox: Inbox,
+    /// What the batch in the inbox came to.
+    uplinks: Vec<Understood>,
+    ready: VecDeque<SocketId>,
+    told_ready: Vec<SocketId>,
+    sweep: Pin<Box<Sleep>>,
+}
+
+impl<N: Net, D: Datagrams> Engine<N, D> {
+    /// An engine for `doors`, each with its socket among `sockets`, and with outgoing sockets from `budget`.
+    pub(crate) fn new(doors: Vec<(Arc<Door<N>>, SocketId)>, sockets: D, budget: Arc<Budget>) -> Self {
+        let (letters, mailbox) = Letters::new();
+        let mut core =
+            Core { posts: Vec::with_capacity(doors.len()), outside: Outside::new(sockets, letters, budget) };
+        for (door, socket) in doors {
+            core.outside.own(socket, core.posts.len());
+            core.posts.extend(Post::new(door, socket));
+        }
+        Self {
+            core,
+            mailbox,
+            inbox: Inbox::new(),
+            uplinks: Vec::new(),
+            ready: VecDeque::new(),
+            told_ready: Vec::new(),
+            sweep: Box::pin(sleep(SWEEP_PERIOD)),
+        }
+    }
+
+    /// Relays until it is dropped; all its sockets close then.
+    pub(crate) async fn run(mut self) -> Infallible {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Infallible> {
+        for _ in 0..DATAGRAM_TURNS_MAX {
+            while let Poll::Ready(Some(letter)) = self.mailbox.poll_recv(cx) {
+                self.core.read(letter);
+            }
+            if self.core.has_associations() && self.sweep.as_mut().poll(cx).is_ready() {
+                self.core.sweep();
+                self.sweep.as_mut().reset(Instant::now() + SWEEP_PERIOD);
+            }
+            match self.core.outside.sockets.poll_ready(cx, &mut self.told_ready) {
+                Poll::Ready(Ok(())) => self.ready.extend(self.told_ready.drain(..)),
+                Poll::Ready(Err(error)) => debug!(%error, "datagram sockets cannot be watched"),
+                Poll::Pending if self.ready.is_empty() => {
+                    self.core.outside.flush();
+                    return Poll::Pending;
+                }
+                Poll::Pending => {}
+            }
+            for _ in 0..DATAGRAM_BATCHES_PER_TURN {
+                let Some(socket) = self.ready.pop_front() else { break };
+                if let Backlog::More = self.batch(socket) {
+                    self.ready.push_back(socket);
+                }
+            }
+            self.core.outside.flush();
+        }
+        // The worker's other work has its turn.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// One batch of what waits at `socket`.
+    fn batch(&mut self, socket: SocketId) -> Backlog {
+        let Self { core, inbox, .. } = self;
+        let Some(owner) = core.outside.owner(socket) else { return Backlog::Drained };
+        let backlog = match core.outside.sockets.receive(socket, inbox) {
+            Ok(backlog) => backlog,
+            Err(error) => {
+                debug!(%error, "cannot receive datagrams");
+                return Backlog::Drained;
+            }
+        };
+        let now = core.now();
+        match owner {
+            Owner::Post(post) => self.uplink(post, now),
+            Owner::Association(id) => core.downlink(id, inbox, now),
+        }
+        backlog
+    }
+
+    /// What clients have sent to the door `post`.
+    fn uplink(&mut self, post: usize, now: Moment) {
+        let Self { core, inbox, uplinks, .. } = self;
+        for Received { source, local, bytes } in inbox.datagrams() {
+            match core.understand(post, Client { address: source, local }, bytes, now) {
+                Ok(understood) => uplinks.push(understood),
+                Err(why) => core.outside.dropped.count(why),
+            }
+        }
+        // Brought together by association, those of each in the order in which they came.
+        uplinks.sort_unstable_by_key(|uplink| (uplink.handle, uplink.payload));
+        let bytes = inbox.bytes();
+        for Understood { handle, block, payload } in uplinks.drain(..) {
+            let id = AssociationId { post, handle };
+            let block = block.map(|place| &bytes[place.within(bytes)]);
+            if let Err(why) = core.send_up(id, block, &bytes[payload.within(bytes)], now) {
+                core.outside.dropped.count(why);
+            }
+        }
+    }
+}

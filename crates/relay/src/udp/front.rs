@@ -1,0 +1,60 @@
+//! What is spoken in datagrams at a door, with what all workers share for it.
+
+use std::sync::Arc;
+
+use umbra_proto::shadowsocks::one_time_auth::OneTimeAuth;
+use umbra_proto::shadowsocks::packet::PacketDoor;
+
+use super::directory::Directory;
+use super::permits::Permits;
+use crate::config::{Protocol, ShadowsocksDoor};
+
+/// What is spoken.
+#[derive(Debug)]
+pub(crate) enum Front {
+    /// SOCKS5, with whoever holds a control connection.
+    Proxy(Permits),
+    /// Nothing: every datagram goes to the target with this address block.
+    Tunnel(Box<[u8]>),
+    /// Shadowsocks, as the server.
+    Shadowsocks {
+        /// Keys, and whose packets are whose.
+        packets: Box<PacketDoor>,
+        /// Where several workers share the door: who has whom.
+        directory: Option<Directory>,
+    },
+}
+
+impl Front {
+    /// What is spoken in datagrams where `protocol` is spoken in streams.
+    pub(crate) fn new(protocol: &Protocol, workers: Workers) -> Self {
+        match protocol {
+            Protocol::Proxy(_) => Self::Proxy(Permits::default()),
+            Protocol::Tunnel { target } => {
+                let mut block = Vec::with_capacity(target.encoded_len());
+                target.encode(&mut block);
+                Self::Tunnel(block.into())
+            }
+            Protocol::Shadowsocks(door) => {
+                let directory = match workers {
+                    Workers::One => None,
+                    Workers::Several => Some(Directory::default()),
+                };
+                let packets = Box::new(PacketDoor::new(Arc::clone(&door.keys), one_time_auth(door)));
+                Self::Shadowsocks { packets, directory }
+            }
+        }
+    }
+}
+
+/// Who takes a door's datagrams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Workers {
+    One,
+    Several,
+}
+
+/// What a server demands of methods without tags.
+fn one_time_auth(door: &ShadowsocksDoor) -> OneTimeAuth {
+    if door.one_time_auth { OneTimeAuth::Demanded } else { OneTimeAuth::Honoured }
+}

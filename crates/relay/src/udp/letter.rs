@@ -1,0 +1,92 @@
+//! What slow work tells an engine when it is done.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::association::{AssociationId, Client};
+use super::core::Key;
+use super::queue::NoRoom;
+use crate::limits::STRAYED_MAX;
+
+/// News for an engine.
+#[derive(Debug)]
+pub(super) enum Letter {
+    /// A target's name has been looked up.
+    Named {
+        /// Who asked.
+        id: AssociationId,
+        /// The address block that was asked for.
+        block: Box<[u8]>,
+        /// The address, if there is one that may be sent to.
+        address: Option<SocketAddr>,
+    },
+    /// A hop can be sent to at this address now; or it cannot be found.
+    Reached {
+        /// Whose way it is on.
+        id: AssociationId,
+        /// Where.
+        address: Option<SocketAddr>,
+    },
+    /// A hop has let go of an association.
+    Lost(AssociationId),
+    /// An association has lost what it lived by.
+    End(AssociationId),
+    /// A packet for an association that lives here has come to another worker.
+    Strayed(Box<Strayed>),
+}
+
+/// A packet that another worker has looked at.
+#[derive(Debug)]
+pub(super) struct Strayed {
+    /// The door, as this engine counts.
+    pub(super) post: usize,
+    /// Whose association.
+    pub(super) key: Key,
+    /// Where it came from.
+    pub(super) client: Client,
+    /// The packet after the first look.
+    pub(super) bytes: Box<[u8]>,
+    /// Where in it the part is that another server understands, if one does.
+    pub(super) forward: Option<usize>,
+}
+
+/// Where letters for one engine are posted.
+#[derive(Clone, Debug)]
+pub(crate) struct Letters {
+    sender: UnboundedSender<Letter>,
+    /// Packets on their way: strangers can cause these.
+    strayed: Arc<AtomicUsize>,
+}
+
+/// Letters as they are read.
+pub(super) type Mailbox = UnboundedReceiver<Letter>;
+
+impl Letters {
+    pub(super) fn new() -> (Self, Mailbox) {
+        let (sender, mailbox) = unbounded_channel();
+        (Self { sender, strayed: Arc::default() }, mailbox)
+    }
+
+    /// Posts a letter. An engine that has stopped needs no news.
+    pub(super) fn send(&self, letter: Letter) {
+        let _ = self.sender.send(letter);
+    }
+
+    /// Sends a packet to where it belongs, unless too many are on their way there.
+    pub(super) fn forward(&self, packet: Strayed) -> Result<(), NoRoom> {
+        if self.strayed.fetch_add(1, Ordering::Relaxed) >= STRAYED_MAX {
+            self.strayed.fetch_sub(1, Ordering::Relaxed);
+            return Err(NoRoom);
+        }
+        self.send(Letter::Strayed(Box::new(packet)));
+        Ok(())
+    }
+
+    /// A packet has arrived.
+    pub(super) fn arrived(&self) {
+        self.strayed.fetch_sub(1, Ordering::Relaxed);
+    }
+}

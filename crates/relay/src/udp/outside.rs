@@ -1,0 +1,213 @@
+//! An engine's side of the outside: its sockets, whose they are, and what is on its way to them.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tracing::debug;
+use umbra_proto::address::{Address, AddressBlock};
+
+use super::association::{Association, AssociationId, Direct, Face};
+use super::budget::{Budget, Spent};
+use super::dropped::{Dropped, Why};
+use super::letter::Letters;
+use super::link::{Link, Next};
+use super::names::Found;
+use super::outbox::{Course, Outbox};
+use super::queue::{NoRoom, Queue};
+use super::search;
+use crate::config::{Parent, Udp};
+use crate::door::Door;
+use crate::net::Net;
+use crate::net::datagram::{Binding, Datagrams, SocketId};
+
+/// Sockets, and what goes through them.
+pub(super) struct Outside<D: Datagrams> {
+    pub(super) sockets: D,
+    pub(super) letters: Letters,
+    pub(super) dropped: Dropped,
+    owners: HashMap<SocketId, Owner>,
+    outbox: Outbox,
+    pub(super) budget: Arc<Budget>,
+}
+
+/// Whose a socket is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Owner {
+    /// A door's.
+    Post(usize),
+    /// An association's, on its way out.
+    Association(AssociationId),
+}
+
+/// Whose datagram leaves, and by which settings.
+pub(super) struct WayOut<'a, N: Net> {
+    pub(super) door: &'a Arc<Door<N>>,
+    pub(super) udp: &'a Udp,
+    pub(super) id: AssociationId,
+    pub(super) now: Instant,
+}
+
+/// Who carries datagrams on.
+#[derive(Clone, Copy)]
+pub(super) enum Hop<'a> {
+    /// Whoever is at this address.
+    At(&'a Address),
+    /// A SOCKS5 proxy, which says where.
+    Parent(&'a Arc<Parent>),
+}
+
+impl<D: Datagrams> Outside<D> {
+    pub(super) fn new(sockets: D, letters: Letters, budget: Arc<Budget>) -> Self {
+        let (owners, outbox) = (HashMap::new(), Outbox::default());
+        Self { sockets, letters, dropped: Dropped::default(), owners, outbox, budget }
+    }
+
+    /// What comes to `socket` is for the door `post`.
+    pub(super) fn own(&mut self, socket: SocketId, post: usize) {
+        self.owners.insert(socket, Owner::Post(post));
+    }
+
+    pub(super) fn owner(&self, socket: SocketId) -> Option<Owner> {
+        self.owners.get(&socket).copied()
+    }
+
+    /// Adds what `write` appends to what is on its way.
+    pub(super) fn push(&mut self, course: Course, write: impl FnOnce(&mut Vec<u8>)) {
+        self.dropped.count_unsent(self.outbox.push(&mut self.sockets, course, write));
+    }
+
+    /// Sends what is on its way.
+    pub(super) fn flush(&mut self) {
+        self.dropped.count_unsent(self.outbox.flush(&mut self.sockets));
+    }
+
+    /// Opens a socket of the association `id`, of the family of `ip`, for anybody or for one `peer`.
+    pub(super) fn open(
+        &mut self,
+        id: AssociationId,
+        udp: &Udp,
+        family: IpAddr,
+        peer: Option<SocketAddr>,
+    ) -> Result<SocketId, Why> {
+        let ip = if family.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        self.budget.take().map_err(|Spent| Why::NoRoom)?;
+        let opened = self.sockets.open(Binding::Outgoing { ip, peer, fragments: udp.fragments });
+        let socket = opened.map_err(|error| {
+            self.budget.give_back();
+            debug!(%error, "cannot open a socket for datagrams");
+            Why::NoRoom
+        })?;
+        self.owners.insert(socket, Owner::Association(id));
+        Ok(socket)
+    }
+
+    /// Closes a socket.
+    pub(super) fn shut(&mut self, socket: SocketId) {
+        // What is on its way from it leaves before.
+        self.flush();
+        self.owners.remove(&socket);
+        self.sockets.close(socket);
+        self.budget.give_back();
+    }
+
+    /// Closes what an association holds.
+    pub(super) fn close(&mut self, id: AssociationId, association: &Association) {
+        for socket in association.sockets() {
+            self.shut(socket);
+        }
+        if let Face::Socks(control) = &association.face {
+            control.release(id);
+        }
+    }
+
+    /// Sends to a target, straight.
+    pub(super) fn send_to_target<N: Net>(
+        &mut self,
+        way: &WayOut<'_, N>,
+        direct: &mut Direct,
+        target: AddressBlock<'_>,
+        payload: &[u8],
+    ) -> Result<(), Why> {
+        let address = match target.ip() {
+            Some(address) => address,
+            None => match direct.names.find(target.as_bytes(), payload, way.now) {
+                Found::At(address) => address,
+                Found::Waits { ask: false } => return Ok(()),
+                Found::Waits { ask: true } => {
+                    let name = target.to_address();
+                    search::look_up(way.door, &self.letters, way.id, target.as_bytes(), name);
+                    return Ok(());
+                }
+                Found::Nowhere => return Err(Why::Unroutable),
+            },
+        };
+        self.send_to_address(way, direct, address, payload)
+    }
+
+    /// Sends to an address, unless it is forbidden.
+    pub(super) fn send_to_address<N: Net>(
+        &mut self,
+        way: &WayOut<'_, N>,
+        direct: &mut Direct,
+        address: SocketAddr,
+        payload: &[u8],
+    ) -> Result<(), Why> {
+        let ip = address.ip().to_canonical();
+        if direct.allowed != Some(ip) {
+            if let Some(rule) = way.door.inbound.forbidden.check(ip) {
+                debug!(%rule, "IP {ip} is in forbidden list, drop");
+                return Err(Why::Forbidden);
+            }
+            direct.allowed = Some(ip);
+            direct.note(ip, way.udp.filtering);
+        }
+        let socket = if ip.is_ipv4() { &mut direct.v4 } else { &mut direct.v6 };
+        let socket = match *socket {
+            Some(socket) => socket,
+            None => *socket.insert(self.open(way.id, way.udp, ip, None)?),
+        };
+        let course = Course { socket, to: Some(SocketAddr::new(ip, address.port())), from: None };
+        self.push(course, |out| out.extend_from_slice(payload));
+        Ok(())
+    }
+
+    /// Sends what `write` appends to a hop, which is looked for first if nobody has yet.
+    pub(super) fn send_to_hop<N: Net>(
+        &mut self,
+        way: &WayOut<'_, N>,
+        link: &mut Link,
+        hop: Hop<'_>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), Why> {
+        if let Next::Search = link.next(way.now) {
+            *link = self.search(way, hop)?;
+        }
+        match link.next(way.now) {
+            Next::Send(socket) => {
+                self.push(Course { socket, to: None, from: None }, write);
+                Ok(())
+            }
+            Next::Keep => {
+                let mut datagram = Vec::new();
+                write(&mut datagram);
+                link.keep(&datagram).map_err(|NoRoom| Why::NoRoom)
+            }
+            Next::Search | Next::Drop => Err(Why::Unroutable),
+        }
+    }
+
+    fn search<N: Net>(&mut self, way: &WayOut<'_, N>, hop: Hop<'_>) -> Result<Link, Why> {
+        let WayOut { door, udp, id, .. } = *way;
+        let search = match hop {
+            Hop::At(Address::Ip(address)) => {
+                let socket = self.open(id, udp, address.ip(), Some(*address))?;
+                return Ok(Link::Open { socket, _search: None });
+            }
+            Hop::At(address) => search::find(door, &self.letters, id, address.clone()),
+            Hop::Parent(parent) => search::ask_parent(door, &self.letters, id, Arc::clone(parent)),
+        };
+        Ok(Link::Waiting(Queue::default(), search))
+    }
+}

@@ -1,0 +1,101 @@
+//! Finding targets and hops: what takes time, and reports in a letter.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use umbra_proto::address::Address;
+use umbra_proto::forbidden::Forbidden;
+use umbra_proto::request::Command;
+
+use super::association::AssociationId;
+use super::letter::{Letter, Letters};
+use super::link::Search;
+use crate::config::Parent;
+use crate::dial::resolve;
+use crate::door::Door;
+use crate::drive::Inbox;
+use crate::net::Net;
+use crate::parent::ask;
+use crate::path::in_time;
+
+/// Looks up the name of the target `block`, which a client has sent something to. The first address that nobody forbids and that
+/// there is a route to.
+pub(super) fn look_up<N: Net>(
+    door: &Arc<Door<N>>,
+    letters: &Letters,
+    id: AssociationId,
+    block: &[u8],
+    target: Address,
+) {
+    let (door, letters, block) = (Arc::clone(door), letters.clone(), block.into());
+    drop(tokio::spawn(async move {
+        let address = first_address(&door, &target, &door.inbound.forbidden).await;
+        letters.send(Letter::Named { id, block, address });
+    }));
+}
+
+/// Looks up a hop that the operator has named.
+pub(super) fn find<N: Net>(
+    door: &Arc<Door<N>>,
+    letters: &Letters,
+    id: AssociationId,
+    hop: Address,
+) -> Search {
+    let (door, letters) = (Arc::clone(door), letters.clone());
+    Search(tokio::spawn(async move {
+        let address = first_address(&door, &hop, &Forbidden::NOTHING).await;
+        letters.send(Letter::Reached { id, address });
+    }))
+}
+
+/// Asks a SOCKS5 proxy for an association of its own, and keeps the control connection for as long as the search is kept.
+pub(super) fn ask_parent<N: Net>(
+    door: &Arc<Door<N>>,
+    letters: &Letters,
+    id: AssociationId,
+    parent: Arc<Parent>,
+) -> Search {
+    let (door, letters) = (Arc::clone(door), letters.clone());
+    Search(tokio::spawn(async move {
+        let asked = in_time(ask(&door, &parent, Command::UdpAssociate, &Address::Ip(UNKNOWN))).await;
+        let agreed = match asked {
+            Ok(agreed) => agreed,
+            Err(failure) => {
+                door.notices.failure(&failure);
+                return letters.send(Letter::Reached { id, address: None });
+            }
+        };
+        let address = match agreed.bound {
+            Some(bound) if !bound.ip().is_unspecified() => Some(bound),
+            // It does not know where it can be reached: it is where its control connection goes.
+            Some(bound) => first_address(&door, &parent.address, &Forbidden::NOTHING)
+                .await
+                .map(|address| SocketAddr::new(address.ip(), bound.port())),
+            None => None,
+        };
+        letters.send(Letter::Reached { id, address });
+        let mut said = Inbox::default();
+        // Nothing is to be said on it any more; its end is the association's.
+        while said.make_room() && said.read(&agreed.socket).await.is_ok_and(|count| count > 0) {}
+        letters.send(Letter::Lost(id));
+    }))
+}
+
+async fn first_address<N: Net>(
+    door: &Door<N>,
+    address: &Address,
+    forbidden: &Forbidden,
+) -> Option<SocketAddr> {
+    let is_fit = |address: &SocketAddr| {
+        forbidden.check(address.ip()).is_none() && door.net.source_towards(address.ip()).is_ok()
+    };
+    match address {
+        Address::Ip(address) => Some(*address),
+        Address::Name(name, port) => {
+            let addresses = resolve(&door.net, name.as_str(), *port).await.ok()?;
+            addresses.into_iter().find(is_fit)
+        }
+    }
+}
+
+const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);

@@ -1,0 +1,378 @@
+//! Datagrams over real sockets: through every kind of door and path of ours, with what associations promise.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
+
+#[expect(dead_code, reason = "streams use the rest")]
+mod common;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use common::{inbound, open, run, server_with, through_with};
+use umbra_proto::address::{Address, AddressBlock};
+use umbra_proto::forbidden::Forbidden;
+use umbra_proto::shadowsocks::Method;
+use umbra_proto::shadowsocks::identity::Credentials;
+use umbra_proto::shadowsocks::key::{Key, encode_password};
+use umbra_proto::shadowsocks::keyring::{Keyring, User};
+use umbra_proto::socks5::udp;
+use umbra_relay::Relay;
+use umbra_relay::config::{Filtering, Inbound, Mode, Parent, Path, Protocol, ProxyDoor, Udp};
+
+/// Gives every datagram back to whoever sent it, with a mark before it.
+struct Echo {
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Echo {
+    fn start(at: &str) -> Self {
+        let socket = UdpSocket::bind(at).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let (address, stop) = (socket.local_addr().unwrap(), Arc::<AtomicBool>::default());
+        let told = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut datagram = vec![0; 65_536];
+            while !told.load(Ordering::Relaxed) {
+                let Ok((len, from)) = socket.recv_from(&mut datagram) else { continue };
+                // As long as what came, so that the longest fits.
+                datagram[..len].reverse();
+                let _ = socket.send_to(&datagram[..len], from);
+            }
+        });
+        Self { address, stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// A client with a control connection.
+struct Client {
+    control: TcpStream,
+    socket: UdpSocket,
+    relay: SocketAddr,
+}
+
+impl Client {
+    fn associate(door: SocketAddr) -> Self {
+        let mut control = open(door);
+        control.write_all(&[5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+        let mut answer = [0; 2 + 10];
+        control.read_exact(&mut answer).unwrap();
+        assert_eq!(answer[..6], [5, 0, 5, 0, 0, 1]);
+        let (address, _) = AddressBlock::split(&answer[5..]).unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { control, socket, relay: address.ip().unwrap() }
+    }
+
+    fn send(&self, target: &Address, payload: &[u8]) {
+        self.socket.send_to(&datagram(target, payload), self.relay).unwrap();
+    }
+
+    fn receive(&self) -> (Address, Vec<u8>) {
+        let mut bytes = vec![0; 65_536];
+        let (len, from) = self.socket.recv_from(&mut bytes).unwrap();
+        assert_eq!(from, self.relay);
+        let (source, payload) = udp::open(&bytes[..len]).unwrap();
+        (source.to_address(), payload.to_vec())
+    }
+
+    /// There and back. Where the machine has no memory left for datagrams, the kernel drops one now and then.
+    fn trip(&self, target: &Address, payload: &[u8]) -> (Address, Vec<u8>) {
+        for _ in 0..3 {
+            self.send(target, payload);
+            let mut peeked = [0; 1];
+            if self.socket.peek_from(&mut peeked).is_ok() {
+                break;
+            }
+        }
+        self.receive()
+    }
+
+    fn hears_nothing(&self) -> bool {
+        self.socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        let heard = self.socket.recv_from(&mut [0; 1]);
+        self.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        heard.is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+    }
+}
+
+fn datagram(target: &Address, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; 3];
+    target.encode(&mut bytes);
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+fn mirrored(payload: &[u8]) -> Vec<u8> {
+    payload.iter().rev().copied().collect()
+}
+
+fn with_datagrams(protocol: Protocol, path: Path) -> Inbound {
+    with(protocol, path, Udp::default())
+}
+
+fn with(protocol: Protocol, path: Path, udp: Udp) -> Inbound {
+    Inbound { mode: Mode::Both(udp), ..inbound(protocol, path) }
+}
+
+fn mixed() -> Protocol {
+    Protocol::Proxy(ProxyDoor::MIXED)
+}
+
+fn key(method: Method, byte: u8) -> Key {
+    Key::from_password(method, &encode_password(&vec![byte; method.key_len()])).unwrap()
+}
+
+/// A SOCKS5 door before a Shadowsocks server, one key.
+fn pair(method: Method) -> (Relay, Relay) {
+    let server = run(with_datagrams(server_with(key(method, 7)), Path::Direct));
+    let client = run(with_datagrams(mixed(), through_with(server.addresses()[0], key(method, 7))));
+    (client, server)
+}
+
+#[test]
+fn a_plain_socks5_server_relays_datagrams() {
+    let (echo, relay) = (Echo::start("127.0.0.1:0"), run(with_datagrams(mixed(), Path::Direct)));
+    let client = Client::associate(relay.addresses()[0]);
+    let target = Address::Ip(echo.address);
+    for payload in [&b"one"[..], b"two", b""] {
+        assert_eq!(client.trip(&target, payload), (target.clone(), mirrored(payload)));
+    }
+}
+
+#[test]
+fn every_method_carries_datagrams_of_every_length() {
+    let echo = Echo::start("127.0.0.1:0");
+    let target = Address::Ip(echo.address);
+    for method in Method::ALL {
+        let (client, server) = pair(method);
+        let associated = Client::associate(client.addresses()[0]);
+        for len in [0, 1, 512, 1400, 9000, 60_000] {
+            let payload: Vec<u8> = (0..=250).cycle().take(len).collect();
+            let (source, answer) = associated.trip(&target, &payload);
+            assert_eq!((source, answer.len()), (target.clone(), len), "{method}");
+            assert_eq!(answer, mirrored(&payload), "{method}");
+        }
+        client.stop();
+        server.stop();
+    }
+}
+
+#[test]
+fn one_association_speaks_with_many_targets_of_both_families_and_by_name() {
+    let (client, _server) = pair(Method::Blake3Aes256Gcm);
+    let associated = Client::associate(client.addresses()[0]);
+    let echoes = [Echo::start("127.0.0.1:0"), Echo::start("127.0.0.1:0"), Echo::start("[::1]:0")];
+    for round in 0..3_u8 {
+        for echo in &echoes {
+            let target = Address::Ip(echo.address);
+            assert_eq!(associated.trip(&target, &[round, 1, 2]), (target.clone(), vec![2, 1, round]));
+        }
+        // Whoever answers is named by its address: a name is for the way there alone.
+        let named = Address::from_host("localhost", echoes[0].address.port()).unwrap();
+        associated.send(&named, b"ab");
+        let heard = associated.receive();
+        assert_eq!((heard.0.port(), heard.1), (named.port(), b"ba".to_vec()));
+    }
+}
+
+#[test]
+fn anybody_may_answer_unless_addresses_are_filtered() {
+    for (filtering, is_heard) in
+        [(Filtering::EndpointIndependent, true), (Filtering::AddressDependent, false)]
+    {
+        let udp = Udp { filtering, ..Udp::default() };
+        let relay = run(with(mixed(), Path::Direct, udp));
+        let client = Client::associate(relay.addresses()[0]);
+        let target = UdpSocket::bind("127.0.0.1:0").unwrap();
+        target.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.send(&Address::Ip(target.local_addr().unwrap()), b"hello");
+        let (_, outside) = target.recv_from(&mut [0; 9]).unwrap();
+        let third = UdpSocket::bind("127.0.0.2:0").unwrap();
+        third.send_to(b"from another", outside).unwrap();
+        if is_heard {
+            assert_eq!(
+                client.receive(),
+                (Address::Ip(third.local_addr().unwrap()), b"from another".to_vec())
+            );
+        } else {
+            assert!(client.hears_nothing());
+        }
+    }
+}
+
+#[test]
+fn datagrams_are_taken_from_where_a_control_connection_is_and_no_longer_than_it() {
+    let (echo, relay) = (Echo::start("127.0.0.1:0"), run(with_datagrams(mixed(), Path::Direct)));
+    let target = Address::Ip(echo.address);
+    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    stranger.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    stranger.send_to(&datagram(&target, b"let me in"), relay.addresses()[0]).unwrap();
+    assert!(stranger.recv_from(&mut [0; 99]).is_err(), "nobody has a control connection");
+
+    let client = Client::associate(relay.addresses()[0]);
+    client.trip(&target, b"there and back");
+    let elsewhere = UdpSocket::bind("127.0.0.3:0").unwrap();
+    elsewhere.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    elsewhere.send_to(&datagram(&target, b"let me in"), relay.addresses()[0]).unwrap();
+    assert!(elsewhere.recv_from(&mut [0; 99]).is_err(), "it is another's connection");
+
+    client.control.shutdown(std::net::Shutdown::Both).unwrap();
+    let ended = Instant::now();
+    loop {
+        client.send(&target, b"still there?");
+        if client.hears_nothing() {
+            break;
+        }
+        assert!(ended.elapsed() < PATIENCE, "the association outlives its connection");
+    }
+}
+
+#[test]
+fn fragments_and_nonsense_are_dropped_and_the_next_datagram_passes() {
+    let (echo, relay) = (Echo::start("127.0.0.1:0"), run(with_datagrams(mixed(), Path::Direct)));
+    let client = Client::associate(relay.addresses()[0]);
+    let target = Address::Ip(echo.address);
+    let mut fragment = datagram(&target, b"a part");
+    fragment[2] = 1;
+    for bytes in [&fragment[..], &[], &[0], &[0; 3], &[0, 0, 0, 9, 1, 2], &[0xff; 2000]] {
+        client.socket.send_to(bytes, client.relay).unwrap();
+    }
+    assert_eq!(client.trip(&target, b"whole"), (target.clone(), mirrored(b"whole")));
+    assert!(client.hears_nothing());
+}
+
+#[test]
+fn every_datagram_is_judged_by_its_target() {
+    let (echo, other) = (Echo::start("127.0.0.1:0"), Echo::start("127.0.0.2:0"));
+    let forbidden = Arc::new(Forbidden::listed(vec!["127.0.0.2/32".parse().unwrap()]));
+    let relay = run(Inbound { forbidden, ..with_datagrams(mixed(), Path::Direct) });
+    let client = Client::associate(relay.addresses()[0]);
+    for _ in 0..3 {
+        client.trip(&Address::Ip(echo.address), b"allowed");
+        client.send(&Address::Ip(other.address), b"forbidden");
+        assert!(client.hears_nothing(), "on the same association");
+    }
+}
+
+#[test]
+fn a_tunnel_carries_what_it_is_given_and_nothing_else() {
+    let (_, server) = pair(Method::Aes256Gcm);
+    let echo = Echo::start("127.0.0.1:0");
+    let path = through_with(server.addresses()[0], key(Method::Aes256Gcm, 7));
+    let target = Address::Ip(echo.address);
+    let tunnel = run(with_datagrams(Protocol::Tunnel { target }, path));
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.connect(tunnel.addresses()[0]).unwrap();
+    let mut bytes = [0; 99];
+    for payload in [&b"query"[..], b"", b"another"] {
+        socket.send(payload).unwrap();
+        let len = socket.recv(&mut bytes).unwrap();
+        assert_eq!(bytes[..len], mirrored(payload));
+    }
+}
+
+#[test]
+fn a_parent_is_asked_for_an_association_and_asked_again_when_it_has_gone() {
+    let echo = Echo::start("127.0.0.1:0");
+    let parent = run(with_datagrams(mixed(), Path::Direct));
+    let at = parent.addresses()[0];
+    let path = Path::Socks5(Arc::new(Parent { address: at.into(), login: None }));
+    let relay = run(with_datagrams(mixed(), path));
+    let client = Client::associate(relay.addresses()[0]);
+    let target = Address::Ip(echo.address);
+    assert_eq!(client.trip(&target, b"one"), (target.clone(), mirrored(b"one")));
+    parent.stop();
+    let again = Inbound { listen: at, ..with_datagrams(mixed(), Path::Direct) };
+    let _parent = run(again);
+    client.socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let since = Instant::now();
+    loop {
+        client.send(&target, b"two");
+        match client.socket.recv_from(&mut [0; 99]) {
+            Ok(_) => break,
+            Err(_) => assert!(since.elapsed() < PATIENCE, "it is not asked again"),
+        }
+    }
+}
+
+#[test]
+fn users_of_one_port_are_told_apart_by_trial_and_by_identity() {
+    let echo = Echo::start("127.0.0.1:0");
+    let target = Address::Ip(echo.address);
+    for method in [Method::Aes128Gcm, Method::Blake3Aes128Gcm, Method::Blake3Aes256Gcm] {
+        let user = |byte: u8| User { name: byte.to_string().into(), key: key(method, byte), forward: None };
+        let identified = method != Method::Aes128Gcm;
+        let port = identified.then(|| key(method, 9));
+        let keyring = Keyring::new(method, port, vec![user(1), user(2), user(3)]).unwrap();
+        let server = run(with_datagrams(server_with(keyring), Path::Direct));
+        for byte in [3, 1, 2, 3] {
+            let secret = |byte: u8| encode_password(&vec![byte; method.key_len()]).to_string();
+            let password = if identified { format!("{}:{}", secret(9), secret(byte)) } else { secret(byte) };
+            let credentials = Credentials::from_password(method, &password).unwrap();
+            let client = run(with_datagrams(mixed(), through_with(server.addresses()[0], credentials)));
+            let associated = Client::associate(client.addresses()[0]);
+            assert_eq!(associated.trip(&target, b"who").1, mirrored(b"who"), "{method} {byte}");
+        }
+    }
+}
+
+#[test]
+fn a_relay_sends_a_users_packets_on_and_the_answers_back() {
+    let method = Method::Blake3Aes256Gcm;
+    let echo = Echo::start("127.0.0.1:0");
+    let server = run(with_datagrams(server_with(key(method, 1)), Path::Direct));
+    let next = Some(Address::Ip(server.addresses()[0]));
+    let user = User { name: "next".into(), key: key(method, 1), forward: next };
+    let keyring = Keyring::new(method, Some(key(method, 9)), vec![user]).unwrap();
+    let relay = run(with_datagrams(server_with(keyring), Path::Direct));
+    let secret = |byte: u8| encode_password(&vec![byte; method.key_len()]).to_string();
+    let password = format!("{}:{}", secret(9), secret(1));
+    let credentials = Credentials::from_password(method, &password).unwrap();
+    let client = run(with_datagrams(mixed(), through_with(relay.addresses()[0], credentials)));
+    let associated = Client::associate(client.addresses()[0]);
+    let target = Address::Ip(echo.address);
+    for payload in [&b"one"[..], b"two"] {
+        assert_eq!(associated.trip(&target, payload), (target.clone(), mirrored(payload)));
+    }
+}
+
+#[test]
+fn a_door_without_datagrams_refuses_associations_and_leaves_the_port_alone() {
+    let relay = run(Inbound { mode: Mode::Streams, ..inbound(mixed(), Path::Direct) });
+    let at = relay.addresses()[0];
+    let mut control = open(at);
+    control.write_all(&[5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+    let mut answer = [0; 2 + 10];
+    control.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[2..4], [5, 7]);
+    UdpSocket::bind(at).unwrap();
+}
+
+#[test]
+fn a_port_that_is_taken_for_datagrams_is_an_error_that_says_so() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap();
+    let config = umbra_relay::config::Config {
+        inbounds: vec![Inbound { listen, ..with_datagrams(mixed(), Path::Direct) }],
+        workers: std::num::NonZeroUsize::MIN,
+    };
+    let error = Relay::start(&config).unwrap_err();
+    assert_eq!(error.what, format!("listen on {listen} for datagrams"));
+    assert_eq!(error.source.kind(), ErrorKind::AddrInUse);
+}
+
+/// Nothing here takes nearly as long.
+const PATIENCE: Duration = Duration::from_secs(5);
