@@ -151,9 +151,9 @@ fn port(text: &str) -> Option<u16> {
 fn decode_v2(reader: &mut Reader<'_>) -> Result<Header, Stop<Error>> {
     let whole = reader.rest();
     reader.slice(V2_SIGNATURE.len())?;
-    let is_local = match reader.u8()? {
-        0x20 => true,
-        0x21 => false,
+    let command = match reader.u8()? {
+        0x20 => Command::Local,
+        0x21 => Command::Proxy,
         _ => return Err(Stop::Malformed(Error::Fixed)),
     };
     let kind = reader.u8()?;
@@ -166,13 +166,22 @@ fn decode_v2(reader: &mut Reader<'_>) -> Result<Header, Stop<Error>> {
     }
     let block = reader.slice(usize::from(len))?;
     // Of LOCAL the receiver MUST discard the block, and of an unspecified family it ignores the addresses.
-    if is_local || kind >> 4 == 0 {
-        return Ok(Header::Unknown);
+    match command {
+        Command::Proxy if kind >> 4 != 0 => {}
+        Command::Proxy | Command::Local => return Ok(Header::Unknown),
     }
     let mut block = Reader::new(block);
     let header = addresses(&mut block, kind).map_err(|_| Stop::Malformed(Error::Block))?;
     check_attributes(&whole[..reader.taken()], block.rest()).map_err(Stop::Malformed)?;
     Ok(header)
+}
+
+/// Whose connection it is.
+enum Command {
+    /// The sender's own.
+    Local,
+    /// Somebody's, passed on.
+    Proxy,
 }
 
 /// The addresses, if they are of an IP stream; others are skipped, and the connection's own are the true ones.
