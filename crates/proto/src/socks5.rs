@@ -337,7 +337,7 @@ pub(crate) mod testing {
 
     /// A request to answer.
     pub(crate) fn pending() -> Pending {
-        Pending { command: Command::Connect, target: "a:1".parse().unwrap(), user: None }
+        Pending { command: Command::Connect, target: "a:1".parse().expect("a target"), user: None }
     }
 }
 

@@ -62,6 +62,7 @@ where
 /// A door's users: alice with `secret`, bob with `hunter2`.
 pub(crate) fn users() -> Users {
     let users = [("alice", "secret"), ("bob", "hunter2")];
-    let credentials = users.map(|(name, password)| Credentials::new(name, password).unwrap());
-    Users::new([7; 32], credentials).unwrap()
+    let credentials =
+        users.map(|(name, password)| Credentials::new(name, password).expect("short and not empty"));
+    Users::new([7; 32], credentials).expect("two names")
 }

@@ -124,8 +124,7 @@ pub(crate) fn cfb<C: KeyInit + BlockCipherEncrypt + Send + Sync + 'static>(
     iv: &[u8],
     way: Way,
 ) -> Box<dyn Transform> {
-    let cipher = C::new_from_slice(key.secret()).expect(LENGTHS);
-    let register = Block::<C>::try_from(iv).expect(LENGTHS);
+    let (cipher, register) = block_cipher::<C>(key, iv);
     let used = register.len();
     Box::new(Cfb { cipher, register, used, way })
 }
@@ -136,8 +135,7 @@ pub(crate) fn cfb8<C: KeyInit + BlockCipherEncrypt + Send + Sync + 'static>(
     iv: &[u8],
     way: Way,
 ) -> Box<dyn Transform> {
-    let cipher = C::new_from_slice(key.secret()).expect(LENGTHS);
-    let register = Block::<C>::try_from(iv).expect(LENGTHS);
+    let (cipher, register) = block_cipher::<C>(key, iv);
     match way {
         Way::Seal => Box::new(cfb8::Encryptor::inner_iv_init(cipher, &register)),
         Way::Open => Box::new(cfb8::Decryptor::inner_iv_init(cipher, &register)),
@@ -150,8 +148,12 @@ pub(crate) fn cfb1<C: KeyInit + BlockCipherEncrypt + Send + Sync + 'static>(
     iv: &[u8],
     way: Way,
 ) -> Box<dyn Transform> {
-    let cipher = C::new_from_slice(key.secret()).expect(LENGTHS);
-    Box::new(Cfb1 { cipher, register: Block::<C>::try_from(iv).expect(LENGTHS), way })
+    let (cipher, register) = block_cipher::<C>(key, iv);
+    Box::new(Cfb1 { cipher, register, way })
+}
+
+fn block_cipher<C: KeyInit + BlockCipherEncrypt>(key: &Key, iv: &[u8]) -> (C, Block<C>) {
+    (C::new_from_slice(key.secret()).expect(LENGTHS), Block::<C>::try_from(iv).expect(LENGTHS))
 }
 
 const LENGTHS: &str = "key and IV have the lengths of the method's row";
