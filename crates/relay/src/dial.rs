@@ -144,13 +144,9 @@ mod tests {
     use super::*;
     use std::cell::RefCell;
     use std::io;
-    use std::net::IpAddr;
-    use std::sync::Mutex;
     use std::time::Duration;
 
-    use umbra_proto::shadowsocks::UnixTime;
-
-    use crate::net::os::{OsListener, OsNet, OsSocket};
+    use crate::refusing::Refusing;
 
     fn address(text: &str) -> SocketAddr {
         text.parse().unwrap()
@@ -167,46 +163,13 @@ mod tests {
         assert!(interleave(&[]).is_empty());
     }
 
-    /// A network on which one name has some addresses, nobody answers, and who was dialled is remembered.
-    struct Named(Vec<SocketAddr>, Mutex<Vec<SocketAddr>>);
-
-    impl Net for Named {
-        type Socket = OsSocket;
-        type Listener = OsListener;
-
-        async fn connect(&self, address: SocketAddr, _: Tcp) -> io::Result<OsSocket> {
-            self.1.lock().unwrap().push(address);
-            Err(io::ErrorKind::ConnectionRefused.into())
-        }
-
-        fn listen(&self, ip: IpAddr, tcp: Tcp) -> io::Result<OsListener> {
-            OsNet.listen(ip, tcp)
-        }
-
-        fn source_towards(&self, peer: IpAddr) -> io::Result<IpAddr> {
-            OsNet.source_towards(peer)
-        }
-
-        async fn resolve(&self, _: &str, _: u16) -> io::Result<Vec<SocketAddr>> {
-            Ok(self.0.clone())
-        }
-
-        fn unix_time(&self) -> UnixTime {
-            OsNet.unix_time()
-        }
-
-        fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
-            OsNet.fill_random(bytes)
-        }
-    }
-
     /// Why a name with these addresses is not reached, and which of them were dialled.
     async fn dial_name(texts: &[&str], forbidden: &Forbidden) -> (Cause, Vec<SocketAddr>) {
-        let net = Named(addresses(texts), Mutex::default());
+        let net = Refusing::knowing(addresses(texts));
         let tcp = Tcp { no_delay: true, fast_open: false };
         let target = "name.example:1".parse().unwrap();
         let outcome = dial_target(&net, &target, tcp, forbidden).await;
-        (outcome.err().unwrap().cause, net.1.into_inner().unwrap())
+        (outcome.err().unwrap().cause, net.dialled().into_iter().map(|(address, _)| address).collect())
     }
 
     #[tokio::test(start_paused = true)]
@@ -234,17 +197,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_forbidden_address_is_not_dialled_and_a_hop_at_one_is() {
-        let net = Named(Vec::new(), Mutex::default());
+        let net = Refusing::default();
         let tcp = Tcp { no_delay: true, fast_open: false };
         let own = "127.0.0.1:1".parse().unwrap();
         let refused = dial_target(&net, &own, tcp, &Forbidden::standard()).await.err().unwrap();
         assert!(matches!(refused.cause, Cause::Forbidden(Rule::Loopback)), "{refused}");
-        assert!(net.1.lock().unwrap().is_empty());
+        assert!(net.dialled().is_empty());
         let hop = dial(&net, &own, tcp).await.err().unwrap();
         assert!(matches!(hop.cause, Cause::Io(_)), "{hop}");
     }
 
-    /// What each attempt does: answer after some milliseconds, well or not.
+    /// What each attempt does: answer after some milliseconds of the paused clock, well or not.
     async fn run(plan: &[(&str, u64, bool)]) -> (Result<SocketAddr, Cause>, Vec<(SocketAddr, u128)>) {
         let started = Instant::now();
         let log = RefCell::new(Vec::new());

@@ -33,6 +33,9 @@ mod path;
 mod pipe;
 mod places;
 mod pump;
+#[cfg(test)]
+#[path = "tests/refusing.rs"]
+mod refusing;
 pub mod session;
 mod udp;
 mod worker;

@@ -138,50 +138,14 @@ fn request<N: Net>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io;
-    use std::net::IpAddr;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
     use std::time::Duration;
 
+    use umbra_proto::shadowsocks::Method;
     use umbra_proto::shadowsocks::identity::Credentials;
-    use umbra_proto::shadowsocks::{Method, UnixTime};
 
     use crate::config::{Inbound, Mode, Protocol, ProxyDoor, ProxyHeader, Servers};
-    use crate::net::os::{OsListener, OsNet, OsSocket};
-
-    /// A network on which every connection is refused, and which remembers how each was asked for.
-    #[derive(Default)]
-    struct Refusing(Mutex<Vec<Tcp>>);
-
-    impl Net for Refusing {
-        type Socket = OsSocket;
-        type Listener = OsListener;
-
-        async fn connect(&self, _: SocketAddr, tcp: Tcp) -> io::Result<OsSocket> {
-            self.0.lock().unwrap().push(tcp);
-            Err(io::ErrorKind::ConnectionRefused.into())
-        }
-
-        fn listen(&self, ip: IpAddr, tcp: Tcp) -> io::Result<OsListener> {
-            OsNet.listen(ip, tcp)
-        }
-
-        fn source_towards(&self, peer: IpAddr) -> io::Result<IpAddr> {
-            OsNet.source_towards(peer)
-        }
-
-        async fn resolve(&self, _: &str, _: u16) -> io::Result<Vec<SocketAddr>> {
-            Ok(Vec::new())
-        }
-
-        fn unix_time(&self) -> UnixTime {
-            OsNet.unix_time()
-        }
-
-        fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
-            OsNet.fill_random(bytes)
-        }
-    }
+    use crate::refusing::Refusing;
 
     /// Whether each dial of a path asks for fast open where the operator does.
     async fn fast_opens(path: Path) -> Vec<bool> {
@@ -198,7 +162,7 @@ mod tests {
         let door = Box::new(Door::new(inbound, Refusing::default(), 1));
         let outcome = reach(&door, &"127.0.0.1:1".parse().unwrap(), &Forbidden::NOTHING).await;
         assert!(outcome.is_err_and(|failure| matches!(failure.cause, Cause::Io(_))));
-        door.net.0.lock().unwrap().iter().map(|tcp| tcp.fast_open).collect()
+        door.net.dialled().into_iter().map(|(_, tcp)| tcp.fast_open).collect()
     }
 
     fn servers(count: u16) -> Path {

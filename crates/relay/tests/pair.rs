@@ -1,9 +1,11 @@
 //! Our client and our server over real sockets: what goes in comes out, whatever the method and the manners of the ends.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 
+#[expect(dead_code, reason = "shared with other tests")]
+mod common;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,9 +14,9 @@ use umbra_proto::shadowsocks::Method;
 use umbra_proto::shadowsocks::key::{Key, encode_password};
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_relay::Relay;
-use umbra_relay::config::{
-    Config, Inbound, Mode, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers, ShadowsocksDoor, Tcp,
-};
+use umbra_relay::config::{Inbound, Mode, Path, Protocol, ProxyDoor, Server, Servers, ShadowsocksDoor, Tcp};
+
+use common::{inbound, open, run, server_with, target};
 
 /// A client and a server of ours, connected.
 struct Pair {
@@ -61,40 +63,15 @@ fn key(method: Method, byte: u8) -> Key {
     Key::from_password(method, &encode_password(&vec![byte; method.key_len()])).unwrap()
 }
 
-fn shadowsocks(key: Key) -> Protocol {
-    Protocol::Shadowsocks(ShadowsocksDoor {
-        keys: Arc::new(key.into()),
-        heads: HeadReads::One,
-        one_time_auth: false,
-    })
-}
-
 fn start(protocol: Protocol, path: Path) -> Relay {
     start_at("127.0.0.1:0", protocol, path)
 }
 
 /// With fast open asked for: it must change nothing but the number of packets.
 fn start_at(listen: &str, protocol: Protocol, path: Path) -> Relay {
-    let tcp = Tcp { no_delay: true, fast_open: true };
     let listen = listen.parse().unwrap();
-    let inbound = Inbound {
-        listen,
-        protocol,
-        path,
-        mode: Mode::Streams,
-        forbidden: Arc::default(),
-        idle: Duration::from_secs(60),
-        tcp,
-        proxy_header: ProxyHeader::default(),
-    };
-    Relay::start(&Config { inbounds: vec![inbound], workers: NonZeroUsize::new(2).unwrap() }).unwrap()
-}
-
-fn open(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    stream.set_nodelay(true).unwrap();
-    stream
+    let tcp = Tcp { no_delay: true, fast_open: true };
+    run(Inbound { listen, tcp, ..inbound(protocol, path) })
 }
 
 /// Greeting and request in one piece.
@@ -112,20 +89,6 @@ fn greeting(target: SocketAddr) -> Vec<u8> {
     }
     bytes.extend(target.port().to_be_bytes());
     bytes
-}
-
-/// A target that serves one connection with `script`.
-fn target<T: Send + 'static>(
-    script: impl FnOnce(TcpStream) -> T + Send + 'static,
-) -> (SocketAddr, thread::JoinHandle<T>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let thread = thread::spawn(move || {
-        let (stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        script(stream)
-    });
-    (address, thread)
 }
 
 /// Bytes that no shift or repeat of themselves equals.
@@ -277,7 +240,7 @@ fn a_session_runs_over_ipv6_at_every_end() {
         bound => bound.unwrap(),
     };
     let address = listener.local_addr().unwrap();
-    let server = start_at("[::1]:0", shadowsocks(key(Method::Blake3Aes256Gcm, 1)), Path::Direct);
+    let server = start_at("[::1]:0", server_with(key(Method::Blake3Aes256Gcm, 1)), Path::Direct);
     let path = Path::Shadowsocks(Servers::new(vec![Server {
         address: server.addresses()[0].into(),
         mode: Mode::Streams,
@@ -332,7 +295,7 @@ fn a_refused_target_of_a_direct_path_is_told_as_refused() {
 
 #[test]
 fn a_shadowsocks_inbound_may_go_out_through_another_server() {
-    let far_server = start(shadowsocks(key(Method::Aes256Gcm, 2)), Path::Direct);
+    let far_server = start(server_with(key(Method::Aes256Gcm, 2)), Path::Direct);
     let onward = Path::Shadowsocks(Servers::new(vec![Server {
         address: far_server.addresses()[0].into(),
         mode: Mode::Streams,
@@ -340,7 +303,7 @@ fn a_shadowsocks_inbound_may_go_out_through_another_server() {
         heads: HeadReads::One,
         one_time_auth: false,
     }]));
-    let middle = start(shadowsocks(key(Method::Blake3Aes256Gcm, 1)), onward);
+    let middle = start(server_with(key(Method::Blake3Aes256Gcm, 1)), onward);
     let inward = Path::Shadowsocks(Servers::new(vec![Server {
         address: middle.addresses()[0].into(),
         mode: Mode::Streams,
@@ -387,7 +350,7 @@ fn nothing_is_lost_when_the_target_sends_much_and_closes_at_once() {
 
 #[test]
 fn a_wrong_key_reaches_no_target_and_other_clients_go_on() {
-    let server = start(shadowsocks(key(Method::Aes256Gcm, 1)), Path::Direct);
+    let server = start(server_with(key(Method::Aes256Gcm, 1)), Path::Direct);
     let path_with = |byte| {
         Path::Shadowsocks(Servers::new(vec![Server {
             address: server.addresses()[0].into(),
