@@ -176,6 +176,7 @@ fn whoever_leaves_is_not_waited_for_any_longer_and_what_it_has_said_is_kept_unti
     near.write_all(&socks4([127, 0, 0, 1])).unwrap();
     let listening = answer(&mut near, false);
     near.write_all(b"said too early").unwrap();
+    // Nothing shows that it has been read; in most runs it has been after this.
     thread::sleep(Duration::from_millis(50));
     let mut far = come_from(Ipv4Addr::LOCALHOST, listening);
     answer(&mut near, false);

@@ -5,7 +5,7 @@ mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
@@ -316,11 +316,13 @@ fn a_change_of_protocol_passes_through() {
 #[test]
 fn an_answer_that_breaks_off_does_not_pass_for_a_whole_one() {
     // No length: only the end of the connection says where the answer ends.
-    let address = server(|mut wire| {
+    let passed_on = Arc::new(Barrier::new(2));
+    let seen = Arc::clone(&passed_on);
+    let address = server(move |mut wire| {
         wire.head();
         wire.say("HTTP/1.1 200 OK\r\n\r\nhalf of it");
         let stream = wire.reader.into_inner();
-        thread::sleep(Duration::from_millis(100));
+        passed_on.wait();
         socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
     });
     let relay = direct();
@@ -328,6 +330,8 @@ fn an_answer_that_breaks_off_does_not_pass_for_a_whole_one() {
         let mut near = Wire::to(&relay);
         near.say(&format!("GET http://{address}/ HTTP/{version}\r\nHost: x\r\n\r\n"));
         assert_eq!(near.head()[0], format!("http/{version} 200 ok"));
+        near.body(1);
+        seen.wait();
         assert!(near.reader.read_to_end(&mut Vec::new()).is_err(), "HTTP/{version}");
     }
     relay.stop();

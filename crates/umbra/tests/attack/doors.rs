@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,8 +30,15 @@ fn staying() -> SocketAddr {
                 let _gone = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
             }
         }
-        thread::sleep(Duration::from_secs(20));
+        stay();
     })
+}
+
+/// Keeps what the thread holds as long as the test runs.
+fn stay() -> ! {
+    loop {
+        thread::park();
+    }
 }
 
 /// A target that answers one request and ends.
@@ -84,7 +92,7 @@ fn returns_to(umbra: &Umbra, before: usize) {
 #[test]
 fn clients_that_leave_at_once_give_their_place_only_with_all_that_was_opened_for_them() {
     let (umbra, _folder) = alone("", &["--nofile", "200"]);
-    let mute = target(|_stream| thread::sleep(Duration::from_secs(20)));
+    let mute = target(|_stream| stay());
     let (before, echo) = (umbra.descriptors(), echo());
     for _ in 0..600 {
         let mut client = connect(umbra.address);
@@ -296,10 +304,10 @@ fn what_a_slow_client_reads_and_a_slow_target_takes_is_held_in_little_memory() {
         let _slow = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {EACH}\r\n\r\n");
         let _gone = stream.write_all(&vec![7; EACH]);
     });
-    let slow = target(|stream| {
-        thread::sleep(Duration::from_secs(5));
-        drop(stream);
-    });
+    let patience = Arc::new(RwLock::new(()));
+    let lost = Arc::clone(&patience);
+    let slow = target(move |_stream| drop(lost.read()));
+    let patience = patience.write().unwrap();
     let (descriptors, resident) = (umbra.descriptors(), umbra.resident_kib());
     let mut clients = Vec::new();
     for _ in 0..MANY {
@@ -327,6 +335,6 @@ fn what_a_slow_client_reads_and_a_slow_target_takes_is_held_in_little_memory() {
     let busy = umbra.cpu();
     thread::sleep(Duration::from_millis(500));
     assert!(umbra.cpu() - busy < Duration::from_millis(100), "nothing moves, and something spins");
-    drop(clients);
+    drop((clients, patience));
     returns_to(&umbra, descriptors);
 }
