@@ -182,7 +182,7 @@ command line is not understood; 0 otherwise, also after Ctrl-C or SIGTERM.
 const REFUSED_HEAD: &str = "
 ## Keys of other implementations that are errors
 
-To leave these aside would be unsafe or wrong, so Umbra does not start with them, unless their value is `null`, `false`, `0` or empty.
+To leave these aside would be dangerous or wrong, so Umbra does not start with them, unless their value is `null`, `false`, `0` or empty.
 
 ";
 
