@@ -485,3 +485,61 @@ impl Message<'_> {
 fn closed() -> io::Error {
     io::ErrorKind::NotConnected.into()
 }
+
+#[cfg(target_os = "linux")]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends runs over a socket with an option, to one that has none. Gives what became of each, and the lengths of all that came.
+    fn send_with(
+        ip: IpAddr,
+        level: i32,
+        option: i32,
+        value: i32,
+        runs: &[(usize, usize)],
+    ) -> (Vec<Sent>, Vec<usize>, bool) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _context = runtime.enter();
+        let target = UdpSocket::bind((ip, 0)).unwrap();
+        target.set_nonblocking(true).unwrap();
+        let mut sockets = OsDatagrams::new().unwrap();
+        let door = bind_door(SocketAddr::new(ip, 0), 1, false).unwrap().remove(0);
+        messages::set_option(&door, level, option, value).unwrap();
+        let door = sockets.adopt(door).unwrap();
+        let bytes = vec![7; 60_000];
+        let to = Some(target.local_addr().unwrap());
+        let parcel =
+            |(len, segment): (usize, usize)| Parcel { to, from: None, bytes: &bytes[..len], segment };
+        let sent = runs.iter().map(|run| sockets.send(door, &[parcel(*run)])).collect();
+        let mut room = vec![0; 70_000];
+        let came = std::iter::from_fn(|| target.recv_from(&mut room).ok().map(|(len, _)| len)).collect();
+        let is_cutting = sockets.held(door).unwrap().is_cutting;
+        (sent, came, is_cutting)
+    }
+
+    fn went(datagrams: usize) -> Sent {
+        Sent { datagrams, ..Sent::default() }
+    }
+
+    #[test]
+    fn where_the_kernel_does_not_cut_every_datagram_goes_alone_and_it_is_not_asked_again() {
+        // It cannot cut what has no checksum.
+        let runs = [(1000, 300), (41, 1)];
+        let (sent, came, is_cutting) =
+            send_with(Ipv4Addr::LOCALHOST.into(), libc::SOL_SOCKET, libc::SO_NO_CHECK, 1, &runs);
+        assert_eq!(sent, [went(4), went(41)]);
+        assert_eq!(came, [&[300, 300, 300, 100][..], &[1; 41]].concat());
+        assert!(!is_cutting);
+    }
+
+    #[test]
+    fn pieces_too_long_for_the_way_are_counted_and_the_kernel_still_cuts_others() {
+        let runs = [(5000, 1300), (5000, 1200), (1300, 0)];
+        let (sent, came, is_cutting) =
+            send_with(Ipv6Addr::LOCALHOST.into(), libc::IPPROTO_IPV6, libc::IPV6_MTU, 1280, &runs);
+        assert_eq!(sent, [Sent { oversized: 3, ..went(1) }, went(5), Sent { oversized: 1, ..went(0) }]);
+        assert_eq!(came, [1100, 1200, 1200, 1200, 1200, 200]);
+        assert!(is_cutting);
+    }
+}

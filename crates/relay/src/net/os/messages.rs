@@ -127,7 +127,7 @@ pub(super) fn cuts_segments(socket: impl AsFd) -> bool {
     set_option(socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok()
 }
 
-fn set_option(
+pub(super) fn set_option(
     socket: impl AsFd,
     level: libc::c_int,
     name: libc::c_int,
@@ -296,3 +296,55 @@ const NAME_BYTES: u8 = 28;
 
 /// A packet info of IPv6 and a number, with their heads and padding, and as much again.
 const CONTROL_BYTES: u8 = 128;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn addresses_are_written_as_they_are_read() {
+        let cases = ["192.0.2.7:53", "[2001:db8::1]:443", "[fe80::1%7]:9", "[::1]:0", "0.0.0.0:65535"];
+        for address in cases.map(|text| text.parse::<SocketAddr>().unwrap()) {
+            for family in [Family::V4, Family::V6] {
+                let mut name = Name([0; 28]);
+                assert!(name.set(address, family) >= 16);
+                assert_eq!(name.address(), address);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_said_beside_a_message_reads_as_it_was_written() {
+        for (from, family, local) in [
+            (Some("192.0.2.7"), Family::V4, Some("192.0.2.7")),
+            (Some("192.0.2.7"), Family::V6, Some("192.0.2.7")),
+            (Some("2001:db8::1"), Family::V6, Some("2001:db8::1")),
+            (Some("2001:db8::1"), Family::V4, None),
+            (None, Family::V4, None),
+        ] {
+            let mut control = Control([0; CONTROL_BYTES as usize]);
+            let from = from.map(|text| text.parse().unwrap());
+            let message = Message { to: None, from, bytes: b"", segment: Some(1200) };
+            let len = control.set(&message, family);
+            // The size of pieces is told in another form than it is given in.
+            let local = local.map(|text| text.parse().unwrap());
+            assert_eq!(control.told(usize::from(len)), Told { local, segment: 0 });
+            assert!(len.is_multiple_of(8));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_control_messages_panic(bytes in any::<[[u8; 32]; 4]>(), len in 0_usize..200, first in 0_usize..200) {
+            let mut control = Control([0; CONTROL_BYTES as usize]);
+            control.0.copy_from_slice(bytes.as_flattened());
+            control.told(len);
+            control.0[..WORD].copy_from_slice(&first.to_ne_bytes());
+            control.told(len);
+        }
+    }
+}
