@@ -61,10 +61,14 @@ fuzz_target!(|session: Session| {
     assert_eq!(receive(&key, HeadReads::One, &pieces(&session.noise, &session.cuts)).settled(), whole);
 });
 
+/// Without records nothing changes with the length of a payload, a chunk's length has used both of its bytes by here, and what these
+/// ciphers take for longer ones is better spent on more sessions.
+const LONG: usize = 1024;
+
 fn say(sealer: &mut Sealer, payloads: &[Payload], wire: &mut Vec<u8>) -> Vec<u8> {
     let mut said = Vec::new();
     for payload in payloads {
-        let payload = payload.bytes(sealer.payload_max());
+        let payload = payload.bytes(sealer.payload_max().min(LONG));
         let start = wire.len();
         wire.resize(start + sealer.head_len(), 0);
         wire.extend_from_slice(&payload);
