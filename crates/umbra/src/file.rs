@@ -322,10 +322,14 @@ const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 const SYNTAX: &str = "this is JSON, in which // and /* */ comments and trailing commas may stand";
 
-const JSON_WITH_COMMENTS: ParseOptions = ParseOptions {
-    allow_comments: true,
+const JSON_WITH_COMMENTS: ParseOptions =
+    ParseOptions { allow_comments: true, allow_trailing_commas: true, ..STRICT_JSON };
+
+/// JSON as the world writes it (RFC 8259).
+pub(crate) const STRICT_JSON: ParseOptions = ParseOptions {
+    allow_comments: false,
     allow_loose_object_property_names: false,
-    allow_trailing_commas: true,
+    allow_trailing_commas: false,
     allow_missing_commas: false,
     allow_single_quoted_strings: false,
     allow_hexadecimal_numbers: false,

@@ -10,9 +10,10 @@
 use std::fmt;
 
 use jsonc_parser::ast::{Object, Value as Json};
-use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
+use jsonc_parser::{CollectOptions, parse_to_ast};
 use zeroize::Zeroizing;
 
+use crate::file::STRICT_JSON;
 use crate::link::{link_settings, read_links};
 use crate::raw::{Settings, Value};
 use crate::reference::{Id, Kind};
@@ -195,19 +196,6 @@ const KEYS: [(Id, &str, Kind, bool); 7] = [
     (Id::Plugin, "plugin", Kind::Text, false),
     (Id::PluginOpts, "plugin_opts", Kind::Secret, false),
 ];
-
-const STRICT_JSON: ParseOptions = ParseOptions {
-    allow_comments: false,
-    allow_loose_object_property_names: false,
-    allow_trailing_commas: false,
-    allow_missing_commas: false,
-    allow_single_quoted_strings: false,
-    allow_hexadecimal_numbers: false,
-    allow_unary_plus_numbers: false,
-    allow_bare_decimal_point_numbers: false,
-    allow_non_finite_numbers: false,
-    allow_extended_string_escapes: false,
-};
 
 #[cfg(test)]
 mod tests {

@@ -196,3 +196,12 @@ pub(super) fn forged(key: &Key, salt: Salt, texts: &[&[u8]]) -> Vec<u8> {
     }
     wire
 }
+
+/// Every way of cutting that a session is run with: whole, in two at every byte, byte by byte.
+pub(super) fn cuts(session: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {
+    let in_two = (0..=session.len()).map(|at| {
+        let (head, tail) = session.split_at(at);
+        vec![head, tail]
+    });
+    in_two.chain([session.chunks(1).collect()])
+}

@@ -3,21 +3,12 @@
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use super::bench::{Received, Server, forged, receive, sealed, serve};
+use super::bench::{Received, Server, cuts, forged, receive, sealed, serve};
 use super::key::Key;
 use super::stream::{HeadReads, Opener, Sealer};
 use super::vectors::{AEAD, AEAD_2022, HELLO, NOW, key, salt, sound, target, unhex};
 use super::{Generation, Method, Salt};
 use crate::address::Address;
-
-/// Every way of cutting that a session is run with: whole, in two at every byte, byte by byte.
-fn cuts(session: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {
-    let in_two = (0..=session.len()).map(|at| {
-        let (head, tail) = session.split_at(at);
-        vec![head, tail]
-    });
-    in_two.chain([session.chunks(1).collect()])
-}
 
 #[test]
 fn a_request_cut_anywhere_is_the_same_request() {

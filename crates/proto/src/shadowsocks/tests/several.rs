@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::bench::{Served, Server, sealed};
+use super::bench::{Served, Server, cuts, sealed};
 use super::head::HeadError;
 use super::identity::Credentials;
 use super::key::Key;
@@ -55,15 +55,6 @@ fn hello_world() -> Served {
 
 fn name_of(server: &Server) -> Option<String> {
     server.holder.and_then(|holder| server.keyring.name(holder)).map(Into::into)
-}
-
-/// Every way of cutting: whole, in two at every byte, byte by byte.
-fn cuts(session: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {
-    let in_two = (0..=session.len()).map(|at| {
-        let (head, tail) = session.split_at(at);
-        vec![head, tail]
-    });
-    in_two.chain([session.chunks(1).collect()])
 }
 
 #[test]
