@@ -40,10 +40,11 @@ pub(crate) async fn associate<N: Net>(
     let permit = permits.grant(origin.source.ip(), pending.target().port());
     pending.accept(Some(bound), &mut answer);
     write_all(&client, &answer).await.map_err(|error| Failure::handshake(Cause::Io(error)))?;
+    let idle = door.inbound.udp_timeout().map_or(door.inbound.idle, |timeout| timeout.max(door.inbound.idle));
     let mut carried = 0;
     loop {
         let departure = depart(&client, &mut inbox);
-        if timeout_at(Instant::now() + door.inbound.idle, departure).await.is_ok() {
+        if timeout_at(Instant::now() + idle, departure).await.is_ok() {
             break;
         }
         // As a session that carries nothing, it ends; the client may ask again.

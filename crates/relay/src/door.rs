@@ -20,6 +20,7 @@ use crate::notice::Notices;
 use crate::places::{Place, Places};
 use crate::pump::Clock;
 use crate::udp::front::{Front, Workers};
+use crate::udp::permits::Sources;
 
 /// What all sessions of one inbound share, on every worker.
 #[derive(Debug)]
@@ -123,6 +124,16 @@ impl<N: Net> Door<N> {
     pub(crate) fn with_datagrams(self, address: SocketAddr, workers: Workers) -> Self {
         let front = Front::new(&self.inbound.protocol, workers);
         Self { front: Some(front), datagrams_at: Some(address), ..self }
+    }
+
+    /// From how many ports a client with a control connection may send datagrams.
+    pub(crate) fn sources(&self) -> Sources {
+        match &self.inbound.protocol {
+            Protocol::Proxy(ProxyDoor { users: Some(_), .. }) => Sources::One,
+            Protocol::Proxy(ProxyDoor { users: None, .. })
+            | Protocol::Tunnel { .. }
+            | Protocol::Shadowsocks(_) => Sources::Many,
+        }
     }
 
     /// A place for one more session, as soon as there is one. Tells `short` each time that there is none.

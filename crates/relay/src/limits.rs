@@ -193,7 +193,7 @@ pub const RUN_BYTES_MAX: usize = 65_000;
 pub const DATAGRAM_BATCHES_PER_TURN: usize = 16;
 
 /// Turns before other work of the worker has its own.
-pub const DATAGRAM_TURNS_MAX: usize = 8;
+pub const DATAGRAM_TURNS_MAX: usize = 2;
 
 /// How often idle associations are looked for.
 pub const SWEEP_PERIOD: Duration = Duration::from_secs(1);

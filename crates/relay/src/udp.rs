@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::time::{Instant, Sleep, sleep};
-use tracing::debug;
+use tracing::{debug, error};
 
 use self::core::{Core, Moment, Post};
 use crate::door::Door;
@@ -62,8 +62,11 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
     /// An engine for `doors`, each with its socket among `sockets`, and with outgoing sockets from `budget`.
     pub(crate) fn new(doors: Vec<(Arc<Door<N>>, SocketId)>, sockets: D, budget: Arc<Budget>) -> Self {
         let (letters, mailbox) = Letters::new();
-        let mut core =
-            Core { posts: Vec::with_capacity(doors.len()), outside: Outside::new(sockets, letters, budget) };
+        let mut core = Core {
+            posts: Vec::with_capacity(doors.len()),
+            outside: Outside::new(sockets, letters, budget),
+            live: 0,
+        };
         for (door, socket) in doors {
             core.outside.own(socket, core.posts.len());
             core.posts.extend(Post::new(door, socket));
@@ -89,13 +92,16 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
             while let Poll::Ready(Some(letter)) = self.mailbox.poll_recv(cx) {
                 self.core.read(letter);
             }
-            if self.core.has_associations() && self.sweep.as_mut().poll(cx).is_ready() {
+            if self.core.wants_sweep() && self.sweep.as_mut().poll(cx).is_ready() {
                 self.core.sweep();
                 self.sweep.as_mut().reset(Instant::now() + SWEEP_PERIOD);
             }
             match self.core.outside.sockets.poll_ready(cx, &mut self.told_ready) {
                 Poll::Ready(Ok(())) => self.ready.extend(self.told_ready.drain(..)),
-                Poll::Ready(Err(error)) => debug!(%error, "datagram sockets cannot be watched"),
+                Poll::Ready(Err(error)) => {
+                    error!(%error, "datagram sockets cannot be watched any more");
+                    return Poll::Pending;
+                }
                 Poll::Pending if self.ready.is_empty() => {
                     self.core.outside.flush();
                     return Poll::Pending;

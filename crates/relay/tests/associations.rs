@@ -19,6 +19,7 @@ use umbra_proto::shadowsocks::identity::Credentials;
 use umbra_proto::shadowsocks::key::{Key, encode_password};
 use umbra_proto::shadowsocks::keyring::{Keyring, User};
 use umbra_proto::socks5::udp;
+use umbra_proto::users::{Credentials as Login, Users};
 use umbra_relay::Relay;
 use umbra_relay::config::{Filtering, Inbound, Mode, Parent, Path, Protocol, ProxyDoor, Udp};
 
@@ -237,6 +238,30 @@ fn datagrams_are_taken_from_where_a_control_connection_is_and_no_longer_than_it(
         }
         assert!(ended.elapsed() < PATIENCE, "the association outlives its connection");
     }
+}
+
+#[test]
+fn behind_a_password_a_control_connection_is_for_one_port() {
+    let echo = Echo::start("127.0.0.1:0");
+    let target = Address::Ip(echo.address);
+    let users = Users::new([7; 32], [Login::new("somebody", "secret").unwrap()]).unwrap();
+    let door = ProxyDoor { users: Some(Arc::new(users)), ..ProxyDoor::MIXED };
+    let relay = run(with_datagrams(Protocol::Proxy(door), Path::Direct));
+    let mut control = open(relay.addresses()[0]);
+    control.write_all(b"\x05\x01\x02\x01\x08somebody\x06secret\x05\x03\x00\x01\0\0\0\0\0\0").unwrap();
+    let mut answer = [0; 2 + 2 + 10];
+    control.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[..6], [5, 2, 1, 0, 5, 0]);
+    let socket = || {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    };
+    let client = Client { control, socket: socket(), relay: relay.addresses()[0] };
+    assert_eq!(client.trip(&target, b"mine"), (target.clone(), mirrored(b"mine")));
+    let neighbour = Client { control: open(relay.addresses()[0]), socket: socket(), ..client };
+    neighbour.send(&target, b"and mine?");
+    assert!(neighbour.hears_nothing(), "it has no password");
 }
 
 #[test]

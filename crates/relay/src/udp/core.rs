@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::debug;
 use umbra_proto::address::{AddressBlock, IpBlock};
 use umbra_proto::shadowsocks::keyring::Holder;
 use umbra_proto::shadowsocks::packet::{ClientSession, Datagram, Look, PacketDoor, ServerSession, SessionId};
@@ -36,6 +37,8 @@ use crate::path::random_below;
 pub(super) struct Core<N: Net, D: Datagrams> {
     pub(super) posts: Vec<Post<N>>,
     pub(super) outside: Outside<D>,
+    /// Associations of all doors.
+    pub(super) live: usize,
 }
 
 /// A door's datagrams on one worker.
@@ -99,8 +102,9 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         Moment { instant: Instant::now(), unix }
     }
 
-    pub(super) fn has_associations(&self) -> bool {
-        self.posts.iter().any(|post| !post.table.is_empty())
+    /// Whether there is anything that a sweep could end or tell of.
+    pub(super) fn wants_sweep(&self) -> bool {
+        self.live > 0 || self.outside.dropped.any()
     }
 
     /// Learns what a client's datagram at the door `post` says. Nothing of it is remembered unless the client may send here.
@@ -134,7 +138,8 @@ impl<N: Net, D: Datagrams> Core<N, D> {
     ) -> Result<Understood, Why> {
         let (block, payload) = socks5::open(bytes)?;
         let (block, payload) = (place(block.as_bytes()), place(payload));
-        let face = || permits.claim(client.address).map(Face::Socks).ok_or(Why::Stranger);
+        let door = Arc::clone(&self.posts[post].door);
+        let face = || permits.claim(client.address, door.sources()).map(Face::Socks).ok_or(Why::Stranger);
         let handle = self.of_source(post, client, now, face)?;
         if let Some(Face::Socks(control)) = self.posts[post].table.get_mut(handle).map(|found| &found.face) {
             control.count();
@@ -306,6 +311,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
     }
 
     fn insert(&mut self, post: usize, key: Key, association: Association, now: Moment) -> Handle {
+        debug!(source = %association.client.address, "association begins");
         if let Some(directory) = self.posts[post].directory() {
             directory.enter(key, Home { letters: self.outside.letters.clone(), post });
         }
@@ -319,6 +325,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         }
         let table = &mut self.posts[post].table;
         let (handle, displaced) = table.insert(key, source, now.instant, association);
+        self.live += 1;
         if let Some((displaced, association)) = displaced {
             self.close(AssociationId { post, handle: displaced }, &association);
         }
@@ -339,7 +346,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         payload: &[u8],
         now: Moment,
     ) -> Result<(), Why> {
-        let Self { posts, outside } = self;
+        let Self { posts, outside, .. } = self;
         let Post { door, udp, table, .. } = &mut posts[id.post];
         let Some(Association { way, .. }) = table.get_mut(id.handle) else { return Ok(()) };
         let block = match (block, &door.front) {
@@ -370,12 +377,12 @@ impl<N: Net, D: Datagrams> Core<N, D> {
 
     /// Answers that have come for the association `id`.
     pub(super) fn downlink(&mut self, id: AssociationId, inbox: &mut Inbox, now: Moment) {
-        let Self { posts, outside } = self;
+        let Self { posts, outside, .. } = self;
         let Post { door, udp, table, socket, .. } = &mut posts[id.post];
-        table.touch(id.handle, now.instant);
         let Some(association) = table.get_mut(id.handle) else { return };
         let Client { address, local } = association.client;
         let course = Course { socket: *socket, to: Some(address), from: local };
+        let mut is_alive = false;
         for Received { source, bytes, .. } in inbox.datagrams() {
             let answer = answer(&mut association.way, source, udp, bytes, now);
             let (source, payload) = match answer {
@@ -385,6 +392,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
                     continue;
                 }
             };
+            is_alive = true;
             match &mut association.face {
                 Face::Socks(control) => {
                     control.count();
@@ -406,6 +414,9 @@ impl<N: Net, D: Datagrams> Core<N, D> {
                 }
             }
         }
+        if is_alive {
+            table.touch(id.handle, now.instant);
+        }
     }
 
     /// What slow work has come to.
@@ -426,14 +437,14 @@ impl<N: Net, D: Datagrams> Core<N, D> {
 
     fn named(&mut self, id: AssociationId, block: &[u8], address: Option<SocketAddr>) {
         let now = self.now();
-        let Self { posts, outside } = self;
+        let Self { posts, outside, .. } = self;
         let Post { door, udp, table, .. } = &mut posts[id.post];
         let Some(Association { way: Way::Direct(direct), .. }) = table.get_mut(id.handle) else { return };
         let waiting = direct.names.learn(block, address, now.instant);
-        let Some(address) = address else { return };
+        let Some((waiting, address)) = waiting.zip(address) else { return };
         let way_out = WayOut { door, udp, id, now: now.instant };
-        for payload in waiting {
-            if let Err(why) = outside.send_to_address(&way_out, direct, address, &payload) {
+        for payload in waiting.datagrams() {
+            if let Err(why) = outside.send_to_address(&way_out, direct, address, payload) {
                 outside.dropped.count(why);
             }
         }
@@ -441,7 +452,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
 
     fn reached(&mut self, id: AssociationId, address: Option<SocketAddr>) {
         let now = Instant::now();
-        let Self { posts, outside } = self;
+        let Self { posts, outside, .. } = self;
         let Post { udp, table, .. } = &mut posts[id.post];
         let Some(link) = table.get_mut(id.handle).and_then(Association::link) else { return };
         let opened = match address {
@@ -451,9 +462,9 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         match (opened, std::mem::replace(link, Link::Failed(now + HOP_RETRY_DELAY))) {
             (Ok(socket), Link::Waiting(queue, search)) => {
                 *link = Link::Open { socket, _search: Some(search) };
-                for datagram in queue {
+                for datagram in queue.datagrams() {
                     let course = Course { socket, to: None, from: None };
-                    outside.push(course, |out| out.extend_from_slice(&datagram));
+                    outside.push(course, |out| out.extend_from_slice(datagram));
                 }
             }
             // Nobody waits any more.
@@ -467,7 +478,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
 
     /// The hop has let go of the association; the next datagram asks it again.
     fn lost(&mut self, id: AssociationId) {
-        let Self { posts, outside } = self;
+        let Self { posts, outside, .. } = self;
         let found = posts[id.post].table.get_mut(id.handle);
         let Some(link) = found.and_then(Association::link) else { return };
         if let Link::Open { socket, .. } = std::mem::take(link) {
@@ -484,6 +495,8 @@ impl<N: Net, D: Datagrams> Core<N, D> {
 
     /// Gives back what an association held that is in no table any more.
     fn close(&mut self, id: AssociationId, association: &Association) {
+        self.live -= 1;
+        debug!(source = %association.client.address, "association ended");
         if let Some(directory) = self.posts[id.post].directory() {
             directory.leave(&association.key);
         }

@@ -56,9 +56,14 @@ impl Dropped {
         }
     }
 
+    /// Whether there is anything to tell of.
+    pub(super) fn any(&self) -> bool {
+        self.counts != [0; 7]
+    }
+
     /// Tells of the counts, if there are any and it has been a while.
     pub(super) fn tell(&mut self) {
-        if self.counts == [0; 7] || self.told.is_some_and(|told| told.elapsed() < LINE_PERIOD) {
+        if !self.any() || self.told.is_some_and(|told| told.elapsed() < LINE_PERIOD) {
             return;
         }
         let [strangers, malformed, fragments, forbidden, unroutable, oversized, crowded] = self.counts;

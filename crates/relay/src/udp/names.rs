@@ -1,10 +1,11 @@
 //! The names that one association sends to, each looked up once.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::queue::{NoRoom, Queue};
+use super::queue::{NoRoom, Queue, Room};
 use crate::limits::{NAME_RETRY_DELAY, NAMES_PER_ASSOCIATION_MAX};
 
 /// Targets with names, as an association knows them; the latest last.
@@ -42,10 +43,10 @@ pub(super) enum Found {
 
 impl Names {
     /// Where a datagram with `payload` for the target `block` goes.
-    pub(super) fn find(&mut self, block: &[u8], payload: &[u8], now: Instant) -> Found {
+    pub(super) fn find(&mut self, block: &[u8], payload: &[u8], now: Instant, room: &Arc<Room>) -> Found {
         // The latest is asked for mostly.
         let Some(at) = self.0.iter().rposition(|name| *name.block == *block) else {
-            return self.ask(block, payload);
+            return self.ask(block, payload, room);
         };
         match &mut self.0[at].state {
             State::Known(address) => Found::At(*address),
@@ -56,12 +57,12 @@ impl Names {
             State::Unknown(until) if now < *until => Found::Nowhere,
             State::Unknown(_) => {
                 drop(self.0.remove(at));
-                self.ask(block, payload)
+                self.ask(block, payload, room)
             }
         }
     }
 
-    fn ask(&mut self, block: &[u8], payload: &[u8]) -> Found {
+    fn ask(&mut self, block: &[u8], payload: &[u8], room: &Arc<Room>) -> Found {
         if self.0.len() >= NAMES_PER_ASSOCIATION_MAX {
             // What is waited for stays; if all are, this one has to.
             let Some(oldest) = self.0.iter().position(|name| !matches!(name.state, State::Asked(_))) else {
@@ -69,7 +70,7 @@ impl Names {
             };
             drop(self.0.remove(oldest));
         }
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(room);
         if queue.push(payload) == Err(NoRoom) {
             return Found::Nowhere;
         }
@@ -78,16 +79,16 @@ impl Names {
     }
 
     /// The lookup of `block` has come to an end. Gives what waited for it, if it has an address.
-    pub(super) fn learn(&mut self, block: &[u8], address: Option<SocketAddr>, now: Instant) -> Queue {
+    pub(super) fn learn(&mut self, block: &[u8], address: Option<SocketAddr>, now: Instant) -> Option<Queue> {
         let asked = |name: &&mut Name| *name.block == *block && matches!(name.state, State::Asked(_));
-        let Some(name) = self.0.iter_mut().find(asked) else { return Queue::default() };
+        let name = self.0.iter_mut().find(asked)?;
         let state = match address {
             Some(address) => State::Known(address),
             None => State::Unknown(now + NAME_RETRY_DELAY),
         };
         match (std::mem::replace(&mut name.state, state), address) {
-            (State::Asked(queue), Some(_)) => queue,
-            (State::Asked(_) | State::Known(_) | State::Unknown(_), _) => Queue::default(),
+            (State::Asked(queue), Some(_)) => Some(queue),
+            (State::Asked(_) | State::Known(_) | State::Unknown(_), _) => None,
         }
     }
 }
@@ -98,36 +99,44 @@ mod tests {
 
     const HERE: &str = "192.0.2.1:7";
 
+    fn asked(names: &mut Names, block: &[u8], payload: &[u8], now: Instant) -> Found {
+        names.find(block, payload, now, &Arc::default())
+    }
+
     #[test]
     fn a_name_is_asked_for_once_and_what_waited_goes_in_order() {
         let (mut names, now) = (Names::default(), Instant::now());
-        assert_eq!(names.find(b"name", b"1", now), Found::Waits { ask: true });
-        assert_eq!(names.find(b"name", b"2", now), Found::Waits { ask: false });
-        let waited: Vec<_> = names.learn(b"name", HERE.parse().ok(), now).into_iter().collect();
-        assert_eq!(waited, [b"1"[..].into(), b"2"[..].into()]);
-        assert_eq!(names.find(b"name", b"3", now), Found::At(HERE.parse().unwrap()));
+        assert_eq!(asked(&mut names, b"name", b"1", now), Found::Waits { ask: true });
+        assert_eq!(asked(&mut names, b"name", b"2", now), Found::Waits { ask: false });
+        let waited = names.learn(b"name", HERE.parse().ok(), now).unwrap();
+        assert_eq!(waited.datagrams().collect::<Vec<_>>(), [b"1", b"2"]);
+        assert_eq!(asked(&mut names, b"name", b"3", now), Found::At(HERE.parse().unwrap()));
     }
 
     #[test]
     fn a_name_without_address_is_asked_for_again_later() {
         let (mut names, now) = (Names::default(), Instant::now());
-        names.find(b"name", b"1", now);
-        assert_eq!(names.learn(b"name", None, now).into_iter().count(), 0);
-        assert_eq!(names.find(b"name", b"2", now), Found::Nowhere);
-        assert_eq!(names.find(b"name", b"3", now + NAME_RETRY_DELAY), Found::Waits { ask: true });
+        asked(&mut names, b"name", b"1", now);
+        assert!(names.learn(b"name", None, now).is_none());
+        assert_eq!(asked(&mut names, b"name", b"2", now), Found::Nowhere);
+        assert_eq!(asked(&mut names, b"name", b"3", now + NAME_RETRY_DELAY), Found::Waits { ask: true });
     }
 
     #[test]
     fn names_and_what_waits_for_them_are_bounded() {
         let (mut names, now) = (Names::default(), Instant::now());
         for number in 0..NAMES_PER_ASSOCIATION_MAX {
-            assert_eq!(names.find(&number.to_be_bytes(), b"", now), Found::Waits { ask: true });
+            assert_eq!(asked(&mut names, &number.to_be_bytes(), b"", now), Found::Waits { ask: true });
         }
-        assert_eq!(names.find(b"one more", b"", now), Found::Nowhere);
+        assert_eq!(asked(&mut names, b"one more", b"", now), Found::Nowhere);
         names.learn(&3_usize.to_be_bytes(), HERE.parse().ok(), now);
-        assert_eq!(names.find(b"one more", b"", now), Found::Waits { ask: true });
-        assert_eq!(names.find(&3_usize.to_be_bytes(), b"", now), Found::Nowhere, "its place was taken");
-        let kept = (0..100).take_while(|_| names.find(b"one more", b"more", now) != Found::Nowhere);
+        assert_eq!(asked(&mut names, b"one more", b"", now), Found::Waits { ask: true });
+        assert_eq!(
+            asked(&mut names, &3_usize.to_be_bytes(), b"", now),
+            Found::Nowhere,
+            "its place was taken"
+        );
+        let kept = (0..100).take_while(|_| asked(&mut names, b"one more", b"more", now) != Found::Nowhere);
         assert_eq!(kept.count() + 1, crate::limits::WAITING_DATAGRAMS_MAX);
     }
 }

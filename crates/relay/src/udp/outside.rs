@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::debug;
 use umbra_proto::address::{Address, AddressBlock};
@@ -15,10 +16,11 @@ use super::letter::Letters;
 use super::link::{Link, Next};
 use super::names::Found;
 use super::outbox::{Course, Outbox};
-use super::queue::{NoRoom, Queue};
+use super::queue::{NoRoom, Queue, Room};
 use super::search;
 use crate::config::{Parent, Udp};
 use crate::door::Door;
+use crate::limits::LOOKUPS_MAX;
 use crate::net::Net;
 use crate::net::datagram::{Binding, Datagrams, SocketId};
 
@@ -30,6 +32,10 @@ pub(super) struct Outside<D: Datagrams> {
     owners: HashMap<SocketId, Owner>,
     outbox: Outbox,
     pub(super) budget: Arc<Budget>,
+    /// For what waits.
+    room: Arc<Room>,
+    /// Lookups that may be under way.
+    lookups: Arc<Semaphore>,
 }
 
 /// Whose a socket is.
@@ -60,8 +66,16 @@ pub(super) enum Hop<'a> {
 
 impl<D: Datagrams> Outside<D> {
     pub(super) fn new(sockets: D, letters: Letters, budget: Arc<Budget>) -> Self {
-        let (owners, outbox) = (HashMap::new(), Outbox::default());
-        Self { sockets, letters, dropped: Dropped::default(), owners, outbox, budget }
+        Self {
+            sockets,
+            letters,
+            dropped: Dropped::default(),
+            owners: HashMap::new(),
+            outbox: Outbox::default(),
+            budget,
+            room: Arc::default(),
+            lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+        }
     }
 
     /// What comes to `socket` is for the door `post`.
@@ -132,12 +146,16 @@ impl<D: Datagrams> Outside<D> {
     ) -> Result<(), Why> {
         let address = match target.ip() {
             Some(address) => address,
-            None => match direct.names.find(target.as_bytes(), payload, way.now) {
+            None => match direct.names.find(target.as_bytes(), payload, way.now, &self.room) {
                 Found::At(address) => address,
                 Found::Waits { ask: false } => return Ok(()),
                 Found::Waits { ask: true } => {
-                    let name = target.to_address();
-                    search::look_up(way.door, &self.letters, way.id, target.as_bytes(), name);
+                    let Ok(turn) = Arc::clone(&self.lookups).try_acquire_owned() else {
+                        // What waits for it is gone, and it is not asked for again at once.
+                        direct.names.learn(target.as_bytes(), None, way.now);
+                        return Err(Why::NoRoom);
+                    };
+                    search::look_up(way, &self.letters, target, turn);
                     return Ok(());
                 }
                 Found::Nowhere => return Err(Why::Unroutable),
@@ -205,9 +223,12 @@ impl<D: Datagrams> Outside<D> {
                 let socket = self.open(id, udp, address.ip(), Some(*address))?;
                 return Ok(Link::Open { socket, _search: None });
             }
-            Hop::At(address) => search::find(door, &self.letters, id, address.clone()),
+            Hop::At(address) => {
+                let turn = Arc::clone(&self.lookups).try_acquire_owned().map_err(|_| Why::NoRoom)?;
+                search::find(door, &self.letters, id, address.clone(), turn)
+            }
             Hop::Parent(parent) => search::ask_parent(door, &self.letters, id, Arc::clone(parent)),
         };
-        Ok(Link::Waiting(Queue::default(), search))
+        Ok(Link::Waiting(Queue::new(&self.room), search))
     }
 }

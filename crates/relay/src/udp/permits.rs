@@ -49,15 +49,27 @@ impl Permits {
     }
 
     /// The control connection that a datagram from `source` belongs to, if there is any: one that has named its port, or else one
-    /// that has no association yet, or else the latest. RFC 1928 binds the address, and a client's port may be another than it
-    /// knows of.
-    pub(super) fn claim(&self, source: SocketAddr) -> Option<Arc<Control>> {
+    /// that has no association yet, or else the latest, unless [`Sources::One`].
+    pub(super) fn claim(&self, source: SocketAddr, sources: Sources) -> Option<Arc<Control>> {
         let controls = lock(&self.0);
         let controls = controls.get(&source.ip().to_canonical())?;
         let named = controls.iter().find(|control| control.port == source.port());
         let unused = || controls.iter().find(|control| control.associations.load(Ordering::Relaxed) == 0);
-        named.or_else(unused).or_else(|| controls.last()).map(Arc::clone)
+        let found = named.or_else(unused).or_else(|| match sources {
+            Sources::One => None,
+            Sources::Many => controls.last(),
+        });
+        found.map(Arc::clone)
     }
+}
+
+/// From how many ports the client of one control connection may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sources {
+    /// The one that comes first: behind the same address there may be others, who have no password.
+    One,
+    /// Any, as clients do that know of nothing but the door.
+    Many,
 }
 
 impl Control {

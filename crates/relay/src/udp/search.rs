@@ -3,13 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use umbra_proto::address::Address;
+use tokio::sync::OwnedSemaphorePermit;
+use umbra_proto::address::{Address, AddressBlock};
 use umbra_proto::forbidden::Forbidden;
 use umbra_proto::request::Command;
 
 use super::association::AssociationId;
 use super::letter::{Letter, Letters};
 use super::link::Search;
+use super::outside::WayOut;
 use crate::config::Parent;
 use crate::dial::resolve;
 use crate::door::Door;
@@ -18,18 +20,19 @@ use crate::net::Net;
 use crate::parent::ask;
 use crate::path::in_time;
 
-/// Looks up the name of the target `block`, which a client has sent something to. The first address that nobody forbids and that
-/// there is a route to.
+/// Looks up the name of a target, which a client has sent something to. The first address that nobody forbids and that there is a
+/// route to.
 pub(super) fn look_up<N: Net>(
-    door: &Arc<Door<N>>,
+    way: &WayOut<'_, N>,
     letters: &Letters,
-    id: AssociationId,
-    block: &[u8],
-    target: Address,
+    target: AddressBlock<'_>,
+    turn: OwnedSemaphorePermit,
 ) {
-    let (door, letters, block) = (Arc::clone(door), letters.clone(), block.into());
+    let (door, letters, id) = (Arc::clone(way.door), letters.clone(), way.id);
+    let (block, target) = (target.as_bytes().into(), target.to_address());
     drop(tokio::spawn(async move {
         let address = first_address(&door, &target, &door.inbound.forbidden).await;
+        drop(turn);
         letters.send(Letter::Named { id, block, address });
     }));
 }
@@ -40,10 +43,12 @@ pub(super) fn find<N: Net>(
     letters: &Letters,
     id: AssociationId,
     hop: Address,
+    turn: OwnedSemaphorePermit,
 ) -> Search {
     let (door, letters) = (Arc::clone(door), letters.clone());
     Search(tokio::spawn(async move {
         let address = first_address(&door, &hop, &Forbidden::NOTHING).await;
+        drop(turn);
         letters.send(Letter::Reached { id, address });
     }))
 }
