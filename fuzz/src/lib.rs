@@ -1,6 +1,7 @@
 //! What the fuzz targets share: machines driven in pieces, streams sealed by a second hand, and scripts of records.
 
 pub mod handshake;
+pub mod packet;
 
 use std::sync::LazyLock;
 
@@ -335,7 +336,7 @@ pub fn carry(sealer: &mut Sealer, script: &[Record]) -> (Vec<u8>, Vec<u8>) {
     (wire, whole.flat_map(|(_, payload)| payload).collect())
 }
 
-const SECRET: [u8; 32] = *b"thirty-two bytes that are public";
+pub const SECRET: [u8; 32] = *b"thirty-two bytes that are public";
 
 /// Bytes that tell where they come from.
 static PLAIN: [u8; u16::MAX as usize] = {
