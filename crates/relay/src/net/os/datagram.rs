@@ -59,6 +59,7 @@ pub(super) enum Family {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Message<'a> {
     pub(super) to: Option<SocketAddr>,
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "the routes choose it there"))]
     pub(super) from: Option<IpAddr>,
     pub(super) bytes: &'a [u8],
     /// Bytes of each datagram of a run but the last.
@@ -284,64 +285,60 @@ impl Datagrams for OsDatagrams {
             sent.failed = parcels.iter().map(Parcel::count).sum();
             return sent;
         };
-        let mut posting = Posting::new(held);
-        for parcel in parcels {
-            posting.add(parcel);
+        let is_cutting = held.is_cutting;
+        let mut posting = Posting { held, is_full: false, sent };
+        let mut messages = parcels.iter().flat_map(|parcel| messages_of(parcel, is_cutting));
+        let Some(first) = messages.next() else { return sent };
+        match messages.next() {
+            Some(second) => posting.deliver_all(&[first, second], messages),
+            // As often as not it is one.
+            None => posting.deliver(&[first]),
         }
-        posting.finish()
+        posting.sent
     }
 }
 
-/// Parcels on their way into the kernel, through one socket.
-struct Posting<'h, 'p> {
+/// A parcel as the kernel takes it.
+fn messages_of<'p>(parcel: &Parcel<'p>, is_cutting: bool) -> impl Iterator<Item = Message<'p>> + use<'p> {
+    let Parcel { to, from, bytes, segment } = *parcel;
+    let (single, runs) = if segment == 0 || bytes.len() <= segment {
+        (Some(Message { to, from, bytes, segment: None }), None)
+    } else {
+        let together = if is_cutting { SEGMENTS_MAX.min(SEGMENTED_BYTES_MAX / segment).max(1) } else { 1 };
+        let runs = bytes.chunks(together * segment).map(move |run| {
+            let segment = if run.len() > segment { u16::try_from(segment).ok() } else { None };
+            Message { to, from, bytes: run, segment }
+        });
+        (None, Some(runs))
+    };
+    single.into_iter().chain(runs.into_iter().flatten())
+}
+
+/// Messages on their way into the kernel, through one socket.
+struct Posting<'h> {
     held: &'h mut Held,
-    waiting: [Message<'p>; MESSAGES_MAX],
-    count: usize,
     /// The socket has no room for anything more.
     is_full: bool,
     sent: Sent,
 }
 
-impl<'h, 'p> Posting<'h, 'p> {
-    fn new(held: &'h mut Held) -> Self {
+impl Posting<'_> {
+    fn deliver_all<'p>(&mut self, first: &[Message<'p>], others: impl Iterator<Item = Message<'p>>) {
         let nothing = Message { to: None, from: None, bytes: &[], segment: None };
-        Self { held, waiting: [nothing; MESSAGES_MAX], count: 0, is_full: false, sent: Sent::default() }
-    }
-
-    fn add(&mut self, parcel: &Parcel<'p>) {
-        let Parcel { to, from, bytes, segment } = *parcel;
-        if segment == 0 || bytes.len() <= segment {
-            self.push(Message { to, from, bytes, segment: None });
-            return;
+        let mut batch = [nothing; MESSAGES_MAX];
+        let mut count = 0;
+        for message in first.iter().copied().chain(others) {
+            batch[count] = message;
+            count += 1;
+            if count == MESSAGES_MAX {
+                self.deliver(&batch);
+                count = 0;
+            }
         }
-        let together =
-            if self.held.is_cutting { SEGMENTS_MAX.min(SEGMENTED_BYTES_MAX / segment).max(1) } else { 1 };
-        for run in bytes.chunks(together * segment) {
-            let segment = if run.len() > segment { u16::try_from(segment).ok() } else { None };
-            self.push(Message { to, from, bytes: run, segment });
-        }
+        self.deliver(&batch[..count]);
     }
 
-    fn push(&mut self, message: Message<'p>) {
-        self.waiting[self.count] = message;
-        self.count += 1;
-        if self.count == MESSAGES_MAX {
-            self.flush();
-        }
-    }
-
-    fn flush(&mut self) {
-        let waiting = self.waiting;
-        let count = std::mem::take(&mut self.count);
-        self.deliver(&waiting[..count]);
-    }
-
-    fn finish(mut self) -> Sent {
-        self.flush();
-        self.sent
-    }
-
-    fn deliver(&mut self, mut messages: &[Message<'p>]) {
+    fn deliver(&mut self, mut messages: &[Message<'_>]) {
         let mut is_second_try = false;
         while let [first, others @ ..] = messages {
             if self.is_full {
@@ -381,7 +378,7 @@ impl<'h, 'p> Posting<'h, 'p> {
     }
 
     /// Sends the datagrams of a run that the kernel has not taken as one: it may be unable to cut it, or the datagrams are too long.
-    fn deliver_singly(&mut self, run: &Message<'p>, trouble: Trouble) {
+    fn deliver_singly(&mut self, run: &Message<'_>, trouble: Trouble) {
         let segment = run.segment.map_or(run.bytes.len(), usize::from).max(1);
         let single = |bytes| Message { bytes, segment: None, ..*run };
         let (head, rest) = run.bytes.split_at(segment.min(run.bytes.len()));
@@ -406,17 +403,7 @@ impl<'h, 'p> Posting<'h, 'p> {
         if has_gone && is_inability {
             self.held.is_cutting = false;
         }
-        let mut batch = [single(head); MESSAGES_MAX];
-        let mut filled = 0;
-        for message in rest {
-            batch[filled] = message;
-            filled += 1;
-            if filled == MESSAGES_MAX {
-                self.deliver(&batch);
-                filled = 0;
-            }
-        }
-        self.deliver(&batch[..filled]);
+        self.deliver_all(&[], rest);
     }
 }
 
@@ -491,12 +478,14 @@ fn closed() -> io::Error {
 mod tests {
     use super::*;
 
-    /// Sends runs over a socket with an option, to one that has none. Gives what became of each, and the lengths of all that came.
+    /// Sends runs over a socket with an option, to one that has none. Gives what became of each, the lengths of all that came, and
+    /// whether the kernel is still asked to cut.
     fn send_with(
         ip: IpAddr,
         level: i32,
         option: i32,
         value: i32,
+        fragments: bool,
         runs: &[(usize, usize)],
     ) -> (Vec<Sent>, Vec<usize>, bool) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -504,7 +493,7 @@ mod tests {
         let target = UdpSocket::bind((ip, 0)).unwrap();
         target.set_nonblocking(true).unwrap();
         let mut sockets = OsDatagrams::new().unwrap();
-        let door = bind_door(SocketAddr::new(ip, 0), 1, false).unwrap().remove(0);
+        let door = bind_door(SocketAddr::new(ip, 0), 1, fragments).unwrap().remove(0);
         messages::set_option(&door, level, option, value).unwrap();
         let door = sockets.adopt(door).unwrap();
         let bytes = vec![7; 60_000];
@@ -527,7 +516,7 @@ mod tests {
         // It cannot cut what has no checksum.
         let runs = [(1000, 300), (41, 1)];
         let (sent, came, is_cutting) =
-            send_with(Ipv4Addr::LOCALHOST.into(), libc::SOL_SOCKET, libc::SO_NO_CHECK, 1, &runs);
+            send_with(Ipv4Addr::LOCALHOST.into(), libc::SOL_SOCKET, libc::SO_NO_CHECK, 1, false, &runs);
         assert_eq!(sent, [went(4), went(41)]);
         assert_eq!(came, [&[300, 300, 300, 100][..], &[1; 41]].concat());
         assert!(!is_cutting);
@@ -537,9 +526,19 @@ mod tests {
     fn pieces_too_long_for_the_way_are_counted_and_the_kernel_still_cuts_others() {
         let runs = [(5000, 1300), (5000, 1200), (1300, 0)];
         let (sent, came, is_cutting) =
-            send_with(Ipv6Addr::LOCALHOST.into(), libc::IPPROTO_IPV6, libc::IPV6_MTU, 1280, &runs);
+            send_with(Ipv6Addr::LOCALHOST.into(), libc::IPPROTO_IPV6, libc::IPV6_MTU, 1280, false, &runs);
         assert_eq!(sent, [Sent { oversized: 3, ..went(1) }, went(5), Sent { oversized: 1, ..went(0) }]);
         assert_eq!(came, [1100, 1200, 1200, 1200, 1200, 200]);
+        assert!(is_cutting);
+    }
+
+    #[test]
+    fn what_is_too_long_for_the_way_is_cut_there_where_that_is_allowed() {
+        let runs = [(5000, 0), (5000, 2000), (5000, 1200)];
+        let (sent, came, is_cutting) =
+            send_with(Ipv6Addr::LOCALHOST.into(), libc::IPPROTO_IPV6, libc::IPV6_MTU, 1280, true, &runs);
+        assert_eq!(sent, [went(1), went(3), went(5)]);
+        assert_eq!(came, [5000, 2000, 2000, 1000, 1200, 1200, 1200, 1200, 200]);
         assert!(is_cutting);
     }
 }
