@@ -394,6 +394,26 @@ async fn a_backlog_longer_than_a_batch_is_told_to_be_more() {
 }
 
 #[tokio::test]
+async fn a_socket_is_told_again_only_once_it_has_been_drained() {
+    let mut bench = Bench::at(V4);
+    let (client, other) = (plain(V4), bench.outgoing(V4, None));
+    let other_at = SocketAddr::new(V4, bench.sockets.local_addr(other).unwrap().port());
+    client.send_to(b"first", bench.address).unwrap();
+    bench.wait().await;
+    for _ in 0..3 {
+        client.send_to(b"meanwhile", bench.address).unwrap();
+        client.send_to(b"elsewhere", other_at).unwrap();
+        bench.wait().await;
+        bench.drain(other).unwrap();
+    }
+    assert_eq!(std::mem::take(&mut bench.ready), [bench.door, other, other, other]);
+    assert_eq!(bench.drain(bench.door).unwrap(), 1 + 3);
+    client.send_to(b"after", bench.address).unwrap();
+    bench.wait().await;
+    assert_eq!(bench.ready, [bench.door]);
+}
+
+#[tokio::test]
 async fn several_sockets_share_a_door_and_each_client_stays_with_one() {
     let opened = bind_door(SocketAddr::new(V4, 0), 4, false).unwrap();
     let address = opened[0].local_addr().unwrap();

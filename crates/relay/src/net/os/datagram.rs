@@ -45,6 +45,8 @@ struct Held {
     is_fragmenting: bool,
     /// The kernel cuts its runs.
     is_cutting: bool,
+    /// It has been told ready, and not been drained since.
+    is_told: bool,
 }
 
 /// Which addresses a socket understands.
@@ -152,7 +154,9 @@ impl OsDatagrams {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         let is_cutting = self.is_cutting;
-        let held = Some(Held { socket, generation, family, is_connected, is_fragmenting, is_cutting });
+        let is_told = false;
+        let held =
+            Some(Held { socket, generation, family, is_connected, is_fragmenting, is_cutting, is_told });
         match self.sockets.get_mut(place) {
             Some(free) => {
                 *free = held;
@@ -190,6 +194,11 @@ impl OsDatagrams {
 
     fn held(&self, socket: SocketId) -> Option<&Held> {
         let held = self.sockets.get(usize::try_from(socket.index).ok()?)?.as_ref();
+        held.filter(|held| held.generation == socket.generation)
+    }
+
+    fn held_mut(&mut self, socket: SocketId) -> Option<&mut Held> {
+        let held = self.sockets.get_mut(usize::try_from(socket.index).ok()?)?.as_mut();
         held.filter(|held| held.generation == socket.generation)
     }
 }
@@ -237,8 +246,10 @@ impl Datagrams for OsDatagrams {
             for event in events.iter() {
                 count += 1;
                 let Token(place) = event.token();
-                let held = sockets.get(place).and_then(Option::as_ref);
+                // The kernel says it at every arrival. Whoever cannot keep up must not be told ever more.
+                let held = sockets.get_mut(place).and_then(Option::as_mut).filter(|held| !held.is_told);
                 if let (Some(held), Ok(index)) = (held, u32::try_from(place)) {
+                    held.is_told = true;
                     ready.push(SocketId { index, generation: held.generation });
                 }
             }
@@ -253,11 +264,37 @@ impl Datagrams for OsDatagrams {
     }
 
     fn receive(&mut self, socket: SocketId, inbox: &mut Inbox) -> io::Result<Backlog> {
-        let held = self.held(socket).ok_or_else(closed)?;
+        let held = self.held_mut(socket).ok_or_else(closed)?;
+        let backlog = held.receive(inbox)?;
+        held.is_told = backlog == Backlog::More;
+        Ok(backlog)
+    }
+
+    fn send(&mut self, socket: SocketId, parcels: &[Parcel<'_>]) -> Sent {
+        let mut sent = Sent::default();
+        let Some(held) = self.held_mut(socket) else {
+            sent.failed = parcels.iter().map(Parcel::count).sum();
+            return sent;
+        };
+        let is_cutting = held.is_cutting;
+        let mut posting = Posting { held, is_full: false, sent };
+        let mut messages = parcels.iter().flat_map(|parcel| messages_of(parcel, is_cutting));
+        let Some(first) = messages.next() else { return sent };
+        match messages.next() {
+            Some(second) => posting.deliver_all(&[first, second], messages),
+            // As often as not it is one.
+            None => posting.deliver(&[first]),
+        }
+        posting.sent
+    }
+}
+
+impl Held {
+    fn receive(&self, inbox: &mut Inbox) -> io::Result<Backlog> {
         let mut tries = 0;
         loop {
             let (slots, told) = inbox.fill();
-            let error = match messages::receive(held.socket.as_fd(), slots, told) {
+            let error = match messages::receive(self.socket.as_fd(), slots, told) {
                 // A batch that came short has drained the socket. If it was the network's word about an earlier datagram that cut it
                 // short, then that word came meanwhile, and has made the socket ready anew.
                 Ok(received) if received < INBOX_SLOTS => return Ok(Backlog::Drained),
@@ -275,26 +312,6 @@ impl Datagrams for OsDatagrams {
                 }
             }
         }
-    }
-
-    fn send(&mut self, socket: SocketId, parcels: &[Parcel<'_>]) -> Sent {
-        let mut sent = Sent::default();
-        let place = usize::try_from(socket.index).ok().and_then(|index| self.sockets.get_mut(index));
-        let held = place.and_then(Option::as_mut).filter(|held| held.generation == socket.generation);
-        let Some(held) = held else {
-            sent.failed = parcels.iter().map(Parcel::count).sum();
-            return sent;
-        };
-        let is_cutting = held.is_cutting;
-        let mut posting = Posting { held, is_full: false, sent };
-        let mut messages = parcels.iter().flat_map(|parcel| messages_of(parcel, is_cutting));
-        let Some(first) = messages.next() else { return sent };
-        match messages.next() {
-            Some(second) => posting.deliver_all(&[first, second], messages),
-            // As often as not it is one.
-            None => posting.deliver(&[first]),
-        }
-        posting.sent
     }
 }
 
