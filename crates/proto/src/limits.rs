@@ -52,7 +52,7 @@ pub const SERVER_SESSIONS_FORGOTTEN_MAX: usize = 4;
 pub const IDENTITY_KEYS_MAX: usize = 8;
 
 /// Users of a port that are found by trying their keys. A stranger's head costs one attempt for each: about 3 µs, so 3 ms of one
-/// processor for as many as this. More users want more ports, or SIP022, whose users are looked up.
+/// processor for as many as this; a stranger's datagram costs a third of that. More users want more ports, or SIP022, whose users are looked up.
 pub const TRIAL_KEYS_MAX: usize = 1024;
 
 /// Users of a port that say who they are: looked up at the same cost however many there are, so the bound is for memory, 10 MiB.
