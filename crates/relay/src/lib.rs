@@ -61,7 +61,7 @@ pub use places::Place;
 use places::Places;
 use udp::budget::Budget;
 use udp::front::Workers;
-use worker::{Accepting, Duties, Seat, Worker};
+use worker::{Accepting, DatagramDoors, Duties, Seat, Worker};
 
 /// A running relay: its doors are open and its workers serve.
 #[derive(Debug)]
@@ -89,6 +89,11 @@ impl Relay {
         let mut relay = Self { addresses: opened.addresses, stop, workers: Vec::new() };
         let budget = Arc::new(opened.budget);
         for (index, (worker, datagrams)) in workers.into_iter().zip(opened.datagrams).enumerate() {
+            let datagrams = {
+                let _context = worker.runtime.enter();
+                DatagramDoors::watch(datagrams)
+                    .map_err(|source| StartError { what: "watch for datagrams".into(), source })?
+            };
             let duties = Duties {
                 // The first worker accepts for all.
                 accepting: std::mem::take(&mut opened.accepting),

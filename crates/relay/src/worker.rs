@@ -16,13 +16,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep};
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
 use crate::batch::trim_pool;
 use crate::door::Door;
 use crate::limits::{
     ACCEPT_PAUSE, RESOLVER_THREADS_MAX, SHORTAGE_LINE_PERIOD, TRIM_DELAY, TRIM_SESSIONS_MIN,
 };
+use crate::net::datagram::SocketId;
 use crate::net::os::datagram::OsDatagrams;
 use crate::net::os::{self, OsNet, OsSocket, Watched};
 use crate::places::Place;
@@ -83,7 +84,12 @@ impl Worker {
                 tokio::spawn(door.run());
             }
             tokio::spawn(tidy(crowd));
-            let mut relaying = pin!(relay_datagrams(datagrams, budget));
+            let mut relaying = pin!(async {
+                match datagrams {
+                    Some(datagrams) => datagrams.relay(budget).await,
+                    None => pending().await,
+                }
+            });
             loop {
                 tokio::select! {
                     _ = stopped.changed() => return,
@@ -101,31 +107,35 @@ impl Worker {
 pub(crate) struct Duties {
     /// Doors whose connections it accepts.
     pub(crate) accepting: Vec<Accepting>,
-    /// Doors whose datagrams come to it, with its socket of each.
-    pub(crate) datagrams: Vec<(Arc<Door<OsNet>>, UdpSocket)>,
+    /// Doors whose datagrams come to it.
+    pub(crate) datagrams: Option<DatagramDoors>,
     /// The outgoing sockets that all workers share.
     pub(crate) budget: Arc<Budget>,
     /// Changes, or loses its sender, when it is to end.
     pub(crate) stopped: watch::Receiver<()>,
 }
 
-/// Relays the datagrams of these doors, if there are any.
-async fn relay_datagrams(doors: Vec<(Arc<Door<OsNet>>, UdpSocket)>, budget: Arc<Budget>) -> Infallible {
-    if doors.is_empty() {
-        return pending().await;
-    }
-    let engine = OsDatagrams::new().and_then(|mut sockets| {
-        let adopt = |(door, socket)| Ok((door, sockets.adopt(socket)?));
-        let doors = doors.into_iter().map(adopt).collect::<io::Result<Vec<_>>>()?;
-        Ok(Engine::new(doors, sockets, budget))
-    });
-    match engine {
-        // Boxed: the worker's own future is small, and this one lives as long.
-        Ok(engine) => Box::pin(engine.run()).await,
-        Err(error) => {
-            error!(%error, "this worker cannot relay datagrams");
-            pending().await
+/// Doors whose datagrams come to one worker, and the sockets by which they come.
+pub(crate) struct DatagramDoors {
+    doors: Vec<(Arc<Door<OsNet>>, SocketId)>,
+    sockets: OsDatagrams,
+}
+
+impl DatagramDoors {
+    /// Watches each door's socket, if there are any. To be called on the worker's runtime, before anybody is told that the doors are open.
+    pub(crate) fn watch(doors: Vec<(Arc<Door<OsNet>>, UdpSocket)>) -> io::Result<Option<Self>> {
+        if doors.is_empty() {
+            return Ok(None);
         }
+        let mut sockets = OsDatagrams::new()?;
+        let adopt = |(door, socket)| Ok((door, sockets.adopt(socket)?));
+        let doors = doors.into_iter().map(adopt).collect::<io::Result<_>>()?;
+        Ok(Some(Self { doors, sockets }))
+    }
+
+    async fn relay(self, budget: Arc<Budget>) -> Infallible {
+        // Boxed: the worker's own future is small, and this one lives as long.
+        Box::pin(Engine::new(self.doors, self.sockets, budget).run()).await
     }
 }
 
