@@ -332,9 +332,15 @@ fn what_a_slow_client_reads_and_a_slow_target_takes_is_held_in_little_memory() {
     let held = umbra.resident_kib().saturating_sub(resident) / (2 * MANY);
     println!("{held} KiB each");
     assert!(held < 300, "{held} KiB each");
-    let busy = umbra.cpu();
-    thread::sleep(Duration::from_millis(500));
-    assert!(umbra.cpu() - busy < Duration::from_millis(100), "nothing moves, and something spins");
+    // What has been taken may still be on its way; what spins never rests.
+    eventually(|| {
+        let busy = umbra.cpu();
+        thread::sleep(Duration::from_millis(500));
+        match umbra.cpu() - busy {
+            little if little < Duration::from_millis(100) => Ok(()),
+            much => Err(format!("nothing moves, and it takes {much:?} in half a second")),
+        }
+    });
     drop((clients, patience));
     returns_to(&umbra, descriptors);
 }
