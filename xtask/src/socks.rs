@@ -49,6 +49,19 @@ pub(crate) fn datagram_head(target: SocketAddr) -> Vec<u8> {
     [vec![0; 3], address_block(target)].concat()
 }
 
+/// Where a datagram from the proxy comes from, unless that is called by a name, and its payload.
+pub(crate) fn read_datagram(datagram: &[u8]) -> Result<(Option<SocketAddr>, &[u8])> {
+    let Some(([0, 0, 0], block)) = datagram.split_first_chunk() else {
+        bail!("no head of a datagram: {:?}", &datagram[..datagram.len().min(32)]);
+    };
+    if let Some((3, rest)) = block.split_first() {
+        let (len, rest) = rest.split_first().context("the length of a name")?;
+        return Ok((None, rest.get(usize::from(*len) + 2..).context("a name and a port")?));
+    }
+    let (from, payload) = read_address(block)?;
+    Ok((Some(from), payload))
+}
+
 /// The CONNECT request for `target`.
 pub(crate) fn request(target: SocketAddr) -> Vec<u8> {
     [vec![5, 1, 0], address_block(target)].concat()
@@ -62,6 +75,12 @@ pub(crate) fn address_block(address: SocketAddr) -> Vec<u8> {
     };
     block.extend_from_slice(&address.port().to_be_bytes());
     block
+}
+
+/// The same for a name.
+pub(crate) fn name_block(name: &str, port: u16) -> Result<Vec<u8>> {
+    let len = u8::try_from(name.len()).context("the length of a name")?;
+    Ok([&[3, len], name.as_bytes(), &port.to_be_bytes()].concat())
 }
 
 /// The address at the start of `bytes`, and what follows it.

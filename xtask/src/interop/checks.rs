@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::datagrams;
 use super::pairs::{Dress, Ends};
 use super::{Outcome, payload};
 use crate::peers::{Family, Peer};
@@ -30,11 +31,17 @@ pub(crate) enum Check {
     EarlyClose,
     /// A stranger gets nothing and disturbs nobody.
     WrongPassword,
+    /// Datagrams of many lengths, there and back.
+    Datagrams,
+    /// One association, several targets, of both families and by name.
+    Targets,
+    /// Somebody who was never sent anything answers.
+    ThirdParty,
 }
 
 impl Check {
     /// Every check, in the order of the table.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Curl,
         Self::Megabytes,
         Self::Sessions,
@@ -42,6 +49,9 @@ impl Check {
         Self::Banner,
         Self::EarlyClose,
         Self::WrongPassword,
+        Self::Datagrams,
+        Self::Targets,
+        Self::ThirdParty,
     ];
 
     /// The column's head.
@@ -54,6 +64,9 @@ impl Check {
             Self::Banner => "banner",
             Self::EarlyClose => "early close",
             Self::WrongPassword => "wrong password",
+            Self::Datagrams => "datagrams",
+            Self::Targets => "their targets",
+            Self::ThirdParty => "third parties",
         }
     }
 
@@ -70,6 +83,9 @@ impl Check {
             Self::Banner => banner(ends),
             Self::EarlyClose => early_close(ends),
             Self::WrongPassword => wrong_password(ends),
+            Self::Datagrams => datagrams::lengths(ends),
+            Self::Targets => datagrams::targets(ends),
+            Self::ThirdParty => datagrams::third_party(ends),
         };
         held.into()
     }
@@ -98,7 +114,14 @@ impl Check {
                 }
                 Family::Plain => Some("without a cipher there is no password".to_owned()),
             },
+            Self::Datagrams | Self::Targets | Self::ThirdParty if !ends.leg.carries_datagrams() => {
+                Some("simple-obfs carries no datagrams".to_owned())
+            }
+            Self::ThirdParty if peers.contains(&Peer::V2ray) => {
+                Some("v2ray lets nobody answer who was not asked".to_owned())
+            }
             Self::Curl | Self::Megabytes | Self::Sessions | Self::Banner | Self::EarlyClose => None,
+            Self::Datagrams | Self::Targets | Self::ThirdParty => None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Real programs: servers and clients of others with ours, both ways, and programs of all kinds at our front doors.
 
 mod checks;
+mod datagrams;
 mod doors;
 mod pairs;
 mod programs;

@@ -150,6 +150,14 @@ impl Leg {
         format!("{}{}", self.method.name, self.dress)
     }
 
+    /// Whether datagrams go the same way as streams.
+    pub(super) fn carries_datagrams(self) -> bool {
+        match self.dress {
+            Dress::Bare | Dress::OneTimeAuth | Dress::Users | Dress::Relayed => true,
+            Dress::Obfs(_) => false,
+        }
+    }
+
     fn missing(self, tools: &Tools) -> Option<String> {
         if matches!(self.dress, Dress::Obfs(_)) && peers::in_path("obfs-local").is_none() {
             return Some("simple-obfs is missing: apt-get install simple-obfs".to_owned());
@@ -222,7 +230,8 @@ impl Size {
 impl<'a> Ends<'a> {
     fn start(leg: Leg, tools: &'a Tools, site: &'a Site, size: Size) -> Result<Self> {
         let users = users(leg.method);
-        let plain = Spec::of(leg.method);
+        // A plugin carries streams only.
+        let plain = Spec { datagrams: leg.carries_datagrams(), ..Spec::of(leg.method) };
         let spec = match leg.dress {
             Dress::Bare => plain,
             Dress::Obfs(disguise) => Spec { obfs: Some(disguise), ..plain },
@@ -260,7 +269,8 @@ impl<'a> Ends<'a> {
             Dress::Bare | Dress::Obfs(_) | Dress::OneTimeAuth => method.wrong_password.to_owned(),
             Dress::Users | Dress::Relayed => self.leg.password(method.wrong_password),
         };
-        let spec = Spec { password: &password, obfs, ..Spec::of(method) };
+        let datagrams = self.leg.carries_datagrams();
+        let spec = Spec { password: &password, obfs, datagrams, ..Spec::of(method) };
         self.tools.start(self.leg.client, role, spec, None)
     }
 
