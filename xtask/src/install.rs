@@ -19,10 +19,11 @@ pub(crate) fn must_be_complete() -> bool {
 }
 
 /// Programs that are not peers, and the packages that have them.
-const CLIENTS: [(&str, &str); 8] = [
+const CLIENTS: [(&str, &str); 9] = [
     ("curl", "curl"),
     ("python3", "python3-pip"),
     ("ncat", "ncat"),
+    ("dig", "bind9-dnsutils"),
     ("proxychains4", "proxychains4"),
     ("chromium", "chromium"),
     ("ssh", "openssh-client"),

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::names;
 use super::programs::Visitor;
 use super::report::Report;
 use super::site::Site;
@@ -57,7 +58,14 @@ struct Door<'a> {
 pub(super) fn run(args: &Args, tools: &Tools, site: &Site, report: &mut Report) {
     report.begin("Doors", &["door", "program", "way", "what must come", "result"]);
     let wanted = |plan: &Plan| args.door.as_ref().is_none_or(|part| plan.name.contains(part.as_str()));
-    for plan in plans(site).into_iter().filter(wanted) {
+    let name_server = match names::serve() {
+        Ok(address) => address,
+        Err(error) => {
+            report.add(&["", "", "", "a name server"], &[Outcome::Failed(error)]);
+            return;
+        }
+    };
+    for plan in plans(site, name_server).into_iter().filter(wanted) {
         if let Some(why) = tools.lack(Peer::ShadowsocksRust).filter(|_| plan.way == Way::Parent) {
             report.add(&[plan.name, "", "", "an open door"], &[Outcome::Skipped(why)]);
             continue;
@@ -92,7 +100,7 @@ pub(super) fn run(args: &Args, tools: &Tools, site: &Site, report: &mut Report) 
     }
 }
 
-fn plans(site: &Site) -> Vec<Plan> {
+fn plans(site: &Site, name_server: SocketAddr) -> Vec<Plan> {
     let users = json!([
         { "name": "alice", "password": trials::ALICE },
         { "name": "bob", "password": trials::BOB },
@@ -100,6 +108,7 @@ fn plans(site: &Site) -> Vec<Plan> {
     let tunnel = json!({
         "protocol": "tunnel", "forward_address": "127.0.0.1", "forward_port": site.port(),
     });
+    let to_names = json!({ "protocol": "tunnel", "forward_address": name_server.to_string() });
     let balanced = json!({ "accept_proxy_protocol": "127.0.0.1", "send_proxy_protocol": "v2" });
     let plan = |name, local, trials| Plan { name, local, way: Way::Server, trials };
     vec![
@@ -108,6 +117,8 @@ fn plans(site: &Site) -> Vec<Plan> {
         plan("socks alone", json!({ "protocol": "socks" }), trials::socks_alone),
         plan("http alone", json!({ "protocol": "http" }), trials::http_alone),
         plan("tunnel", tunnel, trials::tunnel),
+        plan("tunnel to a name server", to_names.clone(), trials::names),
+        Plan { way: Way::Parent, ..plan("the same through a parent", to_names, trials::names) },
         plan("behind a balancer", balanced, trials::balanced),
         Plan { way: Way::ThirdServer, ..plan("two servers are down", json!({}), trials::brief) },
         Plan { way: Way::Parent, ..plan("a parent behind it", json!({}), trials::brief) },
@@ -137,7 +148,8 @@ impl<'a> Door<'a> {
             }
             Way::Parent => {
                 let role = Role::Client(behind);
-                let (guard, address) = tools.start(Peer::ShadowsocksRust, role, Spec::of(method), None)?;
+                let spec = Spec { datagrams: true, ..Spec::of(method) };
+                let (guard, address) = tools.start(Peer::ShadowsocksRust, role, spec, None)?;
                 config["outbound_proxy"] = json!(format!("socks5://{address}"));
                 parent = Some(guard);
             }

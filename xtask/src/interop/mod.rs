@@ -3,6 +3,7 @@
 mod checks;
 mod datagrams;
 mod doors;
+mod names;
 mod pairs;
 mod programs;
 mod report;

@@ -26,6 +26,8 @@ pub(super) enum Visitor {
     Proxychains,
     /// Through ncat.
     Ssh,
+    /// Asks name servers.
+    Dig,
     /// A browser.
     Chromium,
     /// A few lines of this task.
@@ -40,6 +42,7 @@ impl Visitor {
             Self::Ncat => "ncat",
             Self::Proxychains => "proxychains4",
             Self::Ssh => "ssh",
+            Self::Dig => "dig",
             Self::Chromium => "chromium",
             Self::Own => "(our own)",
         }
@@ -52,6 +55,7 @@ impl Visitor {
             Self::Ncat => &[("ncat", "ncat")],
             Self::Proxychains => &[("proxychains4", "proxychains4"), ("curl", "curl")],
             Self::Ssh => &[("ssh", "openssh-client"), ("ncat", "ncat"), ("ssh-keygen", "openssh-client")],
+            Self::Dig => &[("dig", "bind9-dnsutils")],
             Self::Chromium => &[("chromium", "chromium")],
             Self::Own => &[],
         };
@@ -67,6 +71,14 @@ pub(super) fn curl(options: &[&str], url: &str) -> Result<Vec<u8>> {
     // What a proxy answered to CONNECT is not always in curl's own words.
     command.args(["--write-out", "%{stderr}%{http_connect}"]).args(options);
     ended(command.args(["--max-time", &seconds()]).arg(url), &[])
+}
+
+/// The records that dig is told of by the name server at `server`; `options` come before the name.
+pub(super) fn dig(server: SocketAddr, options: &[&str]) -> Result<String> {
+    let mut command = bounded("dig");
+    command.args(["-r", "+short", "+time=3", "+tries=3", &format!("@{}", server.ip())]);
+    command.args(["-p", &server.port().to_string()]).args(options).arg("host.example");
+    Ok(String::from_utf8_lossy(&ended(&mut command, &[])?).into_owned())
 }
 
 /// What ncat hears from the site when it is asked for the large page.

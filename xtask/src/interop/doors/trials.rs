@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::super::payload;
 use super::super::programs::{self, Shell, Visitor};
+use super::super::{names, payload};
 use super::{Door, Trial};
 use crate::socks;
 
@@ -189,6 +189,24 @@ pub(super) fn tunnel<'a>(door: &'a Door<'a>) -> Vec<Trial<'a>> {
                 dialled.context("nobody came")
             },
         ),
+    ]
+}
+
+/// Every datagram leads to a name server, and every connection.
+pub(super) fn names<'a>(door: &'a Door<'a>) -> Vec<Trial<'a>> {
+    let records = |options: &'static [&str], wanted: String| {
+        move || {
+            let told = programs::dig(door.address, options)?;
+            ensure!(told.trim() == wanted, "it was told {:.80}", told.trim());
+            Ok(())
+        }
+    };
+    let texts = vec![format!("\"{}\"", String::from_utf8_lossy(&names::TEXT)); names::TEXTS].join(" ");
+    let address = names::ADDRESS.to_string();
+    vec![
+        trial(Visitor::Dig, "a datagram", "the address", records(&[], address.clone())),
+        trial(Visitor::Dig, "+tcp", "the address", records(&["+tcp"], address)),
+        trial(Visitor::Dig, "a long answer", "all of it", records(&["+bufsize=4096", "-t", "TXT"], texts)),
     ]
 }
 
