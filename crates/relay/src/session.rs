@@ -79,6 +79,11 @@ async fn establish<N: Net>(
         }
     };
     debug!(target = %wish.target(), source = %origin.source, user = wish.user(), "connecting");
+    if !door.inbound.mode.has_streams() && wish.command() != Command::UdpAssociate {
+        let failure = Failure::handshake(Cause::Command(wish.command()));
+        wish.reject(client, &failure).await;
+        return Err(failure);
+    }
     let wish = match wish {
         Wish::Forward { users, .. } => {
             let way = Box::pin(converse(door, users, client, &origin, inbox)).await?;
