@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use tracing::{info, warn};
+use umbra_relay::config::{Inbound, Protocol};
 use umbra_relay::{Relay, StartError};
 
 use crate::flags::{Options, Role, TUNNEL_PLACE};
@@ -65,7 +66,16 @@ fn serve(role: Role, mut plan: Plan) -> Result<(), String> {
     let fronts = Fronts::start(&plan.fronts, &relay)?;
     for (index, door) in relay.addresses().iter().enumerate() {
         let front = plan.fronts.iter().find(|front| front.inbound == index);
-        info!("starting {} at {}", role.word(), front.map_or(door, |front| &front.listen));
+        let listen = front.map_or(door, |front| &front.listen);
+        match plan.config.inbounds.get(index) {
+            Some(Inbound { protocol: Protocol::Tunnel { target }, mode, .. }) => {
+                let carried = [(mode.has_streams(), "tcp"), (mode.datagrams().is_some(), "udp")];
+                for (_, word) in carried.iter().filter(|(is_carried, _)| *is_carried) {
+                    info!("starting {word} tunnel at {listen} forward to {target}");
+                }
+            }
+            Some(_) | None => info!("starting {} at {listen}", role.word()),
+        }
     }
     let refresher = plan.online.map(|online| {
         info!("{}", online.summary());

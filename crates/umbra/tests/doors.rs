@@ -170,8 +170,9 @@ fn a_tunnel_leads_to_a_server_that_speaks_first() {
         "-f",
         &target.to_string(),
     ]);
-    let door = tunnel.wait_for("starting local at ");
-    let mut stream = TcpStream::connect(&door).unwrap();
+    let line = tunnel.wait_for("starting tcp tunnel at ");
+    let (door, _) = line.split_once(" forward to ").unwrap();
+    let mut stream = TcpStream::connect(door).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let mut banner = [0; 9];
     stream.read_exact(&mut banner).unwrap();
@@ -222,15 +223,16 @@ fn a_load_balancers_header_names_the_client_to_the_target() {
             "accept_proxy_protocol": ["127.0.0.0/8"], "send_proxy_protocol": "v1"}}"#
     ));
     let mut tunnel = Running::start(&["tunnel", "-c", file.path()]);
-    let door = tunnel.wait_for("starting local at ");
-    let mut stream = TcpStream::connect(&door).unwrap();
+    let line = tunnel.wait_for("starting tcp tunnel at ");
+    let (door, _) = line.split_once(" forward to ").unwrap();
+    let mut stream = TcpStream::connect(door).unwrap();
     stream.write_all(b"PROXY TCP4 192.0.2.9 192.0.2.1 50000 443\r\nhello").unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     let heard = String::from_utf8(heard.join().unwrap()).unwrap();
     assert!(heard.starts_with("PROXY TCP4 192.0.2.9 ") && heard.ends_with("\r\nhello"), "{heard:?}");
     assert!(heard.contains(" 50000 "), "{heard:?}");
 
-    let mut forged = TcpStream::connect(&door).unwrap();
+    let mut forged = TcpStream::connect(door).unwrap();
     forged.write_all(b"no header at all\r\n").unwrap();
     let mut answer = Vec::new();
     let _reset_is_an_end_too = forged.read_to_end(&mut answer);

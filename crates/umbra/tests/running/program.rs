@@ -52,10 +52,14 @@ impl Umbra {
             }
         });
         let mut umbra = Self { address: SocketAddr::from(([0, 0, 0, 0], 0)), child, log };
-        // Of a pair, the client's.
-        let door = if args[0] == "up" { "local" } else { args[0] };
-        let started = format!("starting {door} at ");
-        umbra.address = umbra.wait_for(&started).parse().unwrap();
+        let door = match args[0] {
+            // Of a pair, the client's.
+            "up" => "local",
+            "tunnel" => "tcp tunnel",
+            other => other,
+        };
+        let line = umbra.wait_for(&format!("starting {door} at "));
+        umbra.address = line.split(' ').next().unwrap().parse().unwrap();
         umbra
     }
 
