@@ -44,7 +44,7 @@ fn has_test(text: &str, place: &str, name: &str) -> bool {
         let named = rest.is_some_and(|rest| rest.starts_with(['(', '<']));
         let attributes = lines[..at].iter().rev().take_while(|line| line.starts_with("#["));
         let is_test = attributes.into_iter().any(|line| line.contains("test"));
-        named && (is_test || ["interop", "visitors"].contains(&place))
+        named && (is_test || ["interop", "visitors", "exchanged"].contains(&place))
     })
 }
 
