@@ -2,6 +2,7 @@
 
 mod flows;
 mod idle;
+mod many;
 mod runs;
 mod wire;
 
@@ -23,8 +24,10 @@ pub(crate) enum Load {
     Runs,
     /// There and back, one in flight.
     Trips,
-    /// Associations that do nothing.
-    Idle,
+    /// Associations that do nothing: programs at a tunnel, or with control connections at a SOCKS door.
+    Idle { by_socks: bool },
+    /// A few associations at work among very many.
+    Many,
 }
 
 /// How long the payload of a trip is.
@@ -39,15 +42,16 @@ pub(crate) fn measure(
     plan: Plan,
     cpu: usize,
 ) -> Result<Vec<Figure>> {
-    let sink = runs::Sink::new()?;
+    let (sink, echo) = (runs::Sink::new()?, Echo::new()?);
     let door = match load {
         Load::Runs => Door::Tunnel(sink.address()?),
-        Load::Flat { .. } | Load::Trips | Load::Idle => Door::Datagrams,
+        Load::Idle { by_socks: false } => Door::Tunnel(echo.address()?),
+        Load::Flat { .. } | Load::Trips | Load::Idle { by_socks: true } | Load::Many => Door::Datagrams,
     };
     let pair = Pair::start(tools, peer, method, door, cpu)?;
     let figures = match load {
         Load::Flat { flows, window, payload_bytes } => {
-            flows::carry(&pair, flows, window, payload_bytes, plan.time)
+            flows::carry(&pair, &echo, flows, window, payload_bytes, plan.time)
                 .map(|carried| flat(carried, flows, payload_bytes))
         }
         Load::Runs => runs::carry(&pair, &sink, plan.time).map(|carried| {
@@ -55,10 +59,20 @@ pub(crate) fn measure(
             figures.extend(flow(carried, Goal::Open, Goal::Open));
             figures
         }),
-        Load::Trips => trips(&pair, plan.time),
-        Load::Idle => idle::idle(&pair, plan.associations).map(|resident| {
+        Load::Trips => trips(&pair, &echo, plan.time),
+        Load::Idle { by_socks } => idle::idle(&pair, &echo, by_socks, plan.associations).map(|resident| {
             let labels = ["KiB per association, client", "KiB per association, server"];
-            per_process(resident, labels, Goal::Most(1.0))
+            // A control connection is a session, which has a row of its own.
+            per_process(resident, labels, if by_socks { Goal::Open } else { Goal::Most(1.0) })
+        }),
+        Load::Many => many::possible(plan.crowd).and_then(|count| {
+            let searched = many::search(&pair, &echo, method, count, plan.time)?;
+            Ok(vec![
+                figure("CPU us, server, 50 alive", searched.among_few * 1e6, Goal::Open),
+                figure("CPU us, server, many alive", searched.among_many * 1e6, Goal::Share(0.30)),
+                figure("many / 50", searched.among_many / searched.among_few, Goal::Most(1.15)),
+                figure("sockets held", searched.held as f64, Goal::Open),
+            ])
         }),
     };
     figures.with_context(|| pair.logs())
@@ -86,8 +100,7 @@ fn cpu_micros(carried: Carried) -> f64 {
     carried.cpu_secs.sum() * 1e6 / carried.delivered as f64
 }
 
-fn trips(pair: &Pair, time: Duration) -> Result<Vec<Figure>> {
-    let echo = Echo::new()?;
+fn trips(pair: &Pair, echo: &Echo, time: Duration) -> Result<Vec<Figure>> {
     let mut sheet = Sheet::new(echo.address()?, TRIP_BYTES, 1);
     let flow = Flow::open(pair.proxy)?;
     let mut taken = echo.answer_during(|| {

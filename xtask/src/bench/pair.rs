@@ -16,6 +16,8 @@ use crate::socks;
 pub(crate) struct Pair {
     /// Where the client listens for SOCKS.
     pub(crate) proxy: SocketAddr,
+    /// Where the server listens.
+    pub(crate) server_address: SocketAddr,
     client: Guard,
     server: Guard,
 }
@@ -73,7 +75,7 @@ impl Pair {
         let (server, address) = tools.start(peer, Role::Server, spec, Some(cpu))?;
         let role = target.map_or(Role::Client(address), |target| Role::Tunnel { server: address, target });
         let (client, proxy) = tools.start(peer, role, spec, Some(cpu))?;
-        Ok(Self { proxy, client, server })
+        Ok(Self { proxy, server_address: address, client, server })
     }
 
     /// CPU seconds each process has used, to the nanosecond.
@@ -84,6 +86,11 @@ impl Pair {
     /// Resident KiB of each process.
     pub(crate) fn resident_kib(&self) -> Result<Each> {
         Ok(Each { client: resident_kib(&self.client)?, server: resident_kib(&self.server)? })
+    }
+
+    /// Descriptors that the server holds.
+    pub(crate) fn server_descriptors(&self) -> Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/fd", self.server.pid()))?.count())
     }
 
     /// The process ids, client first.

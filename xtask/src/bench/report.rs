@@ -212,7 +212,10 @@ The last run of one flow for each method and way. ";
 
 const HOW: &str = "Our pair and each peer's pair ran in the same run, turn by turn; proxies on one core, load and
 targets on the other; every figure is the median of the rounds. CPU is that of both proxy processes together, from their own clocks.
-Only the ratios carry over to another machine. Peers run with their default settings.
+Only the ratios carry over to another machine. Peers run with their default settings, and with datagrams where a row wants them.
+
+A datagram counts once where it is delivered: one that goes there and back is two. Programs and targets take runs of them (`UDP_GRO`), and send each by itself but in `udp-gso`, where the
+sender has the kernel cut them (`UDP_SEGMENT`). `udp-many` is the server alone, with 50 of all associations at work.
 
 ";
 

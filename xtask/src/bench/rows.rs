@@ -66,6 +66,8 @@ pub(crate) struct Plan {
     pub(crate) watch: Duration,
     /// How many associations are held.
     pub(crate) associations: usize,
+    /// How many stand around while a few are at work.
+    pub(crate) crowd: usize,
 }
 
 /// One number of a row.
@@ -137,7 +139,9 @@ fn datagrams() -> impl Iterator<Item = Row> {
         ("udp-500", AES_256_GCM, flat(500, 2, 512)),
         ("udp-gso", AES_256_GCM, Load::Runs),
         ("udp-trip", AES_256_GCM, Load::Trips),
-        ("udp-idle", AES_256_GCM, Load::Idle),
+        ("udp-idle", AES_256_GCM, Load::Idle { by_socks: false }),
+        ("udp-idle-socks", AES_256_GCM, Load::Idle { by_socks: true }),
+        ("udp-many", AES_256_2022, Load::Many),
     ];
     loads.into_iter().map(|(name, method, load)| Row {
         name: name.to_owned(),

@@ -181,12 +181,12 @@ impl Sheet {
 /// Keeps `window` datagrams of `payload_bytes` in flight on each of so many flows for `time`.
 pub(crate) fn carry(
     pair: &Pair,
+    echo: &Echo,
     count: usize,
     window: usize,
     payload_bytes: usize,
     time: Duration,
 ) -> Result<Carried> {
-    let echo = Echo::new()?;
     let mut sheet = Sheet::new(echo.address()?, payload_bytes, window);
     let mut flows = (0..count).map(|_| Flow::open(pair.proxy)).collect::<Result<Vec<_>>>()?;
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;

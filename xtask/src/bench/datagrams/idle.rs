@@ -12,11 +12,11 @@ use crate::bench::pair::{Each, Pair};
 use crate::socks::{self, Association};
 
 /// Opens `count` associations, sends a datagram there and back through each, and says how many KiB each process holds for one.
-pub(crate) fn idle(pair: &Pair, count: usize) -> Result<Each> {
-    let echo = Echo::new()?;
-    let datagram = [socks::datagram_head(echo.address()?), vec![9; 64]].concat();
+pub(crate) fn idle(pair: &Pair, echo: &Echo, by_socks: bool, count: usize) -> Result<Each> {
+    let head = if by_socks { socks::datagram_head(echo.address()?) } else { Vec::new() };
+    let datagram = [head, vec![9; 64]].concat();
     echo.answer_during(|| {
-        let open = || open(pair, &datagram);
+        let open = || open(pair, by_socks, &datagram);
         // What the first set up stays and is not the price of the next.
         let first = (0..16).map(|_| open()).collect::<Result<Vec<_>>>()?;
         thread::sleep(Duration::from_millis(300));
@@ -32,10 +32,11 @@ pub(crate) fn idle(pair: &Pair, count: usize) -> Result<Each> {
     })
 }
 
-fn open(pair: &Pair, datagram: &[u8]) -> Result<(Association, UdpSocket)> {
-    let association = socks::associate(pair.proxy)?;
+/// A program, and its association if it needs one of its own.
+fn open(pair: &Pair, by_socks: bool, datagram: &[u8]) -> Result<(Option<Association>, UdpSocket)> {
+    let association = by_socks.then(|| socks::associate(pair.proxy)).transpose()?;
     let socket = UdpSocket::bind("127.0.0.1:0")?;
-    socket.connect(association.relay)?;
+    socket.connect(association.as_ref().map_or(pair.proxy, |association| association.relay))?;
     socket.set_read_timeout(Some(Duration::from_millis(500)))?;
     let mut answer = vec![0; datagram.len() + 1];
     for _ in 0..5 {
