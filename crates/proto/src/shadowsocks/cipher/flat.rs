@@ -2,9 +2,10 @@
 
 use chacha20::{ChaCha20LegacyCore, hchacha};
 use cipher::array::Array;
+use cipher::consts::U16;
 use cipher::{
-    Block, BlockCipherEncrypt, BlockModeDecrypt as _, BlockModeEncrypt as _, InnerIvInit as _, KeyInit,
-    KeyIvInit, StreamCipher, StreamCipherCoreWrapper,
+    Block, BlockCipherEncrypt, BlockModeDecrypt as _, BlockModeEncrypt as _, BlockSizeUser, InnerIvInit as _,
+    KeyInit, KeyIvInit, StreamCipher, StreamCipherCoreWrapper,
 };
 use md5::{Digest as _, Md5};
 use zeroize::Zeroize;
@@ -143,13 +144,15 @@ pub(crate) fn cfb8<C: KeyInit + BlockCipherEncrypt + Send + Sync + 'static>(
 }
 
 /// A block cipher in CFB mode, single bits being fed back.
-pub(crate) fn cfb1<C: KeyInit + BlockCipherEncrypt + Send + Sync + 'static>(
+pub(crate) fn cfb1<
+    C: KeyInit + BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + Send + Sync + 'static,
+>(
     key: &Key,
     iv: &[u8],
     way: Way,
 ) -> Box<dyn Transform> {
     let (cipher, register) = block_cipher::<C>(key, iv);
-    Box::new(Cfb1 { cipher, register, way })
+    Box::new(Cfb1 { cipher, register: u128::from_be_bytes(register.into()), way })
 }
 
 fn block_cipher<C: KeyInit + BlockCipherEncrypt>(key: &Key, iv: &[u8]) -> (C, Block<C>) {
@@ -236,31 +239,61 @@ impl<C: BlockCipherEncrypt + Send + Sync> Transform for cfb8::Decryptor<C> {
     }
 }
 
-struct Cfb1<C: BlockCipherEncrypt> {
+struct Cfb1<C> {
     cipher: C,
     /// The last bits that went over the wire, as many as a block has.
-    register: Block<C>,
+    register: u128,
     way: Way,
 }
 
-impl<C: BlockCipherEncrypt + Send + Sync> Transform for Cfb1<C> {
-    fn apply(&mut self, bytes: &mut [u8]) {
+impl<C: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16>> Cfb1<C> {
+    /// Takes a bit that is on the wire; gives what is to be encrypted for it.
+    fn feed(&mut self, bit: u8) -> Block<C> {
+        let before = self.register;
+        self.register = before << 1 | u128::from(bit);
+        before.to_be_bytes().into()
+    }
+
+    /// One block after the other, since each wants the bit that the one before has made.
+    fn seal(&mut self, bytes: &mut [u8]) {
         for byte in bytes {
-            let (mut turned, source) = (0, *byte);
-            for bit in (0..8).rev() {
-                let mut pad = self.register.clone();
+            for at in 0..8 {
+                let mut pad = Block::<C>::from(self.register.to_be_bytes());
                 self.cipher.encrypt_block(&mut pad);
-                let (from, to) = (source >> bit & 1, source >> bit & 1 ^ pad[0] >> 7);
-                turned = turned << 1 | to;
-                let mut carry = match self.way {
-                    Way::Seal => to,
-                    Way::Open => from,
-                };
-                for byte in self.register.iter_mut().rev() {
-                    (*byte, carry) = (*byte << 1 | carry, *byte >> 7);
-                }
+                *byte ^= (pad[0] & 0x80) >> at;
+                self.feed(bit(*byte, at));
             }
-            *byte = turned;
+        }
+    }
+
+    /// Many blocks at a time, since all bits that are fed back have come.
+    fn open(&mut self, bytes: &mut [u8]) {
+        let mut pads = [Block::<C>::default(); 8 * CFB1_PIECE_BYTES];
+        for piece in bytes.chunks_mut(CFB1_PIECE_BYTES) {
+            let pads = &mut pads[..8 * piece.len()];
+            let bits = piece.iter().flat_map(|byte| (0..8).map(|at| bit(*byte, at)));
+            pads.iter_mut().zip(bits).for_each(|(pad, bit)| *pad = self.feed(bit));
+            self.cipher.encrypt_blocks(pads);
+            for (byte, pads) in piece.iter_mut().zip(pads.chunks_exact(8)) {
+                *byte ^= pads.iter().fold(0, |bits, pad| bits << 1 | pad[0] >> 7);
+            }
         }
     }
 }
+
+impl<C: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + Send + Sync> Transform for Cfb1<C> {
+    fn apply(&mut self, bytes: &mut [u8]) {
+        match self.way {
+            Way::Seal => self.seal(bytes),
+            Way::Open => self.open(bytes),
+        }
+    }
+}
+
+/// The bit of `byte` that comes at this place on the wire, the highest first.
+fn bit(byte: u8, at: usize) -> u8 {
+    byte >> (7 - at) & 1
+}
+
+/// So many that every block the processor can have under way at once is.
+const CFB1_PIECE_BYTES: usize = 8;
