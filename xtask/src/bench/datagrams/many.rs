@@ -34,14 +34,15 @@ pub(crate) const AT_WORK: usize = 50;
 const WINDOW: usize = 128;
 const PAYLOAD_BYTES: usize = 64;
 
-/// As many as were asked for, or as the machine's ports and this process's descriptors, which the proxies inherit, allow.
+/// As many as were asked for, or as the machine's ports and this process's descriptors allow: the proxies inherit those, and ours keeps
+/// a third of them for associations.
 pub(crate) fn possible(wanted: usize) -> Result<usize> {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
     let ends = range.split_whitespace().map(str::parse).collect::<Result<Vec<usize>, _>>()?;
     let ports = ends.last().zip(ends.first()).map_or(0, |(last, first)| last.saturating_sub(*first));
     let (descriptors, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-    Ok(wanted.min(ports.saturating_sub(SPARE)).min(descriptors.saturating_sub(SPARE)))
+    Ok(wanted.min(ports.saturating_sub(SPARE)).min(descriptors.saturating_sub(SPARE) / 3))
 }
 
 /// What everything else on the machine needs.
@@ -106,7 +107,7 @@ impl Crowd {
             }));
             self.send(first..first + more)?;
             let answered = self.hear(more)?;
-            ensure!(answered * 2 > more, "{answered} of {more} new sessions are answered");
+            ensure!(answered * 2 > more, "{answered} of {more} new sessions are answered beside {first}");
         }
         Ok(())
     }
