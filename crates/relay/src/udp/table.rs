@@ -116,10 +116,6 @@ impl<K: Hash + Eq + Copy, V> Table<K, V> {
         self.entries.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Who has this key.
     pub(crate) fn find(&self, key: &K) -> Option<Handle> {
         self.handle(*self.numbers.get(key)?)
