@@ -8,7 +8,7 @@ mod running;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -367,6 +367,34 @@ fn carry_through(at_client: [&str; 2], at_server: [&str; 2], package: &str) {
     let client = Umbra::start(&client.concat());
     assert_echoes(client.address, target);
     assert!(exchange(client.address, target, &sent).unwrap() == sent, "8 MiB came back as they went");
+}
+
+#[test]
+fn datagrams_pass_beside_the_plugins_of_both_ends_where_they_are_asked_for() {
+    let folder = Folder::new();
+    let config = folder.config("server.json", "127.0.0.1:0", "server");
+    let server = Umbra::start(&["server", "-u", "-c", &config]);
+    let config = folder.config("client.json", &server.address.to_string(), &folder.record_option("client"));
+    let client = Umbra::start(&["local", "-u", "-c", &config]);
+    client.wait_for("datagrams do not go through the plugin");
+    assert_echoes(client.address, echo());
+    assert_eq!(folder.records("client").len(), 1, "streams go through the plugin");
+    let mut control = TcpStream::connect(client.address).unwrap();
+    control.set_read_timeout(Some(running::PATIENCE)).unwrap();
+    control.write_all(&[5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+    let mut reply = [0; 12];
+    control.read_exact(&mut reply).unwrap();
+    assert_eq!(reply[..6], [5, 0, 5, 0, 0, 1]);
+    let (program, target) =
+        (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let port = target.local_addr().unwrap().port().to_be_bytes();
+    let relay = (client.address.ip(), u16::from_be_bytes([reply[10], reply[11]]));
+    let datagram = [&[0, 0, 0, 1, 127, 0, 0, 1][..], &port, b"beside"].concat();
+    program.send_to(&datagram, relay).unwrap();
+    target.set_read_timeout(Some(running::PATIENCE)).unwrap();
+    let mut came = [0; 64];
+    let (len, _) = target.recv_from(&mut came).unwrap();
+    assert_eq!(&came[..len], b"beside");
 }
 
 #[test]

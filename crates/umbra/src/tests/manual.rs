@@ -171,7 +171,7 @@ const PRECEDENCE: &str = "
 
 1. A flag beats the file. Address and port are apart: `-s a.example` keeps the file's `server_port`, `-s a.example:8388` does not.
 2. `--server-url` takes the place of all servers of the file, and cannot stand beside `-s`, `-p`, `-k` or `-m`.
-3. In the file, a `timeout` in an entry beats the one at the top.
+3. In the file, `timeout`, `mode` and the keys of datagrams (`udp_…`) in an entry beat those at the top.
 4. With `servers[]`, the keys of a server cannot stand at the top as well; with `locals[]`, neither can those of an inbound.
 5. A flag about a server or an inbound changes the only entry in use; if there are several, it is an error.
 
