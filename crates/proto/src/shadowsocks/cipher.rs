@@ -9,13 +9,12 @@ pub(crate) mod packet;
 mod salsa;
 pub(crate) mod seed;
 pub(crate) mod software;
+mod subkey;
 pub(crate) mod table;
 
 use std::sync::LazyLock;
 
 use aws_lc_rs::aead::{Aad, Algorithm, LessSafeKey, Nonce, UnboundKey};
-use hkdf::Hkdf;
-use sha1::Sha1;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::key::Key;
@@ -110,9 +109,7 @@ fn nonce(uses: u64) -> Nonce {
 fn derive(key: &Key, salt: &Salt, subkey: &mut [u8]) {
     match key.method().generation() {
         Generation::Stream => subkey.copy_from_slice(key.secret()),
-        Generation::Aead => Hkdf::<Sha1>::new(Some(salt.as_bytes()), key.secret())
-            .expand(b"ss-subkey", subkey)
-            .expect("32 bytes are within what HKDF-SHA1 can give"),
+        Generation::Aead => subkey::derive(key, salt, subkey),
         Generation::Aead2022 => derive_2022(key, salt.as_bytes(), subkey),
     }
 }
