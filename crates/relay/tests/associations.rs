@@ -9,15 +9,16 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::{inbound, open, run, server_with, through_with};
 use umbra_proto::address::{Address, AddressBlock};
 use umbra_proto::forbidden::Forbidden;
-use umbra_proto::shadowsocks::Method;
 use umbra_proto::shadowsocks::identity::Credentials;
 use umbra_proto::shadowsocks::key::{Key, encode_password};
 use umbra_proto::shadowsocks::keyring::{Keyring, User};
+use umbra_proto::shadowsocks::packet::{ClientSession, PacketHop, SessionId};
+use umbra_proto::shadowsocks::{Method, UnixTime};
 use umbra_proto::socks5::udp;
 use umbra_proto::users::{Credentials as Login, Users};
 use umbra_relay::Relay;
@@ -351,6 +352,45 @@ fn users_of_one_port_are_told_apart_by_trial_and_by_identity() {
             let associated = Client::associate(client.addresses()[0]);
             assert_eq!(associated.trip(&target, b"who").1, mirrored(b"who"), "{method} {byte}");
         }
+    }
+}
+
+#[test]
+fn a_client_that_changes_its_address_keeps_its_session_on_whichever_worker_it_arrives() {
+    for method in [Method::Blake3Aes128Gcm, Method::Blake3Chacha20Poly1305] {
+        let server = run(with_datagrams(server_with(key(method, 7)), Path::Direct));
+        let target = UdpSocket::bind("127.0.0.1:0").unwrap();
+        target.set_read_timeout(Some(PATIENCE)).unwrap();
+        let address = Address::Ip(target.local_addr().unwrap());
+        let mut block = Vec::new();
+        address.encode(&mut block);
+        let (block, _) = AddressBlock::split(&block).unwrap();
+        let hop = Arc::new(PacketHop::new(&key(method, 7).into(), false));
+        let mut session = ClientSession::new(hop, SessionId(*b"a client"));
+        let now = UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs());
+        let mut outside = None;
+        // Each port comes to one of the two workers, and to the same one every time: of so many, some come to the other.
+        for number in 0..16 {
+            let mut packet = Vec::new();
+            session.seal(block, b"it is me", now, |random| random.fill(number), &mut packet);
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.send_to(&packet, server.addresses()[0]).unwrap();
+            let (_, from) = target.recv_from(&mut [0; 99]).unwrap();
+            assert_eq!(*outside.get_or_insert(from), from, "it is one association");
+            target.send_to(b"so it is", from).unwrap();
+            let mut answer = [0; 999];
+            let (len, _) = socket.recv_from(&mut answer).unwrap();
+            assert_eq!(session.open(&mut answer[..len], now).unwrap().payload, b"so it is");
+            // What somebody has recorded and sends again changes nothing.
+            let thief = UdpSocket::bind("127.0.0.1:0").unwrap();
+            thief.send_to(&packet, server.addresses()[0]).unwrap();
+            target.send_to(b"and again", from).unwrap();
+            let (len, _) = socket.recv_from(&mut answer).unwrap();
+            assert_eq!(session.open(&mut answer[..len], now).unwrap().payload, b"and again");
+        }
+        target.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        assert!(target.recv_from(&mut [0; 99]).is_err(), "nothing has come twice");
     }
 }
 
