@@ -120,8 +120,8 @@ impl<N: Net> Door<N> {
         Self { inbound, net, notices, speech, front: None, datagrams_at: None, places, endured }
     }
 
-    /// The same, with datagrams that come in at `address`.
-    pub(crate) fn with_datagrams(self, address: SocketAddr, workers: Workers) -> Self {
+    /// The same, with datagrams that come in at `address`, to an [`Engine`](crate::Engine) on each of these workers.
+    pub fn with_datagrams(self, address: SocketAddr, workers: Workers) -> Self {
         let front = Front::new(&self.inbound.protocol, workers);
         Self { front: Some(front), datagrams_at: Some(address), ..self }
     }

@@ -59,8 +59,9 @@ use net::os::datagram::bind_door;
 use net::os::{self, OsNet, Watched};
 pub use places::Place;
 use places::Places;
-use udp::budget::Budget;
-use udp::front::Workers;
+pub use udp::Engine;
+pub use udp::budget::Budget;
+pub use udp::front::Workers;
 use worker::{Accepting, DatagramDoors, Duties, Seat, Worker};
 
 /// A running relay: its doors are open and its workers serve.

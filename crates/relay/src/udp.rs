@@ -46,8 +46,8 @@ use letter::{Letters, Mailbox};
 use outside::{Outside, Owner};
 use uplink::Understood;
 
-/// A worker's datagrams.
-pub(crate) struct Engine<N: Net, D: Datagrams> {
+/// A worker's datagrams: everything between its sockets, for all doors that take datagrams.
+pub struct Engine<N: Net, D: Datagrams> {
     core: Core<N, D>,
     mailbox: Mailbox,
     inbox: Inbox,
@@ -60,7 +60,7 @@ pub(crate) struct Engine<N: Net, D: Datagrams> {
 
 impl<N: Net, D: Datagrams> Engine<N, D> {
     /// An engine for `doors`, each with its socket among `sockets`, and with outgoing sockets from `budget`.
-    pub(crate) fn new(doors: Vec<(Arc<Door<N>>, SocketId)>, sockets: D, budget: Arc<Budget>) -> Self {
+    pub fn new(doors: Vec<(Arc<Door<N>>, SocketId)>, sockets: D, budget: Arc<Budget>) -> Self {
         let (letters, mailbox) = Letters::new();
         let mut core = Core {
             posts: Vec::with_capacity(doors.len()),
@@ -83,7 +83,7 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
     }
 
     /// Relays until it is dropped; all its sockets close then.
-    pub(crate) async fn run(mut self) -> Infallible {
+    pub async fn run(mut self) -> Infallible {
         poll_fn(|cx| self.poll(cx)).await
     }
 

@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Sockets that are left.
 #[derive(Debug)]
-pub(crate) struct Budget(AtomicUsize);
+pub struct Budget(AtomicUsize);
 
 impl Budget {
     /// A budget of `sockets`.
-    pub(crate) fn new(sockets: usize) -> Self {
+    pub fn new(sockets: usize) -> Self {
         Self(AtomicUsize::new(sockets))
     }
 

@@ -49,8 +49,10 @@ impl Front {
 
 /// Who takes a door's datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Workers {
+pub enum Workers {
+    /// One worker.
     One,
+    /// Several, each with a socket of its own at the door's address.
     Several,
 }
 
