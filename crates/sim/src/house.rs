@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use umbra_relay::config::Inbound;
-use umbra_relay::{Door, session};
+use umbra_relay::{Budget, Door, Engine, Workers, session};
 
+use crate::datagrams::SimDatagrams;
 use crate::link::Link;
-use crate::net::SimNet;
+use crate::net::{Listener, SimNet};
 
 /// Doors that are open on a network.
 #[derive(Clone, Debug)]
@@ -23,6 +25,12 @@ struct Count {
     live: AtomicUsize,
     begun: AtomicUsize,
     panicked: AtomicUsize,
+}
+
+/// The engines of a door for datagrams. Dropped, they end, and their sockets close.
+#[derive(Debug)]
+pub struct Workforce {
+    engines: Vec<JoinHandle<()>>,
 }
 
 /// One session in the count.
@@ -41,8 +49,39 @@ impl House {
 
     /// Opens a door for at most `sessions_max` sessions at a time.
     pub fn open_for(&self, sessions_max: usize, inbound: Inbound, link: Link) {
-        let mut listener = self.net.listen(inbound.listen, link);
-        let door = Arc::new(Door::new(inbound, self.net.clone(), sessions_max));
+        let listener = self.net.listen(inbound.listen, link);
+        self.accept(Arc::new(Door::new(inbound, self.net.clone(), sessions_max)), listener);
+    }
+
+    /// Opens a door that takes datagrams too, with `workers` whose associations may have `sockets_max` sockets together.
+    ///
+    /// # Panics
+    /// If the inbound takes no datagrams.
+    pub fn open_for_datagrams(
+        &self,
+        inbound: Inbound,
+        workers: Vec<SimDatagrams>,
+        sockets_max: usize,
+    ) -> Workforce {
+        let listener = self.net.listen(inbound.listen, Link::plain());
+        let udp = inbound.mode.datagrams().expect("datagrams are what it is opened for");
+        let address = udp.listen.unwrap_or(inbound.listen);
+        let among = if workers.len() > 1 { Workers::Several } else { Workers::One };
+        let door = Door::new(inbound, self.net.clone(), usize::MAX).with_datagrams(address, among);
+        let (door, budget) = (Arc::new(door), Arc::new(Budget::new(sockets_max)));
+        let engines = workers.into_iter().map(|mut sockets| {
+            let socket = sockets.door(address);
+            let engine = Engine::new(vec![(Arc::clone(&door), socket)], sockets, Arc::clone(&budget));
+            tokio::spawn(async move {
+                engine.run().await;
+            })
+        });
+        let engines = engines.collect();
+        self.accept(door, listener);
+        Workforce { engines }
+    }
+
+    fn accept(&self, door: Arc<Door<SimNet>>, mut listener: Listener) {
         let count = Arc::clone(&self.count);
         drop(tokio::spawn(async move {
             while let Some((client, source)) = listener.accept().await {
@@ -79,6 +118,30 @@ impl House {
         }
         assert_eq!(self.count.panicked.load(Ordering::Relaxed), 0, "a session panicked");
         started.elapsed()
+    }
+}
+
+impl Workforce {
+    /// Ends the engines, and waits until their sockets are closed.
+    pub async fn end(mut self) {
+        for engine in self.engines.drain(..) {
+            engine.abort();
+            // Why it has ended is known.
+            let _ = engine.await;
+        }
+    }
+
+    /// Whether none has ended: none does by itself.
+    pub fn is_whole(&self) -> bool {
+        self.engines.iter().all(|engine| !engine.is_finished())
+    }
+}
+
+impl Drop for Workforce {
+    fn drop(&mut self) {
+        for engine in &self.engines {
+            engine.abort();
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //! - [`chance`]: the generator.
 //! - [`link`](mod@link): the manners of a connection: how it cuts, delays and breaks.
 //! - [`socket`], [`net`]: connections with such manners, and the hosts and names that they lead to.
+//! - [`datagrams`]: datagrams beside them, and who speaks in those.
 //! - [`house`]: doors of the relay on the simulated network, with their sessions counted.
 //! - [`street`]: ways from a client through doors to a target.
 //! - [`peer`]: clients and targets, good and bad.
@@ -15,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod chance;
+pub mod datagrams;
 pub mod house;
 pub mod link;
 pub mod net;

@@ -1,0 +1,268 @@
+//! How long an association lives, what it outlives, and what it waits for.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::sleep;
+use umbra_proto::address::Address;
+use umbra_proto::shadowsocks::Method;
+use umbra_relay::config::Filtering;
+use umbra_relay::limits::{NAME_RETRY_DELAY, WAITING_DATAGRAMS_MAX};
+use umbra_sim::Chance;
+use umbra_sim::datagrams::{DatagramPeer, Seen};
+use umbra_sim::net::Name;
+use umbra_sim::seed::{each_seed, note, one_seed};
+use umbra_sim::street::door;
+
+use crate::route::{ATTACKER, Arrivals, Client, METHODS, Plan, Route, message, number_of, target_at};
+
+const SIP022: [Method; 3] =
+    [Method::Blake3Aes128Gcm, Method::Blake3Aes256Gcm, Method::Blake3Chacha20Poly1305];
+
+/// A short while in which everything on the way arrives.
+pub(crate) const WHILE: Duration = Duration::from_millis(50);
+
+/// A client whose first message has come to `target`, and where the target saw it come from.
+pub(crate) async fn begin(route: &Route, port: u16, target: &DatagramPeer) -> (Client, SocketAddr) {
+    let client = route.associate(port).await;
+    client.send(&Address::Ip(target.address()), b"first");
+    let (from, bytes) = target.receive_within(WHILE).await.unwrap();
+    assert_eq!(bytes, b"first");
+    (client, from)
+}
+
+/// Whether what `target` sends to `from` comes to the client.
+pub(crate) async fn reaches(target: &DatagramPeer, from: SocketAddr, client: &Client) -> bool {
+    target.send(from, b"word from the target");
+    let heard = client.receive_within(WHILE).await;
+    heard.is_some_and(|heard| heard == (target.address(), b"word from the target".to_vec()))
+}
+
+#[test]
+fn an_association_ends_with_its_control_connection_and_without_one_there_is_none() {
+    for method in METHODS {
+        one_seed(1, |net, mut chance| async move {
+            let route = Route::lay(&net, &mut chance, Plan::new(method));
+            let target = DatagramPeer::new(&route.air, target_at(1));
+            let stranger = DatagramPeer::new(&route.air, ATTACKER);
+            let (mut client, from) = begin(&route, 1000, &target).await;
+            stranger.send(client.relay, &[&[0, 0, 0, 1, 203, 0, 113, 1, 20, 180][..], b"let me in"].concat());
+            assert!(reaches(&target, from, &client).await);
+            assert_eq!(route.sockets(0), 1);
+            drop(client.control.take());
+            sleep(WHILE).await;
+            assert_eq!(route.sockets(0), 0);
+            assert!(!reaches(&target, from, &client).await);
+            client.send(&Address::Ip(target.address()), b"too late");
+            assert_eq!(target.receive_within(WHILE).await, None);
+            assert_eq!(route.sockets(0), 0);
+        });
+    }
+}
+
+#[test]
+fn either_direction_alone_keeps_an_association_alive() {
+    for method in METHODS {
+        for is_upward in [true, false] {
+            one_seed(1, |net, mut chance| async move {
+                let route = Route::lay(&net, &mut chance, plan(method, 100));
+                let target = DatagramPeer::new(&route.air, target_at(1));
+                let (client, from) = begin(&route, 1000, &target).await;
+                for _ in 0..8 {
+                    sleep(Duration::from_secs(90)).await;
+                    if is_upward {
+                        client.send(&Address::Ip(target.address()), b"again");
+                        let arrived = target.receive_within(WHILE).await;
+                        assert_eq!(arrived, Some((from, b"again".to_vec())));
+                    } else {
+                        assert!(reaches(&target, from, &client).await);
+                    }
+                }
+            });
+        }
+    }
+}
+
+fn plan(method: Option<Method>, timeout_secs: u64) -> Plan {
+    let mut plan = Plan::new(method);
+    for udp in &mut plan.udp {
+        udp.timeout = Duration::from_secs(timeout_secs);
+    }
+    plan
+}
+
+#[test]
+fn an_association_expires_at_its_time_and_the_next_datagram_begins_another() {
+    for method in METHODS {
+        one_seed(1, |net, mut chance| async move {
+            let route = Route::lay(&net, &mut chance, plan(method, 100));
+            let target = DatagramPeer::new(&route.air, target_at(1));
+            let (client, from) = begin(&route, 1000, &target).await;
+            let last = route.plan.doors() - 1;
+            sleep(Duration::from_secs(99)).await;
+            assert_eq!((route.sockets(0), route.sockets(last)), (1, 1));
+            sleep(Duration::from_secs(3)).await;
+            assert_eq!((route.sockets(0), route.sockets(last)), (0, 0));
+            assert!(!reaches(&target, from, &client).await);
+            client.send(&Address::Ip(target.address()), b"again");
+            let (another, bytes) = target.receive_within(WHILE).await.unwrap();
+            assert_eq!(bytes, b"again");
+            assert_ne!(another, from);
+            assert!(reaches(&target, another, &client).await);
+        });
+    }
+}
+
+#[test]
+fn what_is_refused_keeps_no_association_alive() {
+    for method in METHODS {
+        one_seed(1, |net, mut chance| async move {
+            let mut plan = plan(method, 100);
+            let last = plan.doors() - 1;
+            plan.udp[last].filtering = Filtering::AddressDependent;
+            let route = Route::lay(&net, &mut chance, plan);
+            let target = DatagramPeer::new(&route.air, target_at(1));
+            let stranger = DatagramPeer::new(&route.air, target_at(2));
+            let (client, from) = begin(&route, 1000, &target).await;
+            assert!(reaches(&target, from, &client).await);
+            for _ in 0..3 {
+                sleep(Duration::from_secs(60)).await;
+                assert!(!reaches(&stranger, from, &client).await);
+            }
+            assert_eq!(route.sockets(last), 0);
+        });
+    }
+}
+
+#[test]
+fn a_server_that_begins_anew_goes_on_with_its_clients() {
+    each_seed(20, |net, mut chance| async move {
+        let method = *chance.choose(&METHODS[1..]);
+        note(format!("{method:?}"));
+        let mut route = Route::lay(&net, &mut chance, Plan::new(method));
+        let target = DatagramPeer::new(&route.air, target_at(1));
+        let (client, mut from) = begin(&route, 1000, &target).await;
+        let way_up = way_up(&route, &client, &target).await;
+        for _ in 0..5 {
+            assert!(reaches(&target, from, &client).await);
+            sleep(Duration::from_secs(*chance.choose(&[0, 0, 10, 70]))).await;
+            route.restart().await;
+            assert!(!reaches(&target, from, &client).await, "nobody knows of it any more");
+            client.send(&Address::Ip(target.address()), b"again");
+            let arrived = target.receive_within(WHILE).await.unwrap();
+            assert_eq!(arrived.1, b"again");
+            from = arrived.0;
+        }
+        assert_eq!(
+            self::way_up(&route, &client, &target).await,
+            way_up,
+            "for the client it is the same association"
+        );
+    });
+}
+
+/// Where the client's door sends to the server's from.
+async fn way_up(route: &Route, client: &Client, target: &DatagramPeer) -> SocketAddr {
+    route.air.record();
+    client.send(&Address::Ip(target.address()), b"see");
+    target.receive_within(WHILE).await.unwrap();
+    route.air.seen().iter().find(|seen| seen.to == door(1)).unwrap().from
+}
+
+#[test]
+fn under_sip022_a_client_is_followed_to_another_address_by_authentic_packets_alone() {
+    each_seed(30, |net, mut chance| async move {
+        let mut plan = Plan::new(Some(*chance.choose(&SIP022)));
+        plan.workers = chance.length(1..=4);
+        note(format!("{plan:?}"));
+        let route = Route::lay(&net, &mut chance, plan);
+        let target = DatagramPeer::new(&route.air, target_at(1));
+        let attacker = DatagramPeer::new(&route.air, ATTACKER);
+        let (client, from) = begin(&route, 1000, &target).await;
+        let inside = way_up(&route, &client, &target).await;
+        for number in 0..5 {
+            attack(&route, &mut chance, &attacker).await;
+            assert!(reaches(&target, from, &client).await, "answers go where they went");
+            assert_eq!(target.received(), []);
+            let outside = SocketAddr::from(([192, 0, 2, 200], 3000 + 17 * number));
+            route.air.translate(inside, outside);
+            assert!(!reaches(&target, from, &client).await, "nobody knows yet");
+            client.send(&Address::Ip(target.address()), b"from elsewhere");
+            let arrived = target.receive_within(WHILE).await;
+            assert_eq!(arrived, Some((from, b"from elsewhere".to_vec())), "the same association");
+            assert!(reaches(&target, from, &client).await, "followed");
+        }
+        assert_eq!(attacker.received(), []);
+        assert_eq!((route.sockets(0), route.sockets(1)), (1, 1));
+    });
+}
+
+/// Sends what was seen on the way to the server, as it was, damaged, and cut short.
+async fn attack(route: &Route, chance: &mut Chance, attacker: &DatagramPeer) {
+    for Seen { to, mut bytes, .. } in route.air.seen() {
+        if to != door(1) || bytes.is_empty() {
+            continue;
+        }
+        attacker.send(to, &bytes);
+        attacker.send(to, &bytes[..chance.length(0..=bytes.len() - 1)]);
+        let bit = chance.length(0..=bytes.len() * 8 - 1);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        attacker.send(to, &bytes);
+    }
+    sleep(WHILE).await;
+}
+
+#[test]
+fn a_name_that_takes_long_holds_up_nothing_else() {
+    for method in METHODS {
+        one_seed(1, |net, mut chance| async move {
+            let route = Route::lay(&net, &mut chance, Plan::new(method));
+            let (arrivals, slow, quick) = (Arrivals::default(), target_at(1), target_at(2));
+            arrivals.echo(&route.air, slow);
+            arrivals.echo(&route.air, quick);
+            let entry = Name { addresses: vec![slow.ip()], delay: Duration::from_secs(5) };
+            route.net.name("slow.example", entry);
+            let name = Address::from_host("slow.example", slow.port()).unwrap();
+            let client = route.associate(1000).await;
+            for number in 0..40 {
+                client.send(&name, &message(&mut chance, number, 10));
+                client.send(&Address::Ip(quick), &message(&mut chance, 100 + number, 10));
+            }
+            sleep(Duration::from_millis(4900)).await;
+            let numbers = |client: &Client| -> Vec<u64> {
+                client.received().iter().map(|(_, bytes)| number_of(bytes)).collect()
+            };
+            assert_eq!(numbers(&client), (100..140).collect::<Vec<_>>(), "{method:?}");
+            sleep(Duration::from_millis(200)).await;
+            let waited: Vec<_> = (0..WAITING_DATAGRAMS_MAX as u64).collect();
+            assert_eq!(numbers(&client), waited, "{method:?}: as many as may wait, in their order");
+            client.send(&name, &message(&mut chance, 50, 10));
+            sleep(WHILE).await;
+            assert_eq!(numbers(&client), [50], "it is known now");
+        });
+    }
+}
+
+#[test]
+fn a_name_that_nobody_finds_is_asked_for_again_later() {
+    for delay in [Duration::ZERO, Duration::from_secs(3600)] {
+        one_seed(1, |net, mut chance| async move {
+            let route = Route::lay(&net, &mut chance, Plan::new(None));
+            let (arrivals, target) = (Arrivals::default(), target_at(1));
+            arrivals.echo(&route.air, target);
+            let entry = Name { addresses: Vec::new(), delay };
+            route.net.name("lost.example", entry);
+            let name = Address::from_host("lost.example", target.port()).unwrap();
+            let client = route.associate(1000).await;
+            client.send(&name, &message(&mut chance, 0, 10));
+            // Longer than a lookup may take.
+            sleep(Duration::from_secs(10) + WHILE).await;
+            route.net.name("lost.example", Name { addresses: vec![target.ip()], delay: Duration::ZERO });
+            sleep(NAME_RETRY_DELAY).await;
+            client.send(&name, &message(&mut chance, 1, 10));
+            sleep(WHILE).await;
+            assert_eq!((arrivals.of(0).len(), arrivals.of(1).len()), (0, 1));
+            assert_eq!(client.received().len(), 1);
+        });
+    }
+}

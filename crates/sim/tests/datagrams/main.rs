@@ -1,0 +1,7 @@
+//! Datagrams from a client through doors to targets and back, over a network that loses, doubles, delays and reorders.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
+
+mod bounds;
+mod life;
+mod route;
+mod wire;
