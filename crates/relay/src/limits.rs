@@ -240,3 +240,9 @@ pub const PORT_ATTEMPTS: usize = 32;
 
 /// Packets on their way from one worker to another whose association they are of.
 pub const STRAYED_MAX: usize = 256;
+
+/// Keys that a worker tries in a second on packets of strangers, at doors with several users of SIP004: a fifth of a core.
+pub const TRIALS_PER_SEC: u64 = 250_000;
+
+/// Keys that are tried at once after a quiet time: a crowd of users that comes back together is served.
+pub const TRIALS_BURST: u64 = 100_000;

@@ -23,6 +23,7 @@ pub(crate) mod permits;
 mod queue;
 mod search;
 mod table;
+mod trials;
 mod uplink;
 
 use std::collections::VecDeque;
@@ -44,6 +45,7 @@ use association::{AssociationId, Client};
 use budget::Budget;
 use letter::{Letters, Mailbox};
 use outside::{Outside, Owner};
+use trials::Trials;
 use uplink::Understood;
 
 /// A worker's datagrams: everything between its sockets, for all doors that take datagrams.
@@ -66,6 +68,7 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
             posts: Vec::with_capacity(doors.len()),
             outside: Outside::new(sockets, letters, budget),
             live: 0,
+            trials: Trials::new(Instant::now()),
         };
         for (door, socket) in doors {
             core.outside.own(socket, core.posts.len());

@@ -25,6 +25,7 @@ use super::outside::{Hop, Outside, WayOut};
 use super::permits::Permits;
 use super::queue::NoRoom;
 use super::table::{Bounds, Handle, Table};
+use super::trials::Trials;
 use super::uplink::{Understood, place};
 use crate::config::{Path, Udp};
 use crate::door::Door;
@@ -39,6 +40,7 @@ pub(super) struct Core<N: Net, D: Datagrams> {
     pub(super) outside: Outside<D>,
     /// Associations of all doors.
     pub(super) live: usize,
+    pub(super) trials: Trials,
 }
 
 /// A door's datagrams on one worker.
@@ -217,6 +219,9 @@ impl<N: Net, D: Datagrams> Core<N, D> {
                 Err(_) if packets.is_tried() => {}
                 Err(error) => return Err(error.into()),
             }
+        }
+        if packets.is_tried() {
+            self.trials.take(packets.keyring().len(), now.instant).map_err(|NoRoom| Why::NoRoom)?;
         }
         let own = self.session_id(post)?;
         let (session, Datagram { address, payload }) =
