@@ -35,6 +35,8 @@ pub(crate) const METHODS: [Option<Method>; 7] = [
 pub(crate) struct Plan {
     /// The method between the two doors; without one there is only the first, which goes straight on.
     pub(crate) method: Option<Method>,
+    /// Where the first door leads, if nothing is spoken there.
+    pub(crate) tunnel: Option<Address>,
     /// How many workers the last door has.
     pub(crate) workers: usize,
     /// The settings of the first door, and of the last.
@@ -48,7 +50,7 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn new(method: Option<Method>) -> Self {
         let udp = [Udp::default(), Udp::default()];
-        Self { method, workers: 1, udp, capacity: 4096, sockets_max: 1000 }
+        Self { method, tunnel: None, workers: 1, udp, capacity: 4096, sockets_max: 1000 }
     }
 
     /// How many doors there are.
@@ -88,9 +90,10 @@ impl Route {
         let Plan { method, workers, capacity, .. } = self.plan;
         let is_last = number + 1 == self.plan.doors();
         let sockets_max = if is_last { self.plan.sockets_max } else { usize::MAX };
-        let protocol = match method {
-            Some(method) if number == 1 => shadowsocks(method),
-            _ => Protocol::Proxy(ProxyDoor::MIXED),
+        let protocol = match (method, &self.plan.tunnel) {
+            (Some(method), _) if number == 1 => shadowsocks(method),
+            (_, Some(target)) => Protocol::Tunnel { target: target.clone() },
+            (_, None) => Protocol::Proxy(ProxyDoor::MIXED),
         };
         let path = match method {
             Some(method) if !is_last => through(method),
@@ -229,7 +232,8 @@ pub(crate) fn client_at(port: u16) -> SocketAddr {
 /// The addresses of a door's host.
 pub(crate) fn host(number: usize) -> Vec<IpAddr> {
     let last = u16::try_from(number).unwrap();
-    vec![door(number).ip(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last).into()]
+    let second = Ipv4Addr::new(192, 0, 2, 100 + u8::try_from(number).unwrap());
+    vec![door(number).ip(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last).into(), second.into()]
 }
 
 /// A target's address.
