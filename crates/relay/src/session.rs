@@ -119,12 +119,24 @@ async fn establish<N: Net>(
             return Err(failure);
         }
     };
+    answer(door, wish, client, inbox, &origin, target).await.map(Some)
+}
+
+/// Tells the client that its target is reached, and sends what it has said by then.
+async fn answer<N: Net>(
+    door: &Door<N>,
+    wish: Wish<'_>,
+    client: N::Socket,
+    inbox: Inbox,
+    origin: &Origin,
+    target: TargetSide<N::Socket>,
+) -> Result<Session<N::Socket, N::Socket>, Failure> {
     match wish.accept(door, &client, &target).await {
         Ok(side) => {
             let header = origin.header(door, &client);
             let mut session = Session::new(client, side, inbox, header, target);
             session.first_flight(door).await;
-            Ok(Some(session))
+            Ok(session)
         }
         Err(cause) => {
             // To the target an orderly end would be a client that had nothing to say.
