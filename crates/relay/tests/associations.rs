@@ -428,15 +428,19 @@ fn a_door_without_datagrams_refuses_associations_and_leaves_the_port_alone() {
 
 #[test]
 fn a_port_that_is_taken_for_datagrams_is_an_error_that_says_so() {
-    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let listen = taken.local_addr().unwrap();
-    let config = umbra_relay::config::Config {
-        inbounds: vec![Inbound { listen, ..with_datagrams(mixed(), Path::Direct) }],
-        workers: std::num::NonZeroUsize::MIN,
+    let start = || {
+        let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let listen = taken.local_addr().unwrap();
+        let config = umbra_relay::config::Config {
+            inbounds: vec![Inbound { listen, ..with_datagrams(mixed(), Path::Direct) }],
+            workers: std::num::NonZeroUsize::MIN,
+        };
+        let error = Relay::start(&config).unwrap_err();
+        assert_eq!(error.source.kind(), ErrorKind::AddrInUse);
+        error.what == format!("listen on {listen} for datagrams")
     };
-    let error = Relay::start(&config).unwrap_err();
-    assert_eq!(error.what, format!("listen on {listen} for datagrams"));
-    assert_eq!(error.source.kind(), ErrorKind::AddrInUse);
+    // The same port may be taken for streams as well, by whatever runs beside this.
+    assert!((0..20).any(|_| start()));
 }
 
 /// Nothing here takes nearly as long.
