@@ -87,7 +87,7 @@ impl Wire {
         &self,
         datagrams: impl Iterator<Item = (Option<SocketAddr>, &'a [u8])>,
     ) -> Result<usize> {
-        let (mut targets, mut payloads) = (Vec::with_capacity(SENT_MAX), Vec::with_capacity(SENT_MAX));
+        let (mut targets, mut payloads) = (Vec::new(), Vec::new());
         for (target, payload) in datagrams {
             targets.push(target.map(|target| target.as_any()));
             payloads.push([IoSlice::new(payload)]);
@@ -108,7 +108,9 @@ impl Wire {
         targets: &[Option<SocketAddrAny>],
         payloads: &[[IoSlice<'_>; 1]],
     ) -> io::Result<usize> {
-        let mut controls: [_; SENT_MAX] = std::array::from_fn(|_| SendAncillaryBuffer::default());
+        // Often it is a few, which should not cost as much as many.
+        let count = payloads.len().min(SENT_MAX);
+        let mut controls: Vec<_> = (0..count).map(|_| SendAncillaryBuffer::default()).collect();
         let parts = targets.iter().zip(payloads).zip(&mut controls);
         let mut messages: Vec<_> = parts
             .map(|((target, payload), control)| match target {
