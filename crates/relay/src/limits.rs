@@ -246,3 +246,6 @@ pub const TRIALS_PER_SEC: u64 = 250_000;
 
 /// Keys that are tried at once after a quiet time: a crowd of users that comes back together is served.
 pub const TRIALS_BURST: u64 = 100_000;
+
+/// Sessions of a door that had to make room and are remembered all the same: 3 MiB of them.
+pub const DISPLACED_MAX: usize = 32_768;

@@ -11,6 +11,7 @@ mod association;
 pub(crate) mod budget;
 mod core;
 mod directory;
+mod displaced;
 mod dropped;
 pub(crate) mod front;
 mod hops;

@@ -6,6 +6,7 @@ mod common;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -22,7 +23,7 @@ use umbra_proto::shadowsocks::{Method, UnixTime};
 use umbra_proto::socks5::udp;
 use umbra_proto::users::{Credentials as Login, Users};
 use umbra_relay::Relay;
-use umbra_relay::config::{Filtering, Inbound, Mode, Parent, Path, Protocol, ProxyDoor, Udp};
+use umbra_relay::config::{Config, Filtering, Inbound, Mode, Parent, Path, Protocol, ProxyDoor, Udp};
 
 /// Gives every datagram back to whoever sent it, with a mark before it.
 struct Echo {
@@ -395,6 +396,42 @@ fn a_client_that_changes_its_address_keeps_its_session_on_whichever_worker_it_ar
 }
 
 #[test]
+fn what_was_said_in_a_session_that_had_to_make_room_is_not_taken_again() {
+    let method = Method::Blake3Aes128Gcm;
+    let udp = Udp { associations_max: NonZeroUsize::new(1), ..Udp::default() };
+    let inbound = with(server_with(key(method, 7)), Path::Direct, udp);
+    let config = Config { inbounds: vec![inbound], workers: NonZeroUsize::MIN };
+    let server = Relay::start(&config).unwrap();
+    let target = UdpSocket::bind("127.0.0.1:0").unwrap();
+    target.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut block = Vec::new();
+    Address::Ip(target.local_addr().unwrap()).encode(&mut block);
+    let (block, _) = AddressBlock::split(&block).unwrap();
+    let hop = Arc::new(PacketHop::new(&key(method, 7).into(), false));
+    let now = UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs());
+    let [mut one, mut other] =
+        [*b"client 1", *b"client 2"].map(|id| ClientSession::new(Arc::clone(&hop), SessionId(id)));
+    let seal = |session: &mut ClientSession, payload: &[u8]| {
+        let mut packet = Vec::new();
+        session.seal(block, payload, now, |random| random.fill(1), &mut packet);
+        packet
+    };
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let heard = |packet: &[u8]| {
+        socket.send_to(packet, server.addresses()[0]).unwrap();
+        let mut bytes = [0; 99];
+        target.recv_from(&mut bytes).map(|(len, _)| bytes[..len].to_vec()).ok()
+    };
+    let recorded = seal(&mut one, b"once");
+    assert_eq!(heard(&recorded).unwrap(), b"once");
+    assert_eq!(heard(&seal(&mut other, b"make room")).unwrap(), b"make room");
+    target.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert_eq!(heard(&recorded), None);
+    target.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(heard(&seal(&mut one, b"more")).unwrap(), b"more", "its own client goes on");
+}
+
+#[test]
 fn a_relay_sends_a_users_packets_on_and_the_answers_back() {
     let method = Method::Blake3Aes256Gcm;
     let echo = Echo::start("127.0.0.1:0");
@@ -431,9 +468,9 @@ fn a_port_that_is_taken_for_datagrams_is_an_error_that_says_so() {
     let start = || {
         let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
         let listen = taken.local_addr().unwrap();
-        let config = umbra_relay::config::Config {
+        let config = Config {
             inbounds: vec![Inbound { listen, ..with_datagrams(mixed(), Path::Direct) }],
-            workers: std::num::NonZeroUsize::MIN,
+            workers: NonZeroUsize::MIN,
         };
         let error = Relay::start(&config).unwrap_err();
         assert_eq!(error.source.kind(), ErrorKind::AddrInUse);

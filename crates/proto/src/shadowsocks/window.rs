@@ -30,6 +30,16 @@ impl Window {
         Self { newest: 0, seen: [0; WORDS] }
     }
 
+    /// Everything up to `newest` seen: of a session of which only that is remembered.
+    pub fn after(newest: u64) -> Self {
+        Self { newest, seen: [u64::MAX; WORDS] }
+    }
+
+    /// The newest id that has been entered; nought also when there is none.
+    pub fn newest(&self) -> u64 {
+        self.newest
+    }
+
     /// Whether a packet of this id may still come; nothing changes.
     pub fn check(&self, id: u64) -> Result<(), WindowRefusal> {
         if id > self.newest {

@@ -15,6 +15,7 @@ use umbra_proto::socks5::udp as socks5;
 
 use super::association::{Association, AssociationId, Client, Face, Through, Way};
 use super::directory::{Directory, Home};
+use super::displaced::Displaced;
 use super::dropped::Why;
 use super::front::Front;
 use super::hops::Hops;
@@ -124,8 +125,9 @@ impl<N: Net, D: Datagrams> Core<N, D> {
                 let handle = self.of_source(post, client, now, || Ok(Face::Tunnel))?;
                 Ok(Understood { handle, block: None, payload: place(bytes) })
             }
-            Front::Shadowsocks { packets, directory } => {
-                self.understand_packet(post, packets, directory.as_ref(), client, bytes, now)
+            Front::Shadowsocks { packets, directory, displaced } => {
+                let memory = (directory.as_ref(), displaced);
+                self.understand_packet(post, packets, memory, client, bytes, now)
             }
         }
     }
@@ -179,7 +181,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         &mut self,
         post: usize,
         packets: &PacketDoor,
-        directory: Option<&Directory>,
+        (directory, displaced): (Option<&Directory>, &Displaced),
         client: Client,
         bytes: &mut [u8],
         now: Moment,
@@ -224,8 +226,12 @@ impl<N: Net, D: Datagrams> Core<N, D> {
             self.trials.take(packets.keyring().len(), now.instant).map_err(|NoRoom| Why::NoRoom)?;
         }
         let own = self.session_id(post)?;
+        let after = match key {
+            Key::Session(..) => displaced.newest(&key, now.instant),
+            Key::Source(_) => None,
+        };
         let (session, Datagram { address, payload }) =
-            ServerSession::begin(packets, look, bytes, now.unix, own)?;
+            ServerSession::begin_after(packets, look, bytes, now.unix, own, after)?;
         let (block, payload) = (place(address.as_bytes()), place(payload));
         let handle = self.begin(post, key, client, Face::Shadowsocks(session), now)?;
         Ok(Understood { handle, block: Some(block), payload })
@@ -317,24 +323,38 @@ impl<N: Net, D: Datagrams> Core<N, D> {
 
     fn insert(&mut self, post: usize, key: Key, association: Association, now: Moment) -> Handle {
         debug!(source = %association.client.address, "association begins");
-        if let Some(directory) = self.posts[post].directory() {
-            directory.enter(key, Home { letters: self.outside.letters.clone(), post });
-        }
         let source = association.client.address.ip();
         let table = &mut self.posts[post].table;
         if self.outside.budget.is_spent() {
             // Somebody who has been idle for long makes room.
             if let Some((handle, oldest)) = table.remove_oldest() {
-                self.close(AssociationId { post, handle }, &oldest);
+                self.displace(AssociationId { post, handle }, &oldest, now);
             }
         }
         let table = &mut self.posts[post].table;
         let (handle, displaced) = table.insert(key, source, now.instant, association);
         self.live += 1;
         if let Some((displaced, association)) = displaced {
-            self.close(AssociationId { post, handle: displaced }, &association);
+            self.displace(AssociationId { post, handle: displaced }, &association, now);
+        }
+        if let (Key::Session(..), Some(directory)) = (key, self.posts[post].directory()) {
+            directory.enter(key, Home { letters: self.outside.letters.clone(), post });
         }
         handle
+    }
+
+    /// Ends an association that has to make room before it is due.
+    fn displace(&mut self, id: AssociationId, association: &Association, now: Moment) {
+        let newest = match &association.face {
+            Face::Shadowsocks(session) => session.newest(),
+            Face::Socks(_) | Face::Tunnel | Face::Relayed => None,
+        };
+        if let (Some(newest), Some(Front::Shadowsocks { displaced, .. })) =
+            (newest, &self.posts[id.post].door.front)
+        {
+            displaced.remember(association.key, newest, now.instant);
+        }
+        self.close(id, association);
     }
 
     fn session_id(&self, post: usize) -> Result<SessionId, Why> {
@@ -502,7 +522,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
     fn close(&mut self, id: AssociationId, association: &Association) {
         self.live -= 1;
         debug!(source = %association.client.address, "association ended");
-        if let Some(directory) = self.posts[id.post].directory() {
+        if let (Key::Session(..), Some(directory)) = (association.key, self.posts[id.post].directory()) {
             directory.leave(&association.key);
         }
         self.outside.close(id, association);

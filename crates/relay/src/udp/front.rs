@@ -6,6 +6,7 @@ use umbra_proto::shadowsocks::one_time_auth::OneTimeAuth;
 use umbra_proto::shadowsocks::packet::PacketDoor;
 
 use super::directory::Directory;
+use super::displaced::Displaced;
 use super::permits::Permits;
 use crate::config::{Protocol, ShadowsocksDoor};
 
@@ -22,6 +23,8 @@ pub(crate) enum Front {
         packets: Box<PacketDoor>,
         /// Where several workers share the door: who has whom.
         directory: Option<Directory>,
+        /// Whose packets must not come again though their association has gone.
+        displaced: Displaced,
     },
 }
 
@@ -41,7 +44,7 @@ impl Front {
                     Workers::Several => Some(Directory::default()),
                 };
                 let packets = Box::new(PacketDoor::new(Arc::clone(&door.keys), one_time_auth(door)));
-                Self::Shadowsocks { packets, directory }
+                Self::Shadowsocks { packets, directory, displaced: Displaced::default() }
             }
         }
     }

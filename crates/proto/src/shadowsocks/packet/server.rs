@@ -44,6 +44,18 @@ impl ServerSession {
         now: UnixTime,
         own: SessionId,
     ) -> Result<(Self, Datagram<'p>), PacketError> {
+        Self::begin_after(door, look, packet, now, own, None)
+    }
+
+    /// The same for a client that may have had an association with the same session: packets up to the id `after` are refused.
+    pub fn begin_after<'p>(
+        door: &PacketDoor,
+        look: Look<'_>,
+        packet: &'p mut [u8],
+        now: UnixTime,
+        own: SessionId,
+        after: Option<u64>,
+    ) -> Result<(Self, Datagram<'p>), PacketError> {
         let (id, holder) = match look {
             Look::Session { id, holder } => (id, holder),
             Look::Forward { .. } => return Err(PacketError::Elsewhere),
@@ -63,7 +75,7 @@ impl ServerSession {
             client: id,
             own,
             next: 0,
-            window: Window::new(),
+            window: after.map_or_else(Window::new, Window::after),
             uplink: None,
             downlink: None,
             answers: None,
@@ -131,6 +143,11 @@ impl ServerSession {
                 salted::seal(key, source, payload, fill, out);
             }
         }
+    }
+
+    /// The newest packet's id, where packets have any (SIP022).
+    pub fn newest(&self) -> Option<u64> {
+        self.session.as_ref().map(|session| session.window.newest())
     }
 
     /// Whose key opened the first packet.

@@ -96,3 +96,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_begun_after_an_id_has_seen_everything_up_to_it() {
+    for newest in [0, 1, 63, 64, PACKET_WINDOW_IDS, u64::MAX] {
+        let mut window = Window::after(newest);
+        assert_eq!(window.newest(), newest);
+        for id in [newest, newest / 2, 0] {
+            assert!(window.check(id).is_err(), "{id} of {newest}");
+        }
+        if let Some(next) = newest.checked_add(2) {
+            assert_eq!(window.insert(next), Ok(()));
+            assert_eq!(window.insert(next - 1), Ok(()), "what was left out may still come");
+            assert_eq!(window.insert(next - 2), Err(WindowRefusal::Seen));
+        }
+    }
+}
