@@ -96,7 +96,8 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
             while let Poll::Ready(Some(letter)) = self.mailbox.poll_recv(cx) {
                 self.core.read(letter);
             }
-            if self.core.wants_sweep() && self.sweep.as_mut().poll(cx).is_ready() {
+            // Asked again after each sweep: whoever is not asked need not wake us.
+            while self.core.wants_sweep() && self.sweep.as_mut().poll(cx).is_ready() {
                 self.core.sweep();
                 self.sweep.as_mut().reset(Instant::now() + SWEEP_PERIOD);
             }
