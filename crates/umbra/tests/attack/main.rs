@@ -1,6 +1,7 @@
 //! The real program under attack: bad peers, cut lines, empty pockets, and the real kernel in between.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod datagrams;
 mod descriptors;
 mod doors;
 mod endings;
