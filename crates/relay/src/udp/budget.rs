@@ -1,5 +1,6 @@
 //! How many outgoing sockets there may be, shared by the engines of all workers.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Sockets that are left.
@@ -19,6 +20,11 @@ impl Budget {
         taken.map(drop).map_err(|_| Spent)
     }
 
+    /// Takes one for work beside the engine, which need not give it back itself.
+    pub(super) fn lend(self: &Arc<Self>) -> Result<Lent, Spent> {
+        self.take().map(|()| Lent(Arc::clone(self)))
+    }
+
     /// Gives one back.
     pub(super) fn give_back(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
@@ -27,6 +33,16 @@ impl Budget {
     /// Whether there is none.
     pub(super) fn is_spent(&self) -> bool {
         self.0.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// One socket of the budget; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Lent(Arc<Budget>);
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.0.give_back();
     }
 }
 

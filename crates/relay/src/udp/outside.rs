@@ -227,7 +227,10 @@ impl<D: Datagrams> Outside<D> {
                 let turn = Arc::clone(&self.lookups).try_acquire_owned().map_err(|_| Why::NoRoom)?;
                 search::find(door, &self.letters, id, address.clone(), turn)
             }
-            Hop::Parent(parent) => search::ask_parent(door, &self.letters, id, Arc::clone(parent)),
+            Hop::Parent(parent) => {
+                let control = self.budget.lend().map_err(|Spent| Why::NoRoom)?;
+                search::ask_parent(door, &self.letters, id, Arc::clone(parent), control)
+            }
         };
         Ok(Link::Waiting(Queue::new(&self.room), search))
     }

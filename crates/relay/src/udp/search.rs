@@ -9,6 +9,7 @@ use umbra_proto::forbidden::Forbidden;
 use umbra_proto::request::Command;
 
 use super::association::AssociationId;
+use super::budget::Lent;
 use super::letter::{Letter, Letters};
 use super::link::Search;
 use super::outside::WayOut;
@@ -53,15 +54,18 @@ pub(super) fn find<N: Net>(
     }))
 }
 
-/// Asks a SOCKS5 proxy for an association of its own, and keeps the control connection for as long as the search is kept.
+/// Asks a SOCKS5 proxy for an association of its own, and keeps the control connection for as long as the search is kept. It is one of
+/// the sockets that associations may have, and lent to it.
 pub(super) fn ask_parent<N: Net>(
     door: &Arc<Door<N>>,
     letters: &Letters,
     id: AssociationId,
     parent: Arc<Parent>,
+    control: Lent,
 ) -> Search {
     let (door, letters) = (Arc::clone(door), letters.clone());
     Search(tokio::spawn(async move {
+        let _control = control;
         let asked = in_time(ask(&door, &parent, Command::UdpAssociate, &Address::Ip(UNKNOWN))).await;
         let agreed = match asked {
             Ok(agreed) => agreed,

@@ -306,6 +306,36 @@ fn associations_without_end_leave_descriptors_to_sessions() {
     assert!(local.is_alive());
 }
 
+#[test]
+fn associations_through_a_parent_leave_descriptors_to_sessions_too() {
+    let parent = direct(&["--nofile", "4096"]);
+    let url = format!("socks5://{}", parent.address);
+    let words = ["local", "--outbound-proxy", &url, "-l", "0", "--nofile", "160", "--udp-timeout", "2"];
+    let local = Umbra::start(&words);
+    let (streams, datagrams) = (echo(), datagram_echo());
+    assert!(echoes(local.address, streams));
+    let (_control, relay) = associate(local.address);
+    let before = local.descriptors();
+    let said = socks(datagrams, b"one of many");
+    let clients: Vec<_> = (0..600).map(|_| socket(Ipv4Addr::LOCALHOST)).collect();
+    for round in clients.chunks(50) {
+        for client in round {
+            client.send_to(&said, relay).unwrap();
+        }
+        assert!(echoes(local.address, streams), "a session while associations take what they may");
+        // Each of them has a control connection of its own, and a socket.
+        let taken = local.descriptors();
+        assert!(taken < 100, "{taken} descriptors");
+    }
+    let last = socket(Ipv4Addr::LOCALHOST);
+    assert_eq!(ask(&last, relay, &said), said);
+    eventually(|| {
+        let now = local.descriptors();
+        if now <= before { Ok(()) } else { Err(format!("{before} descriptors have become {now}")) }
+    });
+    assert_eq!(ask(&last, relay, &said), said, "after all have gone");
+}
+
 /// Stands between a client and its server, and tells of what the client sends. Answers go back.
 fn tap(server: SocketAddr) -> (SocketAddr, UdpSocket, mpsc::Receiver<Vec<u8>>) {
     let (near, far) = (socket(Ipv4Addr::LOCALHOST), socket(Ipv4Addr::LOCALHOST));
