@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::time::{Instant, Sleep, sleep};
-use tracing::{debug, error};
+use tracing::{error, warn};
 
 use self::core::{Core, Moment, Post};
 use crate::door::Door;
@@ -58,6 +58,8 @@ pub struct Engine<N: Net, D: Datagrams> {
     uplinks: Vec<Understood>,
     ready: VecDeque<SocketId>,
     told_ready: Vec<SocketId>,
+    /// Sockets that could not be received from, to be tried again at the next sweep.
+    failed: Vec<SocketId>,
     sweep: Pin<Box<Sleep>>,
 }
 
@@ -82,6 +84,7 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
             uplinks: Vec::new(),
             ready: VecDeque::new(),
             told_ready: Vec::new(),
+            failed: Vec::new(),
             sweep: Box::pin(sleep(SWEEP_PERIOD)),
         }
     }
@@ -97,8 +100,11 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
                 self.core.read(letter);
             }
             // Asked again after each sweep: whoever is not asked need not wake us.
-            while self.core.wants_sweep() && self.sweep.as_mut().poll(cx).is_ready() {
+            while (self.core.wants_sweep() || !self.failed.is_empty())
+                && self.sweep.as_mut().poll(cx).is_ready()
+            {
                 self.core.sweep();
+                self.ready.extend(self.failed.drain(..));
                 self.sweep.as_mut().reset(Instant::now() + SWEEP_PERIOD);
             }
             match self.core.outside.sockets.poll_ready(cx, &mut self.told_ready) {
@@ -133,7 +139,9 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
         let backlog = match core.outside.sockets.receive(socket, inbox) {
             Ok(backlog) => backlog,
             Err(error) => {
-                debug!(%error, "cannot receive datagrams");
+                // It may pass, as a want of memory does; nothing would tell of the socket again.
+                warn!(%error, "cannot receive datagrams for now");
+                self.failed.push(socket);
                 return Backlog::Drained;
             }
         };
