@@ -1,6 +1,7 @@
 //! BIND: a connection from the target to the client, in two answers: where it may come to, and who has come.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use tokio::time::{Instant, timeout};
 use umbra_proto::address::Address;
@@ -8,7 +9,7 @@ use umbra_proto::detect::{Pending, PendingPeer};
 use umbra_proto::request::Command;
 use umbra_proto::socks5::client::ExpectReply;
 
-use crate::config::{Parent, Path};
+use crate::conn::Conn;
 use crate::dial::resolve;
 use crate::door::Door;
 use crate::drive::{Inbox, drive, write_all};
@@ -16,8 +17,8 @@ use crate::failure::{Cause, Failure, Stage};
 use crate::inbound::see_off;
 use crate::limits::{BIND_SECS_MAX, REFUSAL_SECS_MAX};
 use crate::net::{Listener as _, Net, Socket};
-use crate::parent::{Agreed, ask, told};
-use crate::path::{TargetSide, in_time};
+use crate::parent::told;
+use crate::path::{Errand, TargetSide, reach};
 use crate::session::{Unfinished, Way};
 
 /// Who waits for the target.
@@ -25,12 +26,12 @@ enum Waiting<N: Net> {
     /// We do, for one of these addresses, or for anybody.
     Here(N::Listener, Vec<IpAddr>),
     /// A proxy does.
-    AtParent(Agreed<N::Socket>),
+    AtParent(TargetSide<N::Socket>),
 }
 
 /// Serves a BIND request up to where bytes are carried. Whatever fails, the client has been told.
 pub(crate) async fn bind<N: Net>(
-    door: &Door<N>,
+    door: &Arc<Door<N>>,
     client: N::Socket,
     mut inbox: Inbox,
     pending: Pending,
@@ -86,25 +87,20 @@ async fn departure<S: Socket>(client: &S, inbox: &mut Inbox) -> Cause {
 
 /// Begins to wait for the target. Gives the address at which it may connect.
 async fn wait<N: Net>(
-    door: &Door<N>,
+    door: &Arc<Door<N>>,
     client: &N::Socket,
     target: &Address,
 ) -> Result<(Waiting<N>, SocketAddr), Failure> {
-    match &door.inbound.path {
-        Path::Direct => {
-            let expected = addresses(door, target).await?;
-            let listening = listen(door, client, expected.first());
-            let (listener, address) = listening.map_err(|error| connect(Cause::Io(error)))?;
-            Ok((Waiting::Here(listener, expected), address))
-        }
-        Path::Socks5(parent) => {
-            let agreed = in_time(ask(door, parent, Command::Bind, target)).await?;
-            let address = reachable(agreed.bound, parent);
-            Ok((Waiting::AtParent(agreed), address))
-        }
-        // Shadowsocks has no word for it.
-        Path::Shadowsocks(_) => Err(unheard_of()),
+    if door.inbound.routes.route().is_direct() {
+        let expected = addresses(door, target).await?;
+        let listening = listen(door, client, expected.first());
+        let (listener, address) = listening.map_err(|error| connect(Cause::Io(error)))?;
+        return Ok((Waiting::Here(listener, expected), address));
     }
+    let errand = Errand { command: Command::Bind, target, forbidden: &door.inbound.forbidden };
+    let agreed = reach(door, errand).await?;
+    let address = agreed.bound().unwrap_or(UNKNOWN);
+    Ok((Waiting::AtParent(agreed), address))
 }
 
 /// Whom the client expects; nobody in particular, if it says so.
@@ -134,15 +130,6 @@ fn listen<N: Net>(
     Ok((listener, address))
 }
 
-/// The address that a proxy told. Some tell none but the port: it is where the proxy itself is.
-fn reachable(bound: Option<SocketAddr>, parent: &Parent) -> SocketAddr {
-    let bound = bound.unwrap_or(UNKNOWN);
-    match &parent.address {
-        Address::Ip(address) if bound.ip().is_unspecified() => SocketAddr::new(address.ip(), bound.port()),
-        Address::Ip(_) | Address::Name(..) => bound,
-    }
-}
-
 impl<N: Net> Waiting<N> {
     /// The target, once it has come, and its address.
     async fn arrival(self) -> Result<(TargetSide<N::Socket>, SocketAddr), Failure> {
@@ -150,7 +137,7 @@ impl<N: Net> Waiting<N> {
             Self::Here(mut listener, expected) => loop {
                 let (socket, source) = listener.accept().await.map_err(|error| connect(Cause::Io(error)))?;
                 if expected.is_empty() || expected.contains(&source.ip().to_canonical()) {
-                    return Ok((TargetSide::direct(socket), source));
+                    return Ok((TargetSide::direct(Conn::Socket(socket)), source));
                 }
                 // RFC 1928, section 4: others than the one who is expected are not let in.
                 socket.reset();
@@ -159,7 +146,7 @@ impl<N: Net> Waiting<N> {
                 let second = drive(ExpectReply, &agreed.socket, &mut agreed.inbox).await;
                 let (granted, _) = second.map_err(|error| connect(error.into()))?;
                 let peer = told(&granted).unwrap_or(UNKNOWN);
-                Ok((TargetSide::behind(agreed), peer))
+                Ok((agreed, peer))
             }
         }
     }

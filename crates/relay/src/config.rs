@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -10,12 +10,12 @@ use umbra_proto::address::Address;
 use umbra_proto::forbidden::Forbidden;
 use umbra_proto::proxy_header::Version;
 use umbra_proto::shadowsocks::Generation;
-use umbra_proto::shadowsocks::identity::Credentials;
 use umbra_proto::shadowsocks::keyring::Keyring;
 use umbra_proto::shadowsocks::stream::HeadReads;
-use umbra_proto::users::{Credentials as Login, Users};
+use umbra_proto::users::Users;
 
 use crate::limits::SIP022_SESSION_SECS_MIN;
+pub use crate::route::{Deadlines, Group, Hop, Names, Parent, ParentProtocol, Path, Route, Routes, Server};
 
 /// A whole process: its inbounds and how many workers serve them.
 #[derive(Clone, Debug)]
@@ -35,8 +35,8 @@ pub struct Inbound {
     pub protocol: Protocol,
     /// What passes here: streams, datagrams or both.
     pub mode: Mode<Udp>,
-    /// The way out.
-    pub path: Path,
+    /// The ways out.
+    pub routes: Routes,
     /// Where a direct way does not lead.
     pub forbidden: Arc<Forbidden>,
     /// A session that carries nothing for this long ends.
@@ -198,62 +198,6 @@ pub struct ProxyHeader {
     pub expect_from: Arc<[IpNet]>,
     /// What a target's stream begins with, so that it learns who its client is.
     pub send: Option<Version>,
-}
-
-/// The way to a target.
-#[derive(Clone, Debug)]
-pub enum Path {
-    /// Straight to the target.
-    Direct,
-    /// Through one of these Shadowsocks servers: a random one for each session, then the others in order, until one can be reached.
-    Shadowsocks(Servers),
-    /// Through a SOCKS5 proxy.
-    Socks5(Arc<Parent>),
-}
-
-/// A SOCKS5 proxy on the way to a target.
-#[derive(Clone, Debug)]
-pub struct Parent {
-    /// Its address; a name is resolved at each dial.
-    pub address: Address,
-    /// Who we are to it, should it ask.
-    pub login: Option<Login>,
-}
-
-/// Shadowsocks servers that can be replaced while sessions run; those keep theirs. Clones are the same servers.
-#[derive(Clone, Debug)]
-pub struct Servers(Arc<RwLock<Arc<[Server]>>>);
-
-impl Servers {
-    /// These servers. Without one, no target can be reached.
-    pub fn new(servers: Vec<Server>) -> Self {
-        Self(Arc::new(RwLock::new(servers.into())))
-    }
-
-    /// Puts `servers` in the place of those that were there, for all clones and every session that begins after this.
-    pub fn replace(&self, servers: Vec<Server>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = servers.into();
-    }
-
-    /// The servers of this moment.
-    pub fn snapshot(&self) -> Arc<[Server]> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// A Shadowsocks server on the way to a target.
-#[derive(Clone, Debug)]
-pub struct Server {
-    /// Its address; a name is resolved at each dial.
-    pub address: Address,
-    /// What may pass through it, and where datagrams for it are sent: a plugin may stand at `address`, which carries streams only.
-    pub mode: Mode<Address>,
-    /// The secret shared with it, and with those on the way to it.
-    pub credentials: Credentials,
-    /// Whether its answers may begin in several reads.
-    pub heads: HeadReads,
-    /// Whether stream ciphers authenticate what they carry.
-    pub one_time_auth: bool,
 }
 
 /// Socket options of an inbound's sessions, on both sides.

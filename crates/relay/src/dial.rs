@@ -5,6 +5,7 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
@@ -13,12 +14,17 @@ use umbra_proto::forbidden::{Forbidden, Rule};
 
 use crate::config::Tcp;
 use crate::failure::{Cause, Failure, Stage};
-use crate::limits::{ADDRESSES_MAX, ATTEMPT_DELAY, CONNECT_SECS_MAX, DIAL_SECS_MAX, RESOLVE_SECS_MAX};
+use crate::limits::{ADDRESSES_MAX, ATTEMPT_DELAY, DIAL_SECS_MAX, RESOLVE_SECS_MAX};
 use crate::net::Net;
 
-/// Connects to `address`, which the operator has named, resolving its name if it has one.
-pub(crate) async fn dial<N: Net>(net: &N, address: &Address, tcp: Tcp) -> Result<N::Socket, Failure> {
-    dial_target(net, address, tcp, &Forbidden::NOTHING).await
+/// Connects to `address`, which the operator has named, resolving its name if it has one. Each of its addresses has `patience` to answer.
+pub(crate) async fn dial<N: Net>(
+    net: &N,
+    address: &Address,
+    tcp: Tcp,
+    patience: Duration,
+) -> Result<N::Socket, Failure> {
+    dial_target(net, address, tcp, &Forbidden::NOTHING, patience).await
 }
 
 /// Connects to `address`, which a client has named, unless it is forbidden. A name is judged by its addresses, the very ones that
@@ -28,17 +34,19 @@ pub(crate) async fn dial_target<N: Net>(
     address: &Address,
     tcp: Tcp,
     forbidden: &Forbidden,
+    patience: Duration,
 ) -> Result<N::Socket, Failure> {
     let failure = |cause| Failure::outbound(Stage::Connect, cause);
     let connected = match address {
         Address::Ip(address) => {
             judge(*address, forbidden).map_err(|rule| failure(Cause::Forbidden(rule)))?;
-            connect(net, *address, tcp).await
+            connect(net, *address, tcp, patience).await
         }
         Address::Name(name, port) => {
             let addresses = resolve(net, name.as_str(), *port).await?;
             let addresses = allowed(addresses, forbidden).map_err(failure)?;
-            match timeout(DIAL_SECS_MAX, race(interleave(&addresses), |to| connect(net, to, tcp))).await {
+            let attempt = |to| connect(net, to, tcp, patience);
+            match timeout(DIAL_SECS_MAX, race(interleave(&addresses), attempt)).await {
                 Ok(connected) => connected,
                 Err(_) => Err(Cause::Deadline),
             }
@@ -76,8 +84,13 @@ pub(crate) async fn resolve<N: Net>(net: &N, name: &str, port: u16) -> Result<Ve
     }
 }
 
-async fn connect<N: Net>(net: &N, address: SocketAddr, tcp: Tcp) -> Result<N::Socket, Cause> {
-    match timeout(CONNECT_SECS_MAX, net.connect(address, tcp)).await {
+async fn connect<N: Net>(
+    net: &N,
+    address: SocketAddr,
+    tcp: Tcp,
+    patience: Duration,
+) -> Result<N::Socket, Cause> {
+    match timeout(patience, net.connect(address, tcp)).await {
         Ok(connected) => connected.map_err(Cause::Io),
         Err(_) => Err(Cause::Deadline),
     }
@@ -144,8 +157,8 @@ mod tests {
     use super::*;
     use std::cell::RefCell;
     use std::io;
-    use std::time::Duration;
 
+    use crate::limits::CONNECT_SECS_MAX;
     use crate::refusing::Refusing;
 
     fn address(text: &str) -> SocketAddr {
@@ -168,7 +181,7 @@ mod tests {
         let net = Refusing::knowing(addresses(texts));
         let tcp = Tcp { no_delay: true, fast_open: false };
         let target = "name.example:1".parse().unwrap();
-        let outcome = dial_target(&net, &target, tcp, forbidden).await;
+        let outcome = dial_target(&net, &target, tcp, forbidden, CONNECT_SECS_MAX).await;
         (outcome.err().unwrap().cause, net.dialled().into_iter().map(|(address, _)| address).collect())
     }
 
@@ -200,10 +213,11 @@ mod tests {
         let net = Refusing::default();
         let tcp = Tcp { no_delay: true, fast_open: false };
         let own = "127.0.0.1:1".parse().unwrap();
-        let refused = dial_target(&net, &own, tcp, &Forbidden::standard()).await.err().unwrap();
+        let refused =
+            dial_target(&net, &own, tcp, &Forbidden::standard(), CONNECT_SECS_MAX).await.err().unwrap();
         assert!(matches!(refused.cause, Cause::Forbidden(Rule::Loopback)), "{refused}");
         assert!(net.dialled().is_empty());
-        let hop = dial(&net, &own, tcp).await.err().unwrap();
+        let hop = dial(&net, &own, tcp, CONNECT_SECS_MAX).await.err().unwrap();
         assert!(matches!(hop.cause, Cause::Io(_)), "{hop}");
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use umbra_proto::forbidden::Rule;
 use umbra_proto::request::{Command, Refusal};
@@ -19,6 +20,17 @@ pub struct Failure {
     pub side: Side,
     /// What went wrong.
     pub cause: Cause,
+    /// The hop that it went wrong at, if it was one.
+    pub at: Option<At>,
+}
+
+/// A hop of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct At {
+    /// What the operator calls the path.
+    pub path: Arc<str>,
+    /// The hop's number along it; the first is 1.
+    pub hop: usize,
 }
 
 /// What a session was doing.
@@ -30,6 +42,8 @@ pub enum Stage {
     Resolve,
     /// Opening a connection.
     Connect,
+    /// Asking a proxy on the way.
+    Negotiate,
     /// Carrying bytes.
     Relay,
 }
@@ -79,12 +93,22 @@ pub enum Cause {
 impl Failure {
     /// A failure of the client's side before its wish was known.
     pub(crate) fn handshake(cause: Cause) -> Self {
-        Self { stage: Stage::Handshake, side: Side::Inbound, cause }
+        Self::new(Stage::Handshake, Side::Inbound, cause)
+    }
+
+    /// A failure at no hop.
+    pub(crate) fn new(stage: Stage, side: Side, cause: Cause) -> Self {
+        Self { stage, side, cause, at: None }
+    }
+
+    /// The same at this hop, unless one is named already.
+    pub(crate) fn at(self, at: At) -> Self {
+        Self { at: self.at.or(Some(at)), ..self }
     }
 
     /// A failure on the way to the target.
     pub(crate) fn outbound(stage: Stage, cause: Cause) -> Self {
-        Self { stage, side: Side::Outbound, cause }
+        Self::new(stage, Side::Outbound, cause)
     }
 
     /// What the client is told, to be said in the words of its protocol (the table of `docs/protocols.md`).
@@ -93,7 +117,7 @@ impl Failure {
             (Cause::Io(error), _) => refusal_of(error),
             (Cause::NoAddress, _) => Refusal::NameNotFound,
             (Cause::Forbidden(_), _) => Refusal::NotAllowed,
-            (Cause::Deadline, Stage::Resolve | Stage::Connect) => Refusal::TimedOut,
+            (Cause::Deadline, Stage::Resolve | Stage::Connect | Stage::Negotiate) => Refusal::TimedOut,
             (Cause::Command(_), _) => Refusal::CommandNotSupported,
             (Cause::Parent(ClientError::Denied(code)), _) => Refusal::of_socks5(*code),
             (Cause::Deadline, Stage::Handshake | Stage::Relay)
@@ -132,6 +156,7 @@ impl fmt::Display for Stage {
             Self::Handshake => "handshake",
             Self::Resolve => "resolve",
             Self::Connect => "connect",
+            Self::Negotiate => "negotiate",
             Self::Relay => "relay",
         })
     }
@@ -171,7 +196,16 @@ impl fmt::Display for Cause {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(at) = &self.at {
+            write!(f, "{at}: ")?;
+        }
         write!(f, "{} failed, {} side: {}", self.stage, self.side, self.cause)
+    }
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "hop {} of {}", self.hop, self.path)
     }
 }
 

@@ -27,8 +27,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use umbra_proto::address::Address;
 use umbra_proto::http::{self, CHALLENGE, Status};
 use umbra_proto::limits::HTTP_HEADERS_MAX;
+use umbra_proto::request::Command;
 use umbra_proto::users::Users;
 
+use crate::conn::Conn;
 use crate::door::Door;
 use crate::drive::Inbox;
 use crate::failure::{Cause, Failure, Side, Stage};
@@ -36,7 +38,7 @@ use crate::inbound::{ClientSide, see_off};
 use crate::limits::{HTTP_BUFFER_BYTES_MAX, REFUSAL_SECS_MAX};
 use crate::net::{Net, Socket};
 use crate::origin::Origin;
-use crate::path::{TargetSide, reach};
+use crate::path::{Errand, TargetSide, reach};
 use crate::pipe::{Pipe, pipe};
 use crate::session::{Session, Way};
 use io::{Io, Moved};
@@ -94,10 +96,10 @@ pub(crate) async fn converse<N: Net>(
         biased;
         ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
         () = idle(moved, door.inbound.idle) => {
-            return Err(Failure { stage: Stage::Relay, side: Side::Inbound, cause: Cause::Deadline });
+            return Err(Failure::new(Stage::Relay, Side::Inbound, Cause::Deadline));
         }
         error = lookout.broken() => {
-            return Err(Failure { stage: Stage::Relay, side: Side::Inbound, cause: Cause::Io(error) });
+            return Err(Failure::new(Stage::Relay, Side::Inbound, Cause::Io(error)));
         }
     };
     let http1::Parts { io, read_buf, .. } = connection.into_parts();
@@ -125,7 +127,7 @@ pub(crate) async fn converse<N: Net>(
         (Err(error), _) => {
             // A message that broke off must not pass for a whole one.
             client.reset();
-            Err(Failure { stage: Stage::Relay, side: Side::Inbound, cause: Cause::Http(error) })
+            Err(Failure::new(Stage::Relay, Side::Inbound, Cause::Http(error)))
         }
     };
     // What was said last to a target leaves in order, while this session still has its place.
@@ -136,9 +138,12 @@ pub(crate) async fn converse<N: Net>(
 /// Carries bytes between two ends that have agreed on another protocol.
 async fn carry_on<N: Net>(door: &Door<N>, client: N::Socket, inbox: Inbox, onward: Onward) {
     let Some((pipe, said, _present)) = onward.into_pipe().await else { return client.reset() };
-    let mut target = TargetSide::direct(pipe);
+    let mut target = TargetSide::direct(Conn::<N::Socket>::Pipe(pipe));
     target.inbox = Inbox::holding(&said);
-    Session::new(client, ClientSide::plain(), inbox, None, target).run(door).await;
+    let session = Session::new(client, ClientSide::plain(), inbox, None, target);
+    if let Err(failure) = session.run(door).await {
+        door.notices.failure(&failure);
+    }
 }
 
 /// Ends when nothing has moved for `idle`.
@@ -193,9 +198,7 @@ impl<N: Net> Conversation<'_, N> {
         let authority = request.uri().authority().ok_or(Status::BadRequest)?;
         let target = http::connect_target(authority.as_str()).map_err(|_| Status::BadRequest)?;
         self.end_earlier().await;
-        let side = reach(self.door, &target, &self.door.inbound.forbidden)
-            .await
-            .map_err(|failure| self.failed(&failure))?;
+        let side = self.reach(&target).await?;
         self.state().leaving = Leaving::Way(side);
         Ok(Response::new(Content::Nothing))
     }
@@ -239,9 +242,7 @@ impl<N: Net> Conversation<'_, N> {
             },
         };
         self.end_earlier().await;
-        let side = reach(self.door, target, &self.door.inbound.forbidden)
-            .await
-            .map_err(|failure| self.failed(&failure))?;
+        let side = self.reach(target).await?;
         let header = self.header.clone();
         let (pipe, gone) = self.carry(header, side);
         let mut onward = Onward::open(target, pipe, gone).await.map_err(|_| self.lost())?;
@@ -250,6 +251,11 @@ impl<N: Net> Conversation<'_, N> {
             Err(Unanswered::Malformed) => Err(Status::BadRequest),
             Err(Unanswered::MayBeSentAgain(_) | Unanswered::Lost) => Err(self.lost()),
         }
+    }
+
+    async fn reach(&self, target: &Address) -> Result<TargetSide<N::Socket>, Status> {
+        let errand = Errand { command: Command::Connect, target, forbidden: &self.door.inbound.forbidden };
+        reach(self.door, errand).await.map_err(|failure| self.failed(&failure))
     }
 
     /// Lets a session carry what is said into a pipe, and what comes back, along the way to a target. It ends soon after its
@@ -261,7 +267,11 @@ impl<N: Net> Conversation<'_, N> {
         let door = Arc::clone(self.door);
         self.state().carriers.spawn(async move {
             tokio::select! {
-                () = session.run(&door) => {}
+                ended = session.run(&door) => {
+                    if let Err(failure) = ended {
+                        door.notices.failure(&failure);
+                    }
+                }
                 // A target that keeps its end open is not waited for.
                 () = async { drop(gone.await); sleep(REFUSAL_SECS_MAX).await } => {}
             }

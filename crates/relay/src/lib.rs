@@ -17,6 +17,7 @@ mod associate;
 mod batch;
 mod bind;
 pub mod config;
+mod conn;
 mod dial;
 mod door;
 mod drive;
@@ -36,7 +37,9 @@ mod pump;
 #[cfg(test)]
 #[path = "tests/refusing.rs"]
 mod refusing;
+mod route;
 pub mod session;
+pub mod tls;
 mod udp;
 mod worker;
 

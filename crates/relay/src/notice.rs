@@ -33,12 +33,11 @@ impl Notices {
             .get_or_insert_with(Window::new)
             .admit(Duration::from_secs(1), FAILURE_LINES_PER_SECOND);
         // Written after the lock is free: a log that stalls stalls one session only.
-        let Failure { stage, side, cause } = failure;
-        match admitted {
-            None => {}
-            Some(0) => info!(%stage, %side, %cause, "session failed"),
-            Some(withheld) => info!(%stage, %side, %cause, withheld, "session failed"),
-        }
+        let Failure { stage, side, cause, at } = failure;
+        let Some(withheld) = admitted else { return };
+        let withheld = (withheld > 0).then_some(withheld);
+        let (path, hop) = (at.as_ref().map(|at| &*at.path), at.as_ref().map(|at| at.hop));
+        info!(%stage, %side, path, hop, %cause, withheld, "session failed");
     }
 
     /// Names a source that did not know the key, in the words that autoban and fail2ban look for: the address is the last

@@ -1,6 +1,7 @@
-//! The way to a target, dialled.
+//! The way to a target, dialled hop by hop.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::time::timeout;
 use tracing::debug;
@@ -8,19 +9,35 @@ use umbra_proto::address::Address;
 use umbra_proto::forbidden::Forbidden;
 use umbra_proto::request::Command;
 
-use crate::config::{Path, Server, Tcp};
-use crate::dial::{dial, dial_target};
+use crate::config::{Group, Hop, Names, Parent, Path, Route, Server, Tcp};
+use crate::conn::Conn;
+use crate::dial::{dial, dial_target, resolve};
 use crate::door::Door;
 use crate::drive::Inbox;
-use crate::failure::{Cause, Failure, Stage};
+use crate::failure::{At, Cause, Failure, Stage};
+use crate::inbound::ClientSide;
 use crate::limits::REACH_SECS_MAX;
 use crate::net::{Net, Socket};
-use crate::parent::{Agreed, ask};
+use crate::parent::negotiate;
+use crate::pipe::{Pipe, pipe};
 use crate::pump::{Reader, Writer};
+use crate::session::Session;
+use crate::tls::wrap;
+
+/// Who wants what of whom.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Errand<'e> {
+    /// A connection, one from outside, or datagrams.
+    pub(crate) command: Command,
+    /// Where to.
+    pub(crate) target: &'e Address,
+    /// Where a direct path does not lead.
+    pub(crate) forbidden: &'e Forbidden,
+}
 
 /// The target's half of a session.
 pub(crate) struct TargetSide<S> {
-    pub(crate) socket: S,
+    pub(crate) socket: Conn<S>,
     pub(crate) reader: Reader,
     pub(crate) writer: Writer,
     /// What the target has already said.
@@ -46,60 +63,42 @@ impl<S: Socket> TargetSide<S> {
     }
 
     /// A target at the other end of `socket`.
-    pub(crate) fn direct(socket: S) -> Self {
+    pub(crate) fn direct(socket: Conn<S>) -> Self {
         let inbox = Inbox::default();
         Self { socket, reader: Reader::Plain, writer: Writer::Plain, inbox, bound: Bound::Ours }
     }
-
-    /// A target behind a proxy that has agreed.
-    pub(crate) fn behind(Agreed { socket, inbox, bound }: Agreed<S>) -> Self {
-        Self { socket, reader: Reader::Plain, writer: Writer::Plain, inbox, bound: Bound::Theirs(bound) }
-    }
 }
 
-/// Dials the door's path towards `target`, unless the path is direct and the target `forbidden`.
+/// Dials the door's way towards the target of `errand`.
 pub(crate) async fn reach<N: Net>(
-    door: &Door<N>,
-    target: &Address,
-    forbidden: &Forbidden,
+    door: &Arc<Door<N>>,
+    errand: Errand<'_>,
 ) -> Result<TargetSide<N::Socket>, Failure> {
-    match &door.inbound.path {
-        Path::Direct => {
-            // Fast open would say "connected" before anything has been sent, and nothing is sent to a target that speaks first.
-            let tcp = Tcp { fast_open: false, ..door.inbound.tcp };
-            dial_target(&door.net, target, tcp, forbidden).await.map(TargetSide::direct)
-        }
-        Path::Shadowsocks(servers) => in_time(through_any(door, &servers.snapshot(), target)).await,
-        Path::Socks5(parent) => {
-            in_time(ask(door, parent, Command::Connect, target)).await.map(TargetSide::behind)
-        }
+    match door.inbound.routes.route() {
+        Route::Path(path) => travel(door, path, errand, door.inbound.tcp).await,
+        Route::Group(group) => match timeout(REACH_SECS_MAX, any(door, group, errand)).await {
+            Ok(reached) => reached,
+            Err(_) => Err(Failure::outbound(Stage::Connect, Cause::Deadline)),
+        },
     }
 }
 
-/// Holds a way with hops to its deadline.
-pub(crate) async fn in_time<T>(reaching: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    match timeout(REACH_SECS_MAX, reaching).await {
-        Ok(reached) => reached,
-        Err(_) => Err(Failure::outbound(Stage::Connect, Cause::Deadline)),
-    }
-}
-
-/// Through a random server, or the next that can be reached: nothing has been promised to the client while they are tried.
-async fn through_any<N: Net>(
-    door: &Door<N>,
-    servers: &[Server],
-    target: &Address,
+/// Along a random path of `group`, or the next that leads there: nothing has been promised to the client while they are tried.
+async fn any<N: Net>(
+    door: &Arc<Door<N>>,
+    group: &Group,
+    errand: Errand<'_>,
 ) -> Result<TargetSide<N::Socket>, Failure> {
-    // A request is always written first, so fast open is safe on the way to a server; but a dead one would count as reached, and
-    // the next would never be tried.
-    let fitting = servers.iter().filter(|server| server.mode.has_streams());
+    let paths = group.snapshot();
+    let fitting = paths.iter().filter(|path| path.has_streams());
     let count = fitting.clone().count();
+    // A dead hop would count as reached, and the next path would never be tried.
     let tcp = Tcp { fast_open: door.inbound.tcp.fast_open && count == 1, ..door.inbound.tcp };
     let mut failure = Failure::outbound(Stage::Connect, Cause::NoAddress);
-    for server in fitting.cycle().skip(random_below(&door.net, count)).take(count) {
-        debug!(server = %server.address, "chosen server");
-        match dial(&door.net, &server.address, tcp).await {
-            Ok(socket) => return request(door, server, socket, target),
+    for path in fitting.cycle().skip(random_below(&door.net, count)).take(count) {
+        debug!(path = %path.name, "chosen path");
+        match travel(door, path, errand, tcp).await {
+            Ok(reached) => return Ok(reached),
             Err(refused) => failure = refused,
         }
     }
@@ -117,55 +116,164 @@ pub(crate) fn random_below<N: Net>(net: &N, count: usize) -> usize {
     }
 }
 
+/// Dials `path` hop by hop. A Shadowsocks server counts as reached when the connection to it stands, a parent when it has agreed.
+pub(crate) async fn travel<N: Net>(
+    door: &Arc<Door<N>>,
+    path: &Arc<Path>,
+    errand: Errand<'_>,
+    tcp: Tcp,
+) -> Result<TargetSide<N::Socket>, Failure> {
+    let at = |hop| move |failure: Failure| failure.at(At { path: Arc::clone(&path.name), hop });
+    let Some(first) = path.hops.first() else {
+        // Fast open would say "connected" before anything has been sent, and nothing is sent to a target that speaks first.
+        let tcp = Tcp { fast_open: false, ..tcp };
+        if errand.command != Command::Connect {
+            return Err(Failure::handshake(Cause::Command(errand.command)));
+        }
+        let dialled = dial_target(&door.net, errand.target, tcp, errand.forbidden, path.deadlines.connect);
+        return dialled.await.map(|socket| TargetSide::direct(Conn::Socket(socket)));
+    };
+    // Whoever is asked in the open answers before anything else is said, so that nothing is promised too early; and a Shadowsocks
+    // server is always spoken to first.
+    let tcp = Tcp { fast_open: tcp.fast_open && path.hops.len() == 1, ..tcp };
+    let dialled = dial(&door.net, first.address(), tcp, path.deadlines.connect).await.map_err(at(1))?;
+    let mut reached = TargetSide::direct(Conn::Socket(dialled));
+    for (index, hop) in path.hops.iter().enumerate() {
+        if let Reader::Sealed(_) = reached.reader {
+            // What is behind it speaks through a layer that has to be sealed and opened first.
+            let inside = layer(door, reached, At { path: Arc::clone(&path.name), hop: index });
+            reached = TargetSide::direct(Conn::Pipe(inside));
+        }
+        let (command, next) = match path.hops.get(index + 1) {
+            Some(after) => (Command::Connect, after.address()),
+            None => (errand.command, errand.target),
+        };
+        reached = match hop {
+            Hop::Shadowsocks(server) => request(door, server, reached, command, next),
+            Hop::Parent(parent) => {
+                let here = At { path: Arc::clone(&path.name), hop: index + 1 };
+                let asking = ask(door, parent, reached, (command, next), here);
+                let agreed = timeout(path.deadlines.negotiate, asking).await;
+                agreed.unwrap_or(Err(Failure::outbound(Stage::Negotiate, Cause::Deadline)))
+            }
+        }
+        .map_err(at(index + 1))?;
+    }
+    Ok(reached)
+}
+
+/// Asks `parent`, at the other end of `reached`, for `command` towards `next`.
+async fn ask<N: Net>(
+    door: &Door<N>,
+    parent: &Parent,
+    reached: TargetSide<N::Socket>,
+    (command, next): (Command, &Address),
+    here: At,
+) -> Result<TargetSide<N::Socket>, Failure> {
+    let failure = |cause| Failure::outbound(Stage::Negotiate, cause);
+    let resolved = match (parent.names, next) {
+        (Names::ResolvedHere, Address::Name(name, port)) => {
+            let addresses = resolve(&door.net, name.as_str(), *port).await?;
+            addresses.first().map(|address| Address::Ip(*address))
+        }
+        (Names::ResolvedHere, Address::Ip(_)) | (Names::PassedOn, _) => None,
+    };
+    let next = resolved.as_ref().unwrap_or(next);
+    let TargetSide { socket, mut inbox, .. } = reached;
+    let socket = match &parent.tls {
+        None => socket,
+        Some(tls) => {
+            // Whatever was said before the parent has shown who it is, somebody else may have said.
+            inbox.clear();
+            Conn::Pipe(wrap(socket, tls, here).await.map_err(failure)?)
+        }
+    };
+    let bound = negotiate(&socket, &mut inbox, &parent.protocol, command, next).await.map_err(failure)?;
+    let bound = bound.map(|bound| reachable(bound, command, &parent.address));
+    Ok(TargetSide { inbox, bound: Bound::Theirs(bound), ..TargetSide::direct(socket) })
+}
+
+/// Where the client or its target is to come. Some parents tell none but the port: it is where they are themselves.
+fn reachable(bound: SocketAddr, command: Command, parent: &Address) -> SocketAddr {
+    match (command, parent) {
+        (Command::Bind | Command::UdpAssociate, Address::Ip(address)) if bound.ip().is_unspecified() => {
+            SocketAddr::new(address.ip(), bound.port())
+        }
+        (Command::Connect | Command::Bind | Command::UdpAssociate, Address::Ip(_) | Address::Name(..)) => {
+            bound
+        }
+    }
+}
+
+/// Begins a request to `server`, at the other end of `reached`, for `next`. It has no words for anything but a connection.
 fn request<N: Net>(
     door: &Door<N>,
     server: &Server,
-    socket: N::Socket,
-    target: &Address,
+    reached: TargetSide<N::Socket>,
+    command: Command,
+    next: &Address,
 ) -> Result<TargetSide<N::Socket>, Failure> {
+    if command != Command::Connect {
+        return Err(Failure::handshake(Cause::Command(command)));
+    }
     let credentials = &server.credentials;
     let salt = door.salt(credentials.method()).map_err(|cause| Failure::outbound(Stage::Connect, cause))?;
     let sealer = if server.one_time_auth {
-        credentials.request_with_one_time_auth(salt, target)
+        credentials.request_with_one_time_auth(salt, next)
     } else {
-        credentials.request(salt, target)
+        credentials.request(salt, next)
     };
     let writer = Writer::Sealed(sealer);
     let reader = Reader::Sealed(credentials.response(salt, server.heads));
-    Ok(TargetSide { socket, reader, writer, inbox: Inbox::default(), bound: Bound::Theirs(None) })
+    Ok(TargetSide { reader, writer, bound: Bound::Theirs(None), ..reached })
 }
 
+/// Lets a task of its own seal and open what passes `outside`. What is inside is plain, and fails when the layer does, for its
+/// reason.
+fn layer<N: Net>(door: &Arc<Door<N>>, outside: TargetSide<N::Socket>, at: At) -> Pipe {
+    let (inside, theirs) = pipe();
+    let epitaph = theirs.epitaph();
+    let session = Session::new(theirs, ClientSide::plain(), Inbox::default(), None, outside);
+    let door = Arc::clone(door);
+    drop(tokio::spawn(async move {
+        if let Err(failure) = session.run(&door).await {
+            epitaph.write(&failure.at(at));
+        }
+    }));
+    inside
+}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use std::time::Duration;
 
     use umbra_proto::shadowsocks::Method;
     use umbra_proto::shadowsocks::identity::Credentials;
 
-    use crate::config::{Inbound, Mode, Protocol, ProxyDoor, ProxyHeader, Servers};
+    use crate::config::{Inbound, Mode, Protocol, ProxyDoor, ProxyHeader};
     use crate::refusing::Refusing;
 
     /// Whether each dial of a path asks for fast open where the operator does.
-    async fn fast_opens(path: Path) -> Vec<bool> {
+    async fn fast_opens(route: Route) -> Vec<bool> {
         let inbound = Inbound {
             listen: "127.0.0.1:0".parse().unwrap(),
             protocol: Protocol::Proxy(ProxyDoor::MIXED),
-            path,
+            routes: route.into(),
             mode: Mode::Streams,
             forbidden: Arc::default(),
             idle: Duration::from_secs(1),
             tcp: Tcp { no_delay: true, fast_open: true },
             proxy_header: ProxyHeader::default(),
         };
-        let door = Box::new(Door::new(inbound, Refusing::default(), 1));
-        let outcome = reach(&door, &"127.0.0.1:1".parse().unwrap(), &Forbidden::NOTHING).await;
+        let door = Arc::new(Door::new(inbound, Refusing::default(), 1));
+        let target = "127.0.0.1:1".parse().unwrap();
+        let errand = Errand { command: Command::Connect, target: &target, forbidden: &Forbidden::NOTHING };
+        let outcome = reach(&door, errand).await;
         assert!(outcome.is_err_and(|failure| matches!(failure.cause, Cause::Io(_))));
         door.net.dialled().into_iter().map(|(_, tcp)| tcp.fast_open).collect()
     }
 
-    fn servers(count: u16) -> Path {
+    fn servers(count: u16) -> Route {
         let server = |number| Server {
             address: Address::from_host("127.0.0.1", number).unwrap(),
             mode: Mode::Streams,
@@ -173,12 +281,12 @@ mod tests {
             heads: umbra_proto::shadowsocks::stream::HeadReads::One,
             one_time_auth: false,
         };
-        Path::Shadowsocks(Servers::new((1..=count).map(server).collect()))
+        Route::servers((1..=count).map(server).collect())
     }
 
     #[tokio::test]
     async fn fast_open_is_for_a_lone_server_that_is_always_spoken_to_first() {
-        assert_eq!(fast_opens(Path::Direct).await, [false]);
+        assert_eq!(fast_opens(Route::direct()).await, [false]);
         assert_eq!(fast_opens(servers(1)).await, [true]);
         assert_eq!(
             fast_opens(servers(3)).await,

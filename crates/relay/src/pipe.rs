@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use crate::failure::Failure;
 use crate::limits::PIPE_BYTES_MAX;
 use crate::net::Socket;
 
@@ -29,7 +30,13 @@ struct Shared {
     from_second: Way,
     /// One end wants the other to know that what it has got is not the whole.
     reset: bool,
+    /// Why.
+    epitaph: Option<String>,
 }
+
+/// What tells the other end why a pipe was reset.
+#[derive(Debug)]
+pub(crate) struct Epitaph(Arc<Mutex<Shared>>);
 
 /// One direction.
 #[derive(Debug, Default)]
@@ -55,11 +62,38 @@ pub(crate) fn pipe() -> (Pipe, Pipe) {
 
 impl Pipe {
     fn shared(&self) -> MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shared)
+    }
+
+    /// Whatever tells the other end why this one was reset, before it looks.
+    pub(crate) fn epitaph(&self) -> Epitaph {
+        Epitaph(Arc::clone(&self.shared))
     }
 }
 
+impl Epitaph {
+    /// Resets the pipe, for this reason.
+    pub(crate) fn write(self, why: &Failure) {
+        let mut shared = lock(&self.0);
+        shared.reset = true;
+        shared.epitaph = Some(why.to_string());
+        shared.wake_all();
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Shared {
+    fn check(&self) -> io::Result<()> {
+        match (self.reset, &self.epitaph) {
+            (false, _) => Ok(()),
+            (true, None) => Err(io::ErrorKind::ConnectionReset.into()),
+            (true, Some(why)) => Err(io::Error::new(io::ErrorKind::ConnectionReset, why.clone())),
+        }
+    }
+
     fn inward(&mut self, end: End) -> &mut Way {
         match end {
             End::First => &mut self.from_second,
@@ -151,9 +185,7 @@ impl Socket for Pipe {
 
     fn try_read(&self, pieces: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let mut shared = self.shared();
-        if shared.reset {
-            return Err(io::ErrorKind::ConnectionReset.into());
-        }
+        shared.check()?;
         let way = shared.inward(self.end);
         if way.len() == 0 {
             return if way.ended { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
@@ -165,9 +197,7 @@ impl Socket for Pipe {
 
     fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut shared = self.shared();
-        if shared.reset {
-            return Err(io::ErrorKind::ConnectionReset.into());
-        }
+        shared.check()?;
         let way = shared.outward(self.end);
         if way.closed || way.ended {
             return Err(io::ErrorKind::BrokenPipe.into());

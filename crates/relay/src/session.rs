@@ -13,6 +13,7 @@ use umbra_proto::shadowsocks::replay::SaltRefusal;
 
 use crate::associate::associate;
 use crate::bind::bind;
+use crate::conn::Conn;
 use crate::door::{Door, NetClock};
 use crate::drive::Inbox;
 use crate::failure::{Cause, Failure, Side, Stage};
@@ -22,7 +23,7 @@ use crate::inbound::{ClientSide, Wish, dismiss, understand};
 use crate::limits::{HANDSHAKE_SECS_MAX, SILENCE_SECS_MAX};
 use crate::net::{Net, Socket};
 use crate::origin::Origin;
-use crate::path::{TargetSide, reach};
+use crate::path::{Errand, TargetSide, reach};
 use crate::places::Place;
 use crate::pump::{Ended, Flow, FlowError, pump};
 
@@ -51,7 +52,9 @@ pub async fn run<N: Net>(door: Arc<Door<N>>, place: Place, client: N::Socket, so
         Ok(Some(mut session)) => {
             // By reference: what a future owns twice, an idle session pays twice.
             let ended = session.carry(&door).await;
-            session.end(&door, ended);
+            if let Err(failure) = session.end(ended) {
+                door.notices.failure(&failure);
+            }
         }
         Ok(None) => {}
         Err(failure) => door.notices.failure(&failure),
@@ -64,7 +67,7 @@ async fn establish<N: Net>(
     place: &Place,
     client: N::Socket,
     source: SocketAddr,
-) -> Result<Option<Session<N::Socket, N::Socket>>, Failure> {
+) -> Result<Option<Session<N::Socket, Conn<N::Socket>>>, Failure> {
     let deadline = Instant::now() + HANDSHAKE_SECS_MAX;
     let mut inbox = Inbox::default();
     let mut origin = Origin::of_connection(source);
@@ -106,10 +109,8 @@ async fn establish<N: Net>(
         inbox.drop_spent();
     }
     let unanswered = Unfinished::new(&client);
-    let reached = match wish.command() {
-        Command::Connect => reach(door, wish.target(), wish.forbidden(door)).await,
-        command @ (Command::Bind | Command::UdpAssociate) => Err(Failure::handshake(Cause::Command(command))),
-    };
+    let errand = Errand { command: wish.command(), target: wish.target(), forbidden: wish.forbidden(door) };
+    let reached = reach(door, errand).await;
     unanswered.finish();
     let target = match reached {
         Ok(target) => target,
@@ -130,7 +131,7 @@ async fn answer<N: Net>(
     inbox: Inbox,
     origin: &Origin,
     target: TargetSide<N::Socket>,
-) -> Result<Session<N::Socket, N::Socket>, Failure> {
+) -> Result<Session<N::Socket, Conn<N::Socket>>, Failure> {
     match wish.accept(door, &client, &target).await {
         Ok(side) => {
             let header = origin.header(door, &client);
@@ -149,7 +150,7 @@ async fn answer<N: Net>(
 
 impl<S: Socket> Way<S> {
     /// The session along this way.
-    async fn begin<N: Net>(self, door: &Door<N>, origin: &Origin) -> Session<S, S> {
+    async fn begin<N: Net>(self, door: &Door<N>, origin: &Origin) -> Session<S, Conn<S>> {
         let Self { client, inbox, target } = self;
         let header = origin.header(door, &client);
         let mut session = Session::new(client, ClientSide::plain(), inbox, header, target);
@@ -188,7 +189,7 @@ fn blame<N: Net>(door: &Door<N>, origin: &Origin, cause: &Cause) {
     }
 }
 
-impl<C: Socket, T: Socket> Session<C, T> {
+impl<C: Socket, T: Socket> Session<C, Conn<T>> {
     /// Both ends with what has already been said. The target hears `header` first.
     pub(crate) fn new(
         client: C,
@@ -210,10 +211,10 @@ impl<C: Socket, T: Socket> Session<C, T> {
     }
 
     /// All that is left of a session.
-    pub(crate) async fn run<N: Net>(mut self, door: &Door<N>) {
+    pub(crate) async fn run<N: Net>(mut self, door: &Door<N>) -> Result<(), Failure> {
         self.first_flight(door).await;
         let ended = self.carry(door).await;
-        self.end(door, ended);
+        self.end(ended)
     }
 
     /// Lets first payload ride with the request's head, if the client has some to send; one that waits for the server to speak
@@ -244,15 +245,14 @@ impl<C: Socket, T: Socket> Session<C, T> {
         ended
     }
 
-    fn end<N: Net>(self, door: &Door<N>, ended: Ended) {
+    fn end(self, ended: Ended) -> Result<(), Failure> {
         debug!(uplink = self.uplink.carried(), downlink = self.downlink.carried(), "session ended");
-        let failure = match ended {
-            Ended::Whole => return,
-            Ended::Idle => Failure { stage: Stage::Relay, side: Side::Inbound, cause: Cause::Deadline },
-            Ended::Uplink(error) => failure_of(error, Side::Inbound, Side::Outbound),
-            Ended::Downlink(error) => failure_of(error, Side::Outbound, Side::Inbound),
-        };
-        door.notices.failure(&failure);
+        match ended {
+            Ended::Whole => Ok(()),
+            Ended::Idle => Err(Failure::new(Stage::Relay, Side::Inbound, Cause::Deadline)),
+            Ended::Uplink(error) => Err(failure_of(error, Side::Inbound, Side::Outbound)),
+            Ended::Downlink(error) => Err(failure_of(error, Side::Outbound, Side::Inbound)),
+        }
     }
 }
 
@@ -283,5 +283,5 @@ fn failure_of(error: FlowError, source: Side, sink: Side) -> Failure {
         FlowError::Truncated => (source, Cause::Truncated),
         FlowError::Write(error) => (sink, Cause::Io(error)),
     };
-    Failure { stage: Stage::Relay, side, cause }
+    Failure::new(Stage::Relay, side, cause)
 }

@@ -14,7 +14,6 @@ mod directory;
 mod displaced;
 mod dropped;
 pub(crate) mod front;
-mod hops;
 mod letter;
 mod link;
 mod names;

@@ -23,7 +23,7 @@ use umbra_proto::shadowsocks::{Method, UnixTime};
 use umbra_proto::socks5::udp;
 use umbra_proto::users::{Credentials as Login, Users};
 use umbra_relay::Relay;
-use umbra_relay::config::{Config, Filtering, Inbound, Mode, Parent, Path, Protocol, ProxyDoor, Udp};
+use umbra_relay::config::{Config, Filtering, Inbound, Mode, Parent, Protocol, ProxyDoor, Route, Udp};
 
 /// Gives every datagram back to whoever sent it, with a mark before it.
 struct Echo {
@@ -121,12 +121,12 @@ fn mirrored(payload: &[u8]) -> Vec<u8> {
     payload.iter().rev().copied().collect()
 }
 
-fn with_datagrams(protocol: Protocol, path: Path) -> Inbound {
-    with(protocol, path, Udp::default())
+fn with_datagrams(protocol: Protocol, route: Route) -> Inbound {
+    with(protocol, route, Udp::default())
 }
 
-fn with(protocol: Protocol, path: Path, udp: Udp) -> Inbound {
-    Inbound { mode: Mode::Both(udp), ..inbound(protocol, path) }
+fn with(protocol: Protocol, route: Route, udp: Udp) -> Inbound {
+    Inbound { mode: Mode::Both(udp), ..inbound(protocol, route) }
 }
 
 fn mixed() -> Protocol {
@@ -139,14 +139,14 @@ fn key(method: Method, byte: u8) -> Key {
 
 /// A SOCKS5 door before a Shadowsocks server, one key.
 fn pair(method: Method) -> (Relay, Relay) {
-    let server = run(with_datagrams(server_with(key(method, 7)), Path::Direct));
+    let server = run(with_datagrams(server_with(key(method, 7)), Route::direct()));
     let client = run(with_datagrams(mixed(), through_with(server.addresses()[0], key(method, 7))));
     (client, server)
 }
 
 #[test]
 fn a_plain_socks5_server_relays_datagrams() {
-    let (echo, relay) = (Echo::start("127.0.0.1:0"), run(with_datagrams(mixed(), Path::Direct)));
+    let (echo, relay) = (Echo::start("127.0.0.1:0"), run(with_datagrams(mixed(), Route::direct())));
     let client = Client::associate(relay.addresses()[0]);
     let target = Address::Ip(echo.address);
     for payload in [&b"one"[..], b"two", b""] {
@@ -196,7 +196,7 @@ fn anybody_may_answer_unless_addresses_are_filtered() {
         [(Filtering::EndpointIndependent, true), (Filtering::AddressDependent, false)]
     {
         let udp = Udp { filtering, ..Udp::default() };
-        let relay = run(with(mixed(), Path::Direct, udp));
+        let relay = run(with(mixed(), Route::direct(), udp));
         let client = Client::associate(relay.addresses()[0]);
         let target = UdpSocket::bind("127.0.0.1:0").unwrap();
         target.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -217,7 +217,7 @@ fn anybody_may_answer_unless_addresses_are_filtered() {
 
 #[test]
 fn datagrams_are_taken_from_where_a_control_connection_is_and_no_longer_than_it() {
-    let (echo, relay) = (Echo::start("127.0.0.1:0"), run(with_datagrams(mixed(), Path::Direct)));
+    let (echo, relay) = (Echo::start("127.0.0.1:0"), run(with_datagrams(mixed(), Route::direct())));
     let target = Address::Ip(echo.address);
     let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
     stranger.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
@@ -248,7 +248,7 @@ fn behind_a_password_a_control_connection_is_for_one_port() {
     let target = Address::Ip(echo.address);
     let users = Users::new([7; 32], [Login::new("somebody", "secret").unwrap()]).unwrap();
     let door = ProxyDoor { users: Some(Arc::new(users)), ..ProxyDoor::MIXED };
-    let relay = run(with_datagrams(Protocol::Proxy(door), Path::Direct));
+    let relay = run(with_datagrams(Protocol::Proxy(door), Route::direct()));
     let mut control = open(relay.addresses()[0]);
     control.write_all(b"\x05\x01\x02\x01\x08somebody\x06secret\x05\x03\x00\x01\0\0\0\0\0\0").unwrap();
     let mut answer = [0; 2 + 2 + 10];
@@ -268,7 +268,7 @@ fn behind_a_password_a_control_connection_is_for_one_port() {
 
 #[test]
 fn fragments_and_nonsense_are_dropped_and_the_next_datagram_passes() {
-    let (echo, relay) = (Echo::start("127.0.0.1:0"), run(with_datagrams(mixed(), Path::Direct)));
+    let (echo, relay) = (Echo::start("127.0.0.1:0"), run(with_datagrams(mixed(), Route::direct())));
     let client = Client::associate(relay.addresses()[0]);
     let target = Address::Ip(echo.address);
     let mut fragment = datagram(&target, b"a part");
@@ -284,7 +284,7 @@ fn fragments_and_nonsense_are_dropped_and_the_next_datagram_passes() {
 fn every_datagram_is_judged_by_its_target() {
     let (echo, other) = (Echo::start("127.0.0.1:0"), Echo::start("127.0.0.2:0"));
     let forbidden = Arc::new(Forbidden::listed(vec!["127.0.0.2/32".parse().unwrap()]));
-    let relay = run(Inbound { forbidden, ..with_datagrams(mixed(), Path::Direct) });
+    let relay = run(Inbound { forbidden, ..with_datagrams(mixed(), Route::direct()) });
     let client = Client::associate(relay.addresses()[0]);
     for _ in 0..3 {
         client.trip(&Address::Ip(echo.address), b"allowed");
@@ -297,9 +297,9 @@ fn every_datagram_is_judged_by_its_target() {
 fn a_tunnel_carries_what_it_is_given_and_nothing_else() {
     let (_, server) = pair(Method::Aes256Gcm);
     let echo = Echo::start("127.0.0.1:0");
-    let path = through_with(server.addresses()[0], key(Method::Aes256Gcm, 7));
+    let route = through_with(server.addresses()[0], key(Method::Aes256Gcm, 7));
     let target = Address::Ip(echo.address);
-    let tunnel = run(with_datagrams(Protocol::Tunnel { target }, path));
+    let tunnel = run(with_datagrams(Protocol::Tunnel { target }, route));
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.connect(tunnel.addresses()[0]).unwrap();
@@ -314,15 +314,15 @@ fn a_tunnel_carries_what_it_is_given_and_nothing_else() {
 #[test]
 fn a_parent_is_asked_for_an_association_and_asked_again_when_it_has_gone() {
     let echo = Echo::start("127.0.0.1:0");
-    let parent = run(with_datagrams(mixed(), Path::Direct));
+    let parent = run(with_datagrams(mixed(), Route::direct()));
     let at = parent.addresses()[0];
-    let path = Path::Socks5(Arc::new(Parent { address: at.into(), login: None }));
-    let relay = run(with_datagrams(mixed(), path));
+    let route = Route::parent(Parent::socks5(at.into(), None));
+    let relay = run(with_datagrams(mixed(), route));
     let client = Client::associate(relay.addresses()[0]);
     let target = Address::Ip(echo.address);
     assert_eq!(client.trip(&target, b"one"), (target.clone(), mirrored(b"one")));
     parent.stop();
-    let again = Inbound { listen: at, ..with_datagrams(mixed(), Path::Direct) };
+    let again = Inbound { listen: at, ..with_datagrams(mixed(), Route::direct()) };
     let _parent = run(again);
     client.socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     let since = Instant::now();
@@ -344,7 +344,7 @@ fn users_of_one_port_are_told_apart_by_trial_and_by_identity() {
         let identified = method != Method::Aes128Gcm;
         let port = identified.then(|| key(method, 9));
         let keyring = Keyring::new(method, port, vec![user(1), user(2), user(3)]).unwrap();
-        let server = run(with_datagrams(server_with(keyring), Path::Direct));
+        let server = run(with_datagrams(server_with(keyring), Route::direct()));
         for byte in [3, 1, 2, 3] {
             let secret = |byte: u8| encode_password(&vec![byte; method.key_len()]).to_string();
             let password = if identified { format!("{}:{}", secret(9), secret(byte)) } else { secret(byte) };
@@ -359,7 +359,7 @@ fn users_of_one_port_are_told_apart_by_trial_and_by_identity() {
 #[test]
 fn a_client_that_changes_its_address_keeps_its_session_on_whichever_worker_it_arrives() {
     for method in [Method::Blake3Aes128Gcm, Method::Blake3Chacha20Poly1305] {
-        let server = run(with_datagrams(server_with(key(method, 7)), Path::Direct));
+        let server = run(with_datagrams(server_with(key(method, 7)), Route::direct()));
         let target = UdpSocket::bind("127.0.0.1:0").unwrap();
         target.set_read_timeout(Some(PATIENCE)).unwrap();
         let address = Address::Ip(target.local_addr().unwrap());
@@ -399,7 +399,7 @@ fn a_client_that_changes_its_address_keeps_its_session_on_whichever_worker_it_ar
 fn what_was_said_in_a_session_that_had_to_make_room_is_not_taken_again() {
     let method = Method::Blake3Aes128Gcm;
     let udp = Udp { associations_max: NonZeroUsize::new(1), ..Udp::default() };
-    let inbound = with(server_with(key(method, 7)), Path::Direct, udp);
+    let inbound = with(server_with(key(method, 7)), Route::direct(), udp);
     let config = Config { inbounds: vec![inbound], workers: NonZeroUsize::MIN };
     let server = Relay::start(&config).unwrap();
     let target = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -435,11 +435,11 @@ fn what_was_said_in_a_session_that_had_to_make_room_is_not_taken_again() {
 fn a_relay_sends_a_users_packets_on_and_the_answers_back() {
     let method = Method::Blake3Aes256Gcm;
     let echo = Echo::start("127.0.0.1:0");
-    let server = run(with_datagrams(server_with(key(method, 1)), Path::Direct));
+    let server = run(with_datagrams(server_with(key(method, 1)), Route::direct()));
     let next = Some(Address::Ip(server.addresses()[0]));
     let user = User { name: "next".into(), key: key(method, 1), forward: next };
     let keyring = Keyring::new(method, Some(key(method, 9)), vec![user]).unwrap();
-    let relay = run(with_datagrams(server_with(keyring), Path::Direct));
+    let relay = run(with_datagrams(server_with(keyring), Route::direct()));
     let secret = |byte: u8| encode_password(&vec![byte; method.key_len()]).to_string();
     let password = format!("{}:{}", secret(9), secret(1));
     let credentials = Credentials::from_password(method, &password).unwrap();
@@ -453,7 +453,7 @@ fn a_relay_sends_a_users_packets_on_and_the_answers_back() {
 
 #[test]
 fn a_door_without_datagrams_refuses_associations_and_leaves_the_port_alone() {
-    let relay = run(Inbound { mode: Mode::Streams, ..inbound(mixed(), Path::Direct) });
+    let relay = run(Inbound { mode: Mode::Streams, ..inbound(mixed(), Route::direct()) });
     let at = relay.addresses()[0];
     let mut control = open(at);
     control.write_all(&[5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
@@ -469,7 +469,7 @@ fn a_port_that_is_taken_for_datagrams_is_an_error_that_says_so() {
         let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
         let listen = taken.local_addr().unwrap();
         let config = Config {
-            inbounds: vec![Inbound { listen, ..with_datagrams(mixed(), Path::Direct) }],
+            inbounds: vec![Inbound { listen, ..with_datagrams(mixed(), Route::direct()) }],
             workers: NonZeroUsize::MIN,
         };
         let error = Relay::start(&config).unwrap_err();

@@ -5,20 +5,19 @@ mod common;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 use umbra_relay::Relay;
-use umbra_relay::config::{Parent, Path, Protocol, ProxyDoor};
+use umbra_relay::config::{Parent, Protocol, ProxyDoor, Route};
 
 use common::{before, inbound, open, run, shadowsocks_server, target};
 
 const PROXY: Protocol = Protocol::Proxy(ProxyDoor::MIXED);
 
 fn direct() -> Relay {
-    run(inbound(PROXY, Path::Direct))
+    run(inbound(PROXY, Route::direct()))
 }
 
 fn socks4(ip: [u8; 4]) -> Vec<u8> {
@@ -109,8 +108,8 @@ fn nobody_else_may_come_in_the_place_of_the_target() {
 #[test]
 fn a_parent_is_asked_to_wait_and_both_its_answers_are_passed_on() {
     let parent = direct();
-    let path = Path::Socks5(Arc::new(Parent { address: parent.addresses()[0].into(), login: None }));
-    let relay = run(inbound(PROXY, path));
+    let route = Route::parent(Parent::socks5(parent.addresses()[0].into(), None));
+    let relay = run(inbound(PROXY, route));
     session(&relay, &socks5([127, 0, 0, 1]), Ipv4Addr::LOCALHOST);
     session(&relay, &socks4([0; 4]), Ipv4Addr::LOCALHOST);
     relay.stop();
@@ -119,7 +118,7 @@ fn a_parent_is_asked_to_wait_and_both_its_answers_are_passed_on() {
 
 #[test]
 fn a_way_through_shadowsocks_has_no_bind_and_says_so() {
-    let pair = before(run(inbound(shadowsocks_server(), Path::Direct)), 0, PROXY);
+    let pair = before(run(inbound(shadowsocks_server(), Route::direct())), 0, PROXY);
     for (request, told) in [(socks4([1; 4]), &[0, 91][..]), (socks5([1; 4]), &[5, 0, 5, 7])] {
         let mut near = open(pair.client.addresses()[0]);
         near.write_all(&request).unwrap();
@@ -141,8 +140,8 @@ fn a_parent_that_tells_only_a_port_is_where_the_target_may_come_to() {
         stream.write_all(b"\x05\x00\x00\x01\x09\x08\x07\x06\x00\x50first words").unwrap();
         request
     });
-    let path = Path::Socks5(Arc::new(Parent { address: parent.into(), login: None }));
-    let relay = run(inbound(PROXY, path));
+    let route = Route::parent(Parent::socks5(parent.into(), None));
+    let relay = run(inbound(PROXY, route));
     let mut near = open(relay.addresses()[0]);
     near.write_all(&socks4([9, 8, 7, 6])).unwrap();
     assert_eq!(answer(&mut near, false), SocketAddr::new(parent.ip(), 1234));

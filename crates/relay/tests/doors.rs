@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use umbra_proto::proxy_header::Version;
 use umbra_proto::users::{Credentials, Users};
 use umbra_relay::Relay;
-use umbra_relay::config::{Inbound, Parent, Path, Protocol, ProxyDoor, ProxyHeader};
+use umbra_relay::config::{Inbound, Parent, Protocol, ProxyDoor, ProxyHeader, Route};
 
 use common::{before, inbound, open, run, shadowsocks_server, target};
 
@@ -24,8 +24,8 @@ fn users() -> Option<Arc<Users>> {
     Some(Arc::new(Users::new([7; 32], [alice]).unwrap()))
 }
 
-fn start(protocol: Protocol, path: Path) -> Relay {
-    run(inbound(protocol, path))
+fn start(protocol: Protocol, route: Route) -> Relay {
+    run(inbound(protocol, route))
 }
 
 fn octets(address: SocketAddr) -> [u8; 4] {
@@ -84,7 +84,7 @@ fn answering(expected: &'static [u8]) -> (SocketAddr, std::thread::JoinHandle<()
 
 #[test]
 fn one_port_speaks_socks4_socks5_and_connect_with_payload_glued_to_the_request() {
-    let relay = start(proxy(None), Path::Direct);
+    let relay = start(proxy(None), Route::direct());
     let door = relay.addresses()[0];
     let requests: [(Request, &[u8]); 3] =
         [(socks4, &[0, 90]), (socks5, &[5, 0, 5, 0, 0]), (connect_head, b"HTTP/1.1 200 ")];
@@ -98,7 +98,7 @@ fn one_port_speaks_socks4_socks5_and_connect_with_payload_glued_to_the_request()
 
 #[test]
 fn a_door_with_users_lets_nobody_else_in_by_any_protocol() {
-    let relay = start(proxy(users()), Path::Direct);
+    let relay = start(proxy(users()), Route::direct());
     let door = relay.addresses()[0];
     let (address, far) = answering(b"question");
     let hear = |request: &[u8]| {
@@ -125,7 +125,7 @@ fn a_door_with_users_lets_nobody_else_in_by_any_protocol() {
 #[test]
 fn a_target_that_refuses_is_told_in_the_words_of_each_protocol() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let relay = start(proxy(None), Path::Direct);
+    let relay = start(proxy(None), Route::direct());
     for (request, told) in [
         (socks4(closed), &[0, 91][..]),
         (socks5(closed), &[5, 0, 5, 5]),
@@ -149,7 +149,7 @@ fn a_tunnel_dials_at_once_and_a_server_that_speaks_first_is_heard() {
         line
     });
     let pair = before(
-        run(inbound(shadowsocks_server(), Path::Direct)),
+        run(inbound(shadowsocks_server(), Route::direct())),
         0,
         Protocol::Tunnel { target: address.into() },
     );
@@ -164,14 +164,14 @@ fn a_tunnel_dials_at_once_and_a_server_that_speaks_first_is_heard() {
     pair.stop();
 }
 
-fn through_parent(parent: &Relay, password: &str) -> Path {
+fn through_parent(parent: &Relay, password: &str) -> Route {
     let login = Some(Credentials::new("alice", password).unwrap());
-    Path::Socks5(Arc::new(Parent { address: parent.addresses()[0].into(), login }))
+    Route::parent(Parent::socks5(parent.addresses()[0].into(), login))
 }
 
 #[test]
 fn a_parent_is_asked_with_its_password_and_its_refusal_is_passed_on() {
-    let parent = start(proxy(users()), Path::Direct);
+    let parent = start(proxy(users()), Route::direct());
     let relay = start(proxy(None), through_parent(&parent, "secret"));
     let (address, far) = answering(b"question");
     ask(relay.addresses()[0], &socks5(address), &[5, 0, 5, 0, 0]);
@@ -201,8 +201,8 @@ fn a_banner_glued_to_a_parents_answer_is_not_lost() {
         stream.write_all(b"\x05\x00\x00\x01\x01\x02\x03\x04\x00\x50220 ready\r\n").unwrap();
         request
     });
-    let path = Path::Socks5(Arc::new(Parent { address: parent.into(), login: None }));
-    let relay = start(proxy(None), path);
+    let route = Route::parent(Parent::socks5(parent.into(), None));
+    let relay = start(proxy(None), route);
     let mut near = open(relay.addresses()[0]);
     near.write_all(b"\x04\x01\x00\x16\x09\x08\x07\x06\x00").unwrap();
     let mut heard = [0; 8 + 11];
@@ -216,7 +216,7 @@ fn a_banner_glued_to_a_parents_answer_is_not_lost() {
 fn expecting(protocol: Protocol, trusted: &str, send: Option<Version>) -> Inbound {
     let expect_from = Arc::new([trusted.parse().unwrap()]);
     let proxy_header = ProxyHeader { expect_from, send };
-    Inbound { proxy_header, ..inbound(protocol, Path::Direct) }
+    Inbound { proxy_header, ..inbound(protocol, Route::direct()) }
 }
 
 #[test]

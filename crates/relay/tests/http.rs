@@ -11,17 +11,17 @@ use std::time::Duration;
 
 use umbra_proto::users::{Credentials, Users};
 use umbra_relay::Relay;
-use umbra_relay::config::{Path, Protocol, ProxyDoor};
+use umbra_relay::config::{Protocol, ProxyDoor, Route};
 
 use common::{Pair, before, inbound, open, run, shadowsocks_server, target};
 
 fn direct() -> Relay {
-    run(inbound(Protocol::Proxy(ProxyDoor::MIXED), Path::Direct))
+    run(inbound(Protocol::Proxy(ProxyDoor::MIXED), Route::direct()))
 }
 
 /// A proxy before a Shadowsocks server.
 fn shadowsocks_pair(protocol: Protocol) -> Pair {
-    before(run(inbound(shadowsocks_server(), Path::Direct)), 0, protocol)
+    before(run(inbound(shadowsocks_server(), Route::direct())), 0, protocol)
 }
 
 /// A connection on which messages are said and heard.
@@ -234,7 +234,7 @@ fn a_failure_is_told_with_a_status_and_the_conversation_goes_on() {
 fn every_request_has_to_show_its_password() {
     let users = Users::new([7; 32], [Credentials::new("alice", "secret").unwrap()]).unwrap();
     let door = ProxyDoor { users: Some(Arc::new(users)), ..ProxyDoor::MIXED };
-    let relay = run(inbound(Protocol::Proxy(door), Path::Direct));
+    let relay = run(inbound(Protocol::Proxy(door), Route::direct()));
     let address = counting();
     let mut near = Wire::to(&relay);
     near.say(&format!(

@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use umbra_relay::Relay;
-use umbra_relay::config::{Config, Path, Protocol};
+use umbra_relay::config::{Config, Protocol, Route};
 
 use common::{before, inbound, open, shadowsocks_server, target};
 
@@ -30,7 +30,7 @@ fn two_thousand_doors_open_within_a_second_and_cost_nothing_while_nobody_comes()
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
-    let server = inbound(shadowsocks_server(), Path::Direct);
+    let server = inbound(shadowsocks_server(), Route::direct());
     let config = Config { inbounds: vec![server; 2000], workers: NonZeroUsize::new(2).unwrap() };
     let empty = resident_kb();
     let began = Instant::now();

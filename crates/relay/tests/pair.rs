@@ -14,7 +14,7 @@ use umbra_proto::shadowsocks::Method;
 use umbra_proto::shadowsocks::key::{Key, encode_password};
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_relay::Relay;
-use umbra_relay::config::{Inbound, Mode, Path, Protocol, ProxyDoor, Server, Servers, ShadowsocksDoor, Tcp};
+use umbra_relay::config::{Inbound, Mode, Protocol, ProxyDoor, Route, Server, ShadowsocksDoor, Tcp};
 
 use common::{inbound, open, run, server_with, target};
 
@@ -33,15 +33,15 @@ impl Pair {
     fn with_one_time_auth(method: Method, one_time_auth: bool) -> Self {
         let door =
             ShadowsocksDoor { keys: Arc::new(key(method, 1).into()), heads: HeadReads::One, one_time_auth };
-        let server = start(Protocol::Shadowsocks(door), Path::Direct);
-        let path = Path::Shadowsocks(Servers::new(vec![Server {
+        let server = start(Protocol::Shadowsocks(door), Route::direct());
+        let route = Route::servers(vec![Server {
             address: server.addresses()[0].into(),
             mode: Mode::Streams,
             credentials: key(method, 1).into(),
             heads: HeadReads::One,
             one_time_auth,
-        }]));
-        Self { client: start(Protocol::Proxy(ProxyDoor::MIXED), path), server }
+        }]);
+        Self { client: start(Protocol::Proxy(ProxyDoor::MIXED), route), server }
     }
 
     fn connect(&self, target: SocketAddr) -> TcpStream {
@@ -63,15 +63,15 @@ fn key(method: Method, byte: u8) -> Key {
     Key::from_password(method, &encode_password(&vec![byte; method.key_len()])).unwrap()
 }
 
-fn start(protocol: Protocol, path: Path) -> Relay {
-    start_at("127.0.0.1:0", protocol, path)
+fn start(protocol: Protocol, route: Route) -> Relay {
+    start_at("127.0.0.1:0", protocol, route)
 }
 
 /// With fast open asked for: it must change nothing but the number of packets.
-fn start_at(listen: &str, protocol: Protocol, path: Path) -> Relay {
+fn start_at(listen: &str, protocol: Protocol, route: Route) -> Relay {
     let listen = listen.parse().unwrap();
     let tcp = Tcp { no_delay: true, fast_open: true };
-    run(Inbound { listen, tcp, ..inbound(protocol, path) })
+    run(Inbound { listen, tcp, ..inbound(protocol, route) })
 }
 
 /// Greeting and request in one piece.
@@ -151,14 +151,14 @@ fn megabytes_cross_both_ways_at_once_with_every_method() {
 #[test]
 fn a_server_that_demands_one_time_authentication_serves_nobody_without() {
     let pair = Pair::with_one_time_auth(Method::Aes128Ctr, true);
-    let path = Path::Shadowsocks(Servers::new(vec![Server {
+    let route = Route::servers(vec![Server {
         address: pair.server.addresses()[0].into(),
         mode: Mode::Streams,
         credentials: key(Method::Aes128Ctr, 1).into(),
         heads: HeadReads::One,
         one_time_auth: false,
-    }]));
-    let without = Pair { client: start(Protocol::Proxy(ProxyDoor::MIXED), path), server: pair.server };
+    }]);
+    let without = Pair { client: start(Protocol::Proxy(ProxyDoor::MIXED), route), server: pair.server };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut refused = without.connect(listener.local_addr().unwrap());
     refused.write_all(b"hello").unwrap();
@@ -240,15 +240,15 @@ fn a_session_runs_over_ipv6_at_every_end() {
         bound => bound.unwrap(),
     };
     let address = listener.local_addr().unwrap();
-    let server = start_at("[::1]:0", server_with(key(Method::Blake3Aes256Gcm, 1)), Path::Direct);
-    let path = Path::Shadowsocks(Servers::new(vec![Server {
+    let server = start_at("[::1]:0", server_with(key(Method::Blake3Aes256Gcm, 1)), Route::direct());
+    let route = Route::servers(vec![Server {
         address: server.addresses()[0].into(),
         mode: Mode::Streams,
         credentials: key(Method::Blake3Aes256Gcm, 1).into(),
         heads: HeadReads::One,
         one_time_auth: false,
-    }]));
-    let pair = Pair { client: start_at("[::1]:0", Protocol::Proxy(ProxyDoor::MIXED), path), server };
+    }]);
+    let pair = Pair { client: start_at("[::1]:0", Protocol::Proxy(ProxyDoor::MIXED), route), server };
     let mut near = pair.connect(address);
     near.write_all(b"six").unwrap();
     let (mut far, source) = listener.accept().unwrap();
@@ -284,7 +284,7 @@ fn early_payload_glued_to_the_request_is_not_lost() {
 #[test]
 fn a_refused_target_of_a_direct_path_is_told_as_refused() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let relay = start(Protocol::Proxy(ProxyDoor::MIXED), Path::Direct);
+    let relay = start(Protocol::Proxy(ProxyDoor::MIXED), Route::direct());
     let mut near = open(relay.addresses()[0]);
     near.write_all(&greeting(closed)).unwrap();
     let mut got = Vec::new();
@@ -295,22 +295,22 @@ fn a_refused_target_of_a_direct_path_is_told_as_refused() {
 
 #[test]
 fn a_shadowsocks_inbound_may_go_out_through_another_server() {
-    let far_server = start(server_with(key(Method::Aes256Gcm, 2)), Path::Direct);
-    let onward = Path::Shadowsocks(Servers::new(vec![Server {
+    let far_server = start(server_with(key(Method::Aes256Gcm, 2)), Route::direct());
+    let onward = Route::servers(vec![Server {
         address: far_server.addresses()[0].into(),
         mode: Mode::Streams,
         credentials: key(Method::Aes256Gcm, 2).into(),
         heads: HeadReads::One,
         one_time_auth: false,
-    }]));
+    }]);
     let middle = start(server_with(key(Method::Blake3Aes256Gcm, 1)), onward);
-    let inward = Path::Shadowsocks(Servers::new(vec![Server {
+    let inward = Route::servers(vec![Server {
         address: middle.addresses()[0].into(),
         mode: Mode::Streams,
         credentials: key(Method::Blake3Aes256Gcm, 1).into(),
         heads: HeadReads::One,
         one_time_auth: false,
-    }]));
+    }]);
     let pair = Pair { client: start(Protocol::Proxy(ProxyDoor::MIXED), inward), server: middle };
     let sent = pattern(3_000_000);
     let expected = sent.clone();
@@ -350,15 +350,15 @@ fn nothing_is_lost_when_the_target_sends_much_and_closes_at_once() {
 
 #[test]
 fn a_wrong_key_reaches_no_target_and_other_clients_go_on() {
-    let server = start(server_with(key(Method::Aes256Gcm, 1)), Path::Direct);
+    let server = start(server_with(key(Method::Aes256Gcm, 1)), Route::direct());
     let path_with = |byte| {
-        Path::Shadowsocks(Servers::new(vec![Server {
+        Route::servers(vec![Server {
             address: server.addresses()[0].into(),
             mode: Mode::Streams,
             credentials: key(Method::Aes256Gcm, byte).into(),
             heads: HeadReads::One,
             one_time_auth: false,
-        }]))
+        }])
     };
     let stranger = start(Protocol::Proxy(ProxyDoor::MIXED), path_with(9));
     let friend = start(Protocol::Proxy(ProxyDoor::MIXED), path_with(1));

@@ -14,7 +14,7 @@ use umbra_proto::shadowsocks::identity::Credentials;
 use umbra_proto::shadowsocks::key::{Key, encode_password};
 use umbra_proto::shadowsocks::keyring::{Keyring, User};
 use umbra_relay::Relay;
-use umbra_relay::config::{Path, Protocol, ProxyDoor};
+use umbra_relay::config::{Protocol, ProxyDoor, Route};
 
 /// The secret that is one byte over and over.
 fn secret(method: Method, byte: u8) -> Key {
@@ -84,7 +84,7 @@ fn is_met_with_silence(server: SocketAddr, credentials: Credentials) {
 fn each_user_of_an_aead_port_gets_through_with_a_password_of_their_own() {
     let method = Method::Chacha20IetfPoly1305;
     let users = vec![user(method, "alice", 1), user(method, "bob", 2), user(method, "carol", 3)];
-    let server = run(inbound(server_with(Keyring::new(method, None, users).unwrap()), Path::Direct));
+    let server = run(inbound(server_with(Keyring::new(method, None, users).unwrap()), Route::direct()));
     let at = server.addresses()[0];
     for byte in [3, 1, 2, 2] {
         passes(at, secret(method, byte).into());
@@ -99,7 +99,7 @@ fn each_user_of_a_2022_port_gets_through_under_its_identity_key() {
     for method in [Method::Blake3Aes128Gcm, Method::Blake3Aes256Gcm] {
         let users = vec![user(method, "alice", 1), user(method, "bob", 2)];
         let keyring = Keyring::new(method, Some(secret(method, 100)), users).unwrap();
-        let server = run(inbound(server_with(keyring), Path::Direct));
+        let server = run(inbound(server_with(keyring), Route::direct()));
         let at = server.addresses()[0];
         passes(at, credentials(method, &[100, 2]));
         passes(at, credentials(method, &[100, 1]));
@@ -114,12 +114,12 @@ fn each_user_of_a_2022_port_gets_through_under_its_identity_key() {
 fn a_server_hands_a_stream_on_to_the_one_that_understands_it() {
     let method = Method::Blake3Aes256Gcm;
     let far_keys = Keyring::new(method, Some(secret(method, 101)), vec![user(method, "alice", 1)]).unwrap();
-    let far = run(inbound(server_with(far_keys), Path::Direct));
+    let far = run(inbound(server_with(far_keys), Route::direct()));
     let next =
         User { name: "far".into(), key: secret(method, 101), forward: Some(far.addresses()[0].into()) };
     let near_keys =
         Keyring::new(method, Some(secret(method, 100)), vec![next, user(method, "bob", 2)]).unwrap();
-    let near = run(inbound(server_with(near_keys), Path::Direct));
+    let near = run(inbound(server_with(near_keys), Route::direct()));
     let at = near.addresses()[0];
     passes(at, credentials(method, &[100, 101, 1]));
     passes(at, credentials(method, &[100, 2]));

@@ -10,7 +10,7 @@ use umbra_proto::shadowsocks::Method;
 use umbra_proto::shadowsocks::key::{Key, KeyError};
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_relay::config::{
-    Inbound, Mode, Parent, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers, ShadowsocksDoor, Tcp,
+    Inbound, Mode, Parent, Protocol, ProxyDoor, ProxyHeader, Route, Server, ShadowsocksDoor, Tcp,
 };
 
 use crate::house::House;
@@ -95,18 +95,18 @@ impl Plan {
     }
 
     /// The way on from a door.
-    fn path(&self, number: usize) -> Path {
+    fn route(&self, number: usize) -> Route {
         let address = Address::Ip(door(number + 1));
         match self.hops.get(number) {
-            None => Path::Direct,
-            Some(Hop::Socks5) => Path::Socks5(Arc::new(Parent { address, login: None })),
-            Some(Hop::Shadowsocks(method)) => Path::Shadowsocks(Servers::new(vec![Server {
+            None => Route::direct(),
+            Some(Hop::Socks5) => Route::parent(Parent::socks5(address, None)),
+            Some(Hop::Shadowsocks(method)) => Route::servers(vec![Server {
                 address,
                 mode: Mode::Streams,
                 credentials: key_of(*method, number).into(),
                 heads: self.heads,
                 one_time_auth: false,
-            }])),
+            }]),
         }
     }
 
@@ -131,12 +131,12 @@ impl Street {
         for (number, link) in plan.links[..=plan.hops.len()].iter().enumerate() {
             let proxy_header =
                 ProxyHeader { send: plan.header.filter(|_| number == 0), ..Default::default() };
-            let (protocol, path) = (plan.protocol(number), plan.path(number));
+            let (protocol, route) = (plan.protocol(number), plan.route(number));
             let tcp = Tcp { no_delay: true, fast_open: false };
             let inbound = Inbound {
                 listen: door(number),
                 protocol,
-                path,
+                routes: route.into(),
                 mode: Mode::Streams,
                 forbidden: Arc::default(),
                 idle: plan.idle,

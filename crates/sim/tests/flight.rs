@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::shadowsocks::{Generation, Method};
-use umbra_relay::config::{Inbound, Mode, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers, Tcp};
+use umbra_relay::config::{Inbound, Mode, Protocol, ProxyDoor, ProxyHeader, Route, Server, Tcp};
 use umbra_relay::limits::{ATTEMPT_DELAY, FIRST_FLIGHT};
 use umbra_sim::house::House;
 use umbra_sim::link::Link;
@@ -62,10 +62,7 @@ fn a_silent_address_of_a_server_is_overtaken_and_a_refusing_server_is_followed_a
         let inbound = Inbound {
             listen: door(50),
             protocol: Protocol::Proxy(ProxyDoor::MIXED),
-            path: Path::Shadowsocks(Servers::new(vec![
-                server("192.0.2.98:1"),
-                server("server.example:8388"),
-            ])),
+            routes: Route::servers(vec![server("192.0.2.98:1"), server("server.example:8388")]).into(),
             mode: Mode::Streams,
             forbidden: Arc::default(),
             idle: Duration::from_secs(60),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 use umbra_proto::shadowsocks::Method;
-use umbra_relay::config::{Inbound, Mode, Path, Protocol, ProxyDoor, ProxyHeader, ShadowsocksDoor, Tcp};
+use umbra_relay::config::{Inbound, Mode, Protocol, ProxyDoor, ProxyHeader, Route, ShadowsocksDoor, Tcp};
 use umbra_relay::limits::{HANDSHAKE_SECS_MAX, SILENCE_SECS_MAX};
 use umbra_sim::SimNet;
 use umbra_sim::house::House;
@@ -19,7 +19,7 @@ fn inbound(protocol: Protocol) -> Inbound {
     Inbound {
         listen: door(0),
         protocol,
-        path: Path::Direct,
+        routes: Route::direct().into(),
         mode: Mode::Streams,
         forbidden: Arc::default(),
         idle: Duration::from_secs(3600),

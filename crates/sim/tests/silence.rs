@@ -11,7 +11,7 @@ use umbra_proto::shadowsocks::key::{Key, encode_password};
 use umbra_proto::shadowsocks::keyring::{Keyring, User};
 use umbra_proto::shadowsocks::stream::{HeadReads, Sealer};
 use umbra_proto::shadowsocks::{Generation, Method, Salt, UnixTime};
-use umbra_relay::config::{Inbound, Mode, Path, Protocol, ProxyHeader, ShadowsocksDoor, Tcp};
+use umbra_relay::config::{Inbound, Mode, Protocol, ProxyHeader, Route, ShadowsocksDoor, Tcp};
 use umbra_relay::limits::{ENDURED_PEERS_MAX, HANDSHAKE_SECS_MAX};
 use umbra_relay::net::Net;
 use umbra_sim::house::House;
@@ -172,7 +172,7 @@ fn street_with_users(net: &SimNet, method: Method) -> Street {
     let inbound = Inbound {
         listen: door(1),
         protocol: Protocol::Shadowsocks(ShadowsocksDoor { keys, heads: ONE, one_time_auth: false }),
-        path: Path::Direct,
+        routes: Route::direct().into(),
         mode: Mode::Streams,
         forbidden: Arc::default(),
         idle: Duration::from_secs(300),
@@ -494,7 +494,7 @@ fn a_port_of_several_users_is_as_silent_whoever_it_is_that_is_unknown() {
             let inbound = Inbound {
                 listen: door(1),
                 protocol,
-                path: Path::Direct,
+                routes: Route::direct().into(),
                 mode: Mode::Streams,
                 forbidden: Arc::default(),
                 idle: Duration::from_secs(300),

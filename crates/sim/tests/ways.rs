@@ -11,9 +11,9 @@ use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::Method;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_relay::config::{
-    Inbound, Mode, Parent, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers, ShadowsocksDoor, Tcp,
+    Group, Inbound, Mode, Parent, Protocol, ProxyDoor, ProxyHeader, Route, Server, ShadowsocksDoor, Tcp,
 };
-use umbra_relay::limits::{FIRST_FLIGHT, HANDSHAKE_SECS_MAX, REACH_SECS_MAX, REFUSAL_SECS_MAX};
+use umbra_relay::limits::{FIRST_FLIGHT, HANDSHAKE_SECS_MAX, NEGOTIATE_SECS_MAX, REFUSAL_SECS_MAX};
 use umbra_sim::SimNet;
 use umbra_sim::house::House;
 use umbra_sim::link::Link;
@@ -24,11 +24,11 @@ use umbra_sim::street::{Plan, Street, TARGET, door, key_of};
 
 const METHOD: Method = Method::Aes256Gcm;
 
-fn inbound(number: usize, protocol: Protocol, path: Path) -> Inbound {
+fn inbound(number: usize, protocol: Protocol, route: Route) -> Inbound {
     Inbound {
         listen: door(number),
         protocol,
-        path,
+        routes: route.into(),
         mode: Mode::Streams,
         forbidden: Arc::default(),
         idle: Duration::from_secs(3600),
@@ -70,13 +70,10 @@ fn every_server_is_chosen_about_as_often_and_dead_ones_are_passed_over() {
     one_seed(1, |net, _| async move {
         let mut target = net.listen(TARGET, Link::plain());
         let house = House::new(&net);
-        house.open(
-            inbound(0, proxy(), Path::Shadowsocks(Servers::new((1..=4).map(server).collect()))),
-            Link::plain(),
-        );
+        house.open(inbound(0, proxy(), Route::servers((1..=4).map(server).collect())), Link::plain());
         // The second is not there at all.
         for number in [1, 3, 4] {
-            house.open(inbound(number, shadowsocks(), Path::Direct), Link::plain());
+            house.open(inbound(number, shadowsocks(), Route::direct()), Link::plain());
         }
         for _ in 0..400 {
             let client = enter(&net).await;
@@ -97,15 +94,15 @@ fn servers_that_are_replaced_keep_their_sessions_and_get_no_more() {
     one_seed(1, |net, _| async move {
         let mut target = net.listen(TARGET, Link::plain());
         let house = House::new(&net);
-        let servers = Servers::new(vec![server(1)]);
-        house.open(inbound(0, proxy(), Path::Shadowsocks(servers.clone())), Link::plain());
+        let servers = Group::of_servers(vec![server(1)]);
+        house.open(inbound(0, proxy(), Route::Group(servers.clone())), Link::plain());
         for number in [1, 2] {
-            house.open(inbound(number, shadowsocks(), Path::Direct), Link::plain());
+            house.open(inbound(number, shadowsocks(), Route::direct()), Link::plain());
         }
         let old = enter(&net).await;
         assert_eq!(old.ask_socks5(&Street::target(), b"a").await.unwrap(), 0);
         let old_far = Peer::new(target.accept().await.unwrap().0);
-        servers.replace(vec![server(2)]);
+        servers.replace_servers(vec![server(2)]);
         let new = enter(&net).await;
         assert_eq!(new.ask_socks5(&Street::target(), b"b").await.unwrap(), 0);
         let new_far = Peer::new(target.accept().await.unwrap().0);
@@ -129,13 +126,13 @@ fn a_parent_that_says_nothing_is_given_up_in_time() {
             let parent: SocketAddr = (Ipv4Addr::new(192, 0, 2, 77), 1080).into();
             let mut mute = net.listen(parent, Link::plain());
             let house = House::new(&net);
-            let path = Path::Socks5(Arc::new(Parent { address: parent.into(), login: None }));
-            house.open(inbound(0, proxy(), path), Link::plain());
+            let route = Route::parent(Parent::socks5(parent.into(), None));
+            house.open(inbound(0, proxy(), route), Link::plain());
             let client = enter(&net).await;
             client.say(&entrance.request(&Street::target())).await.unwrap();
             let kept = mute.accept().await.unwrap();
             let heard = client.hear_out().await;
-            assert_is_at(net.elapsed(), REACH_SECS_MAX);
+            assert_is_at(net.elapsed(), NEGOTIATE_SECS_MAX);
             assert!(heard.bytes.starts_with(told) && heard.ending == Ending::End, "{:?}", heard.bytes);
             drop((client, kept));
             house.empties(REFUSAL_SECS_MAX).await;
@@ -163,7 +160,7 @@ fn a_tunnel_whose_target_is_not_there_ends_with_a_reset() {
     one_seed(1, |net, _| async move {
         net.absent(TARGET, Absence::Refuses);
         let house = House::new(&net);
-        house.open(inbound(0, Protocol::Tunnel { target: Street::target() }, Path::Direct), Link::plain());
+        house.open(inbound(0, Protocol::Tunnel { target: Street::target() }, Route::direct()), Link::plain());
         let heard = enter(&net).await.hear_out().await;
         assert_eq!(heard, Heard { bytes: Vec::new(), ending: Ending::Reset });
     });
@@ -179,7 +176,7 @@ fn a_header_that_does_not_come_is_waited_for_as_long_as_any_handshake() {
                 let proxy_header = ProxyHeader { expect_from, send: None };
                 let house = House::new(&net);
                 house.open(
-                    Inbound { proxy_header, ..inbound(0, protocol.clone(), Path::Direct) },
+                    Inbound { proxy_header, ..inbound(0, protocol.clone(), Route::direct()) },
                     Link::plain(),
                 );
                 let client = enter(&net).await;
@@ -200,7 +197,7 @@ fn a_header_that_does_not_come_is_waited_for_as_long_as_any_handshake() {
 fn an_http_head_without_end_is_let_go_at_the_deadline() {
     one_seed(1, |net, _| async move {
         let house = House::new(&net);
-        house.open(inbound(0, proxy(), Path::Direct), Link::plain());
+        house.open(inbound(0, proxy(), Route::direct()), Link::plain());
         let client = enter(&net).await;
         client.say(b"GET http://203.0.113.9/ HTTP/1.1\r\n").await.unwrap();
         let trickle = async {
@@ -241,7 +238,7 @@ fn a_wrong_name_and_a_wrong_password_get_the_same_bytes_at_the_same_time() {
     for requests in requests {
         one_seed(1, |net, _| async move {
             let house = House::new(&net);
-            house.open(inbound(0, protocol.clone(), Path::Direct), Link::plain());
+            house.open(inbound(0, protocol.clone(), Route::direct()), Link::plain());
             let mut told = Vec::new();
             for request in requests {
                 let began = Instant::now();

@@ -23,7 +23,7 @@ use std::time::Duration;
 use umbra_proto::forbidden::Forbidden;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::url::ServerUrl;
-use umbra_relay::config::{Config, Inbound, Path, Protocol, Servers, Tcp};
+use umbra_relay::config::{Config, Group, Inbound, Protocol, Route, Tcp};
 
 use self::beside::read_outbound_proxy;
 use self::client::client_inbounds;
@@ -72,7 +72,7 @@ pub(crate) struct Plan {
     /// The servers of a client, of which those behind plugins are not among its `config`'s until their plugins run.
     pub(crate) listed: Vec<Listed>,
     /// Where `config` has them.
-    pub(crate) servers: Servers,
+    pub(crate) servers: Group,
     /// What stands in front of inbounds of `config`.
     pub(crate) fronts: Vec<Front>,
     /// Further servers, which change.
@@ -147,14 +147,14 @@ pub(crate) fn guess_role(sources: &Sources) -> Role {
 
 /// The servers of a client.
 struct Way {
-    servers: Servers,
+    servers: Group,
     listed: Vec<Listed>,
     online: Option<Subscribed>,
 }
 
 impl Default for Way {
     fn default() -> Self {
-        Self { servers: Servers::new(Vec::new()), listed: Vec::new(), online: None }
+        Self { servers: Group::new(Vec::new()), listed: Vec::new(), online: None }
     }
 }
 
@@ -192,7 +192,7 @@ struct Common {
     workers: NonZeroUsize,
     nofile: Option<u64>,
     /// A way that needs no server, and what asked for it.
-    way: Option<(Path, &'static str)>,
+    way: Option<(Route, &'static str)>,
     insecure: InsecureMethods,
     /// Where direct ways do not lead.
     forbidden: Arc<Forbidden>,
@@ -225,7 +225,7 @@ fn read_common(role: Role, sources: &Sources, report: &mut Report) -> Common {
         fast_open: both.switch(Id::FastOpen).unwrap_or(false),
     };
     let way = read_way(&both, report);
-    let forbidden = read_forbidden(role, way.as_ref().map(|(path, _)| path), &both, report);
+    let forbidden = read_forbidden(role, way.as_ref().map(|(route, _)| route), &both, report);
     Common {
         idle,
         idle_flag,
@@ -276,9 +276,9 @@ fn entries(
 }
 
 /// The way out of whoever asks for none through a server.
-fn read_way(settings: &Settings, report: &mut Report) -> Option<(Path, &'static str)> {
-    let direct = settings.switch(Id::Direct).unwrap_or(false).then_some((Path::Direct, "direct"));
-    let parent = read_outbound_proxy(settings, report).map(|path| (path, "outbound_proxy"));
+fn read_way(settings: &Settings, report: &mut Report) -> Option<(Route, &'static str)> {
+    let direct = settings.switch(Id::Direct).unwrap_or(false).then_some((Route::direct(), "direct"));
+    let parent = read_outbound_proxy(settings, report).map(|route| (route, "outbound_proxy"));
     if let (Some(_), Some(_), Some(said)) = (&direct, &parent, settings.get(Id::OutboundProxy)) {
         report.error(&said.place, "cannot stand beside direct, which wants no proxy; keep one of them");
     }

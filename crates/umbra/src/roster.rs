@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use umbra_proto::shadowsocks::stream::HeadReads;
-use umbra_relay::config::{Server, Servers};
+use umbra_relay::config::{Group, Server};
 use umbra_relay::{Relay, StartError};
 
 use crate::plugin::{Keeper, Plugin, Side, end_all};
@@ -34,7 +34,7 @@ pub(crate) struct Front {
 
 /// The servers that sessions find, kept true while plugins come and go.
 pub(crate) struct Roster {
-    servers: Servers,
+    servers: Group,
     posts: Mutex<Posts>,
 }
 
@@ -55,7 +55,7 @@ struct Post {
 
 impl Roster {
     /// Starts the plugins of `listed` and fills `servers`.
-    pub(crate) fn start(servers: Servers, listed: Vec<Listed>) -> Result<Arc<Self>, String> {
+    pub(crate) fn start(servers: Group, listed: Vec<Listed>) -> Result<Arc<Self>, String> {
         let roster = Arc::new(Self { servers, posts: Mutex::default() });
         let posts = listed.into_iter().map(|listed| roster.hire(listed)).collect::<Result<_, _>>()?;
         roster.install(posts);
@@ -129,7 +129,7 @@ impl Roster {
 
     /// Tells sessions that begin from here on where the servers are to be found.
     fn publish(&self, posts: &Posts) {
-        self.servers.replace(posts.current.iter().map(Post::server).collect());
+        self.servers.replace_servers(posts.current.iter().map(Post::server).collect());
     }
 
     fn lock(&self) -> MutexGuard<'_, Posts> {

@@ -15,7 +15,7 @@ use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::url::ServerUrl;
 use umbra_relay::Relay;
 use umbra_relay::config::{
-    Config, Inbound, Mode, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers, ShadowsocksDoor, Tcp, Udp,
+    Config, Inbound, Mode, Protocol, ProxyDoor, ProxyHeader, Route, Server, ShadowsocksDoor, Tcp, Udp,
 };
 use zeroize::Zeroizing;
 
@@ -73,7 +73,7 @@ fn server_config(up: &Up, key: &Key, forbidden: Forbidden) -> Config {
     let keys = Arc::new(key.clone().into());
     let protocol =
         Protocol::Shadowsocks(ShadowsocksDoor { keys, heads: HeadReads::One, one_time_auth: false });
-    config(up.server_port, protocol, Path::Direct, forbidden)
+    config(up.server_port, protocol, Route::direct(), forbidden)
 }
 
 fn client_config(up: &Up, key: Key, server: SocketAddr) -> Config {
@@ -85,15 +85,15 @@ fn client_config(up: &Up, key: Key, server: SocketAddr) -> Config {
         one_time_auth: false,
     }];
     let protocol = Protocol::Proxy(ProxyDoor::MIXED);
-    config(up.socks_port, protocol, Path::Shadowsocks(Servers::new(servers)), Forbidden::NOTHING)
+    config(up.socks_port, protocol, Route::servers(servers), Forbidden::NOTHING)
 }
 
-fn config(port: u16, protocol: Protocol, path: Path, forbidden: Forbidden) -> Config {
+fn config(port: u16, protocol: Protocol, route: Route, forbidden: Forbidden) -> Config {
     let inbound = Inbound {
         listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
         protocol,
         mode: Mode::Both(Udp::default()),
-        path,
+        routes: route.into(),
         forbidden: Arc::new(forbidden),
         idle: Duration::from_secs(300),
         tcp: Tcp { no_delay: true, fast_open: false },

@@ -11,7 +11,7 @@ use super::link::Link;
 use super::names::Names;
 use super::permits::Control;
 use super::table::Handle;
-use crate::config::{Filtering, Parent};
+use crate::config::{Filtering, Path};
 use crate::limits::FILTERED_ADDRESSES_MAX;
 use crate::net::datagram::SocketId;
 
@@ -63,8 +63,8 @@ pub(super) enum Way {
     Direct(Box<Direct>),
     /// To a Shadowsocks server.
     Server(Box<Through>),
-    /// To a SOCKS5 proxy.
-    Parent(Link, Arc<Parent>),
+    /// To a SOCKS5 proxy at the end of this path.
+    Parent(Link, Arc<Path>),
     /// As they are to another server.
     Relay(Link, Address),
 }

@@ -18,7 +18,6 @@ use super::directory::{Directory, Home};
 use super::displaced::Displaced;
 use super::dropped::Why;
 use super::front::Front;
-use super::hops::Hops;
 use super::letter::{Letter, Strayed};
 use super::link::Link;
 use super::outbox::Course;
@@ -28,7 +27,7 @@ use super::queue::NoRoom;
 use super::table::{Bounds, Handle, Table};
 use super::trials::Trials;
 use super::uplink::{Understood, place};
-use crate::config::{Path, Udp};
+use crate::config::{Hop as OutHop, Path, Route, Udp};
 use crate::door::Door;
 use crate::limits::{ASSOCIATIONS_MAX, COOL_DELAY, HOP_RETRY_DELAY};
 use crate::net::Net;
@@ -51,7 +50,6 @@ pub(super) struct Post<N: Net> {
     pub(super) timeout: Duration,
     pub(super) socket: SocketId,
     pub(super) table: Table<Key, Association>,
-    hops: Hops,
 }
 
 /// By what an association is known.
@@ -79,14 +77,7 @@ impl<N: Net> Post<N> {
         // One source cannot take the places of all others, unless it is told that it may.
         let per_source =
             udp.associations_per_source_max.map_or(total.div_ceil(2), |max| max.get().min(total));
-        Some(Self {
-            door,
-            udp,
-            timeout,
-            socket,
-            table: Table::new(Bounds { total, per_source }),
-            hops: Hops::default(),
-        })
+        Some(Self { door, udp, timeout, socket, table: Table::new(Bounds { total, per_source }) })
     }
 }
 
@@ -298,18 +289,16 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         now: Moment,
     ) -> Result<Handle, Why> {
         let door = Arc::clone(&self.posts[post].door);
-        let way = match &door.inbound.path {
-            Path::Direct => Way::Direct(Box::default()),
-            Path::Socks5(parent) => Way::Parent(Link::default(), Arc::clone(parent)),
-            Path::Shadowsocks(servers) => {
-                let id = self.session_id(post)?;
-                let Post { door, hops, .. } = &mut self.posts[post];
-                let hops = hops.of(servers.snapshot());
-                let (hop, server) = hops.get(random_below(&door.net, hops.len())).ok_or(Why::Unroutable)?;
-                let session = ClientSession::new(Arc::clone(hop), id);
-                Way::Server(Box::new(Through { session, link: Link::default(), server: server.clone() }))
+        let path = match door.inbound.routes.route() {
+            Route::Path(path) => Arc::clone(path),
+            Route::Group(group) => {
+                let paths = group.snapshot();
+                let fitting = || paths.iter().filter(|path| path.has_datagrams());
+                let chosen = random_below(&door.net, fitting().count());
+                Arc::clone(fitting().nth(chosen).ok_or(Why::Unroutable)?)
             }
         };
+        let way = self.way_along(post, &path)?;
         let control = match &face {
             Face::Socks(control) => Some(Arc::clone(control)),
             Face::Tunnel | Face::Shadowsocks(_) | Face::Relayed => None,
@@ -319,6 +308,21 @@ impl<N: Net, D: Datagrams> Core<N, D> {
             control.hold(&self.outside.letters, AssociationId { post, handle });
         }
         Ok(handle)
+    }
+
+    fn way_along(&self, post: usize, path: &Arc<Path>) -> Result<Way, Why> {
+        match (&*path.hops, path.packet_hop()) {
+            ([], _) => Ok(Way::Direct(Box::default())),
+            ([OutHop::Shadowsocks(server)], Some(hop)) => {
+                let server = server.mode.datagrams().ok_or(Why::Unroutable)?.clone();
+                let session = ClientSession::new(Arc::clone(hop), self.session_id(post)?);
+                Ok(Way::Server(Box::new(Through { session, link: Link::default(), server })))
+            }
+            ([OutHop::Parent(_)], _) if path.has_datagrams() => {
+                Ok(Way::Parent(Link::default(), Arc::clone(path)))
+            }
+            _ => Err(Why::Unroutable),
+        }
     }
 
     fn insert(&mut self, post: usize, key: Key, association: Association, now: Moment) -> Handle {
@@ -390,7 +394,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
                     session.seal(target, payload, now.unix, |room| random.fill(room), out);
                 })
             }
-            Way::Parent(link, parent) => outside.send_to_hop(&way_out, link, Hop::Parent(parent), |out| {
+            Way::Parent(link, path) => outside.send_to_hop(&way_out, link, Hop::Parent(path), |out| {
                 socks5::head(target, out);
                 out.extend_from_slice(payload);
             }),

@@ -18,7 +18,7 @@ use super::names::Found;
 use super::outbox::{Course, Outbox};
 use super::queue::{NoRoom, Queue, Room};
 use super::search;
-use crate::config::{Parent, Udp};
+use crate::config::{Path, Udp};
 use crate::door::Door;
 use crate::limits::LOOKUPS_MAX;
 use crate::net::Net;
@@ -60,8 +60,8 @@ pub(super) struct WayOut<'a, N: Net> {
 pub(super) enum Hop<'a> {
     /// Whoever is at this address.
     At(&'a Address),
-    /// A SOCKS5 proxy, which says where.
-    Parent(&'a Arc<Parent>),
+    /// A SOCKS5 proxy at the end of this path, which says where.
+    Parent(&'a Arc<Path>),
 }
 
 impl<D: Datagrams> Outside<D> {
@@ -227,9 +227,9 @@ impl<D: Datagrams> Outside<D> {
                 let turn = Arc::clone(&self.lookups).try_acquire_owned().map_err(|_| Why::NoRoom)?;
                 search::find(door, &self.letters, id, address.clone(), turn)
             }
-            Hop::Parent(parent) => {
+            Hop::Parent(path) => {
                 let control = self.budget.lend().map_err(|Spent| Why::NoRoom)?;
-                search::ask_parent(door, &self.letters, id, Arc::clone(parent), control)
+                search::ask_parent(door, &self.letters, id, Arc::clone(path), control)
             }
         };
         Ok(Link::Waiting(Queue::new(&self.room), search))

@@ -13,13 +13,12 @@ use super::budget::Lent;
 use super::letter::{Letter, Letters};
 use super::link::Search;
 use super::outside::WayOut;
-use crate::config::Parent;
+use crate::config::Path;
 use crate::dial::resolve;
 use crate::door::Door;
 use crate::drive::Inbox;
 use crate::net::Net;
-use crate::parent::ask;
-use crate::path::in_time;
+use crate::path::{Errand, travel};
 
 /// Looks up the name of a target, which a client has sent something to. The first address that nobody forbids and that there is a
 /// route to.
@@ -60,26 +59,30 @@ pub(super) fn ask_parent<N: Net>(
     door: &Arc<Door<N>>,
     letters: &Letters,
     id: AssociationId,
-    parent: Arc<Parent>,
+    path: Arc<Path>,
     control: Lent,
 ) -> Search {
     let (door, letters) = (Arc::clone(door), letters.clone());
     Search(tokio::spawn(async move {
         let _control = control;
-        let asked = in_time(ask(&door, &parent, Command::UdpAssociate, &Address::Ip(UNKNOWN))).await;
-        let agreed = match asked {
+        let (command, target) = (Command::UdpAssociate, &Address::Ip(UNKNOWN));
+        let errand = Errand { command, target, forbidden: &Forbidden::NOTHING };
+        let agreed = match travel(&door, &path, errand, door.inbound.tcp).await {
             Ok(agreed) => agreed,
             Err(failure) => {
                 door.notices.failure(&failure);
                 return letters.send(Letter::Reached { id, address: None });
             }
         };
-        let address = match agreed.bound {
+        let address = match agreed.bound() {
             Some(bound) if !bound.ip().is_unspecified() => Some(bound),
             // It does not know where it can be reached: it is where its control connection goes.
-            Some(bound) => first_address(&door, &parent.address, &Forbidden::NOTHING)
-                .await
-                .map(|address| SocketAddr::new(address.ip(), bound.port())),
+            Some(bound) => match path.hops.last() {
+                Some(parent) => first_address(&door, parent.address(), &Forbidden::NOTHING)
+                    .await
+                    .map(|address| SocketAddr::new(address.ip(), bound.port())),
+                None => None,
+            },
             None => None,
         };
         letters.send(Letter::Reached { id, address });

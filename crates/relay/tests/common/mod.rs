@@ -13,7 +13,7 @@ use umbra_proto::shadowsocks::keyring::Keyring;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_relay::Relay;
 use umbra_relay::config::{
-    Config, Inbound, Mode, Path, Protocol, ProxyHeader, Server, Servers, ShadowsocksDoor, Tcp,
+    Config, Inbound, Mode, Protocol, ProxyHeader, Route, Server, ShadowsocksDoor, Tcp,
 };
 
 /// A client and a server of ours, connected.
@@ -44,21 +44,21 @@ pub(crate) fn server_with(keys: impl Into<Keyring>) -> Protocol {
 }
 
 /// The way through a server of ours.
-pub(crate) fn through(server: SocketAddr) -> Path {
+pub(crate) fn through(server: SocketAddr) -> Route {
     through_with(server, key())
 }
 
 /// The way through a server of ours for the holder of `credentials`.
-pub(crate) fn through_with(server: SocketAddr, credentials: impl Into<Credentials>) -> Path {
+pub(crate) fn through_with(server: SocketAddr, credentials: impl Into<Credentials>) -> Route {
     let (heads, one_time_auth) = (HeadReads::One, false);
     let credentials = credentials.into();
-    Path::Shadowsocks(Servers::new(vec![Server {
+    Route::servers(vec![Server {
         address: server.into(),
         mode: Mode::Both(server.into()),
         credentials,
         heads,
         one_time_auth,
-    }]))
+    }])
 }
 
 /// A door that speaks `protocol`, and behind it one of the doors of `server`, which speak Shadowsocks.
@@ -66,11 +66,11 @@ pub(crate) fn before(server: Relay, door: usize, protocol: Protocol) -> Pair {
     Pair { client: run(inbound(protocol, through(server.addresses()[door]))), server }
 }
 
-pub(crate) fn inbound(protocol: Protocol, path: Path) -> Inbound {
+pub(crate) fn inbound(protocol: Protocol, route: Route) -> Inbound {
     Inbound {
         listen: "127.0.0.1:0".parse().unwrap(),
         protocol,
-        path,
+        routes: route.into(),
         mode: Mode::Streams,
         forbidden: Arc::default(),
         idle: Duration::from_secs(60),

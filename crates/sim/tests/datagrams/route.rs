@@ -10,7 +10,7 @@ use umbra_proto::shadowsocks::Method;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::socks5::udp as socks5;
 use umbra_relay::config::{
-    Inbound, Mode, Path, Protocol, ProxyDoor, ProxyHeader, Server, Servers, ShadowsocksDoor, Tcp, Udp,
+    self, Inbound, Mode, Protocol, ProxyDoor, ProxyHeader, Server, ShadowsocksDoor, Tcp, Udp,
 };
 use umbra_sim::datagrams::{DatagramNet, DatagramPeer, SimDatagrams};
 use umbra_sim::house::{House, Workforce};
@@ -95,11 +95,11 @@ impl Route {
             (_, Some(target)) => Protocol::Tunnel { target: target.clone() },
             (_, None) => Protocol::Proxy(ProxyDoor::MIXED),
         };
-        let path = match method {
+        let route = match method {
             Some(method) if !is_last => through(method),
-            _ => Path::Direct,
+            _ => config::Route::direct(),
         };
-        let inbound = inbound(number, protocol, path, self.plan.udp[number].clone());
+        let inbound = inbound(number, protocol, route, self.plan.udp[number].clone());
         let workers = if is_last { workers } else { 1 };
         let workers = (0..workers).map(|_| SimDatagrams::new(&self.air, &host(number), capacity)).collect();
         self.engines.push(self.house.open_for_datagrams(inbound, workers, sockets_max));
@@ -246,11 +246,11 @@ pub(crate) fn target6_at(number: u16) -> SocketAddr {
     SocketAddr::new(Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, number).into(), 5300)
 }
 
-pub(crate) fn inbound(number: usize, protocol: Protocol, path: Path, udp: Udp) -> Inbound {
+pub(crate) fn inbound(number: usize, protocol: Protocol, route: config::Route, udp: Udp) -> Inbound {
     Inbound {
         listen: door(number),
         protocol,
-        path,
+        routes: route.into(),
         mode: Mode::Both(udp),
         forbidden: Arc::default(),
         idle: Duration::from_secs(24 * 3600),
@@ -264,15 +264,15 @@ fn shadowsocks(method: Method) -> Protocol {
     Protocol::Shadowsocks(ShadowsocksDoor { keys, heads: HeadReads::One, one_time_auth: false })
 }
 
-fn through(method: Method) -> Path {
+fn through(method: Method) -> config::Route {
     let address = Address::Ip(door(1));
-    Path::Shadowsocks(Servers::new(vec![Server {
+    config::Route::servers(vec![Server {
         mode: Mode::Both(address.clone()),
         address,
         credentials: key_of(method, 0).into(),
         heads: HeadReads::One,
         one_time_auth: false,
-    }]))
+    }])
 }
 
 /// Somebody who sees and says what is none of theirs.

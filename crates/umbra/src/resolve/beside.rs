@@ -1,12 +1,11 @@
 //! Proxies beside us: load balancers in front, whose PROXY headers name the client, and a SOCKS5 proxy on the way out.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use ipnet::IpNet;
 use umbra_proto::parent_url::ParentUrl;
 use umbra_proto::proxy_header::Version;
-use umbra_relay::config::{Parent, Path, ProxyHeader};
+use umbra_relay::config::{Parent, ProxyHeader, Route};
 
 use crate::raw::Settings;
 use crate::reference::Id;
@@ -37,11 +36,11 @@ pub(super) fn read_proxy_header(settings: &Settings, report: &mut Report) -> Pro
 }
 
 /// The way through a SOCKS5 proxy, if there is to be one.
-pub(super) fn read_outbound_proxy(settings: &Settings, report: &mut Report) -> Option<Path> {
+pub(super) fn read_outbound_proxy(settings: &Settings, report: &mut Report) -> Option<Route> {
     let (text, place) = settings.text(Id::OutboundProxy).filter(|(text, _)| !text.is_empty())?;
     match text.parse() {
         Ok(ParentUrl { address, login }) if address.port() != 0 => {
-            return Some(Path::Socks5(Arc::new(Parent { address, login })));
+            return Some(Route::parent(Parent::socks5(address, login)));
         }
         Ok(_) => report.error(place, "0 is no port to connect to"),
         Err(error) => {

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use umbra_proto::address::Address;
-use umbra_relay::config::{Inbound, Path, Protocol, ProxyDoor, Server};
+use umbra_relay::config::{Inbound, Protocol, ProxyDoor, Route, Server};
 
 use super::beside::read_proxy_header;
 use super::datagrams::{DATAGRAM_IDS, door_mode, server_mode};
@@ -28,7 +28,7 @@ use crate::secret::{InsecureMethods, read_credentials};
 pub(super) fn client_inbounds(sources: Sources, common: &Common, report: &mut Report) -> (Vec<Door>, Way) {
     let Sources { file, url, flags, online } = sources;
     let mut way = Way::default();
-    let path = if let Some((path, by)) = &common.way {
+    let route = if let Some((path, by)) = &common.way {
         refuse_servers(by, &file.root, file.servers.as_deref(), url.is_some(), &flags, report);
         if let Some(online) = online {
             report.error(online.subscription.place, beside(by));
@@ -52,12 +52,12 @@ pub(super) fn client_inbounds(sources: Sources, common: &Common, report: &mut Re
         way.online = online.and_then(|online| subscribe(online, !is_alone, common.insecure, report));
         let further = way.online.iter().flat_map(|online| &online.listed);
         let plain = way.listed.iter().chain(further).filter(|listed| listed.plugin.is_none());
-        way.servers.replace(plain.map(|listed| listed.server.clone()).collect());
-        Path::Shadowsocks(way.servers.clone())
+        way.servers.replace_servers(plain.map(|listed| listed.server.clone()).collect());
+        Route::Group(way.servers.clone())
     };
     let ids = [CLIENT_IDS, DOOR_IDS].concat();
     let locals = entries(&ids, LISTS[1], &file.root, file.inbounds, &flags, report);
-    let doors = locals.iter().filter_map(|settings| client_door(settings, &path, common, report));
+    let doors = locals.iter().filter_map(|settings| client_door(settings, &route, common, report));
     (doors.collect(), way)
 }
 
@@ -115,7 +115,7 @@ pub(super) fn client_servers(
     servers
 }
 
-fn client_door(settings: &Settings, path: &Path, common: &Common, report: &mut Report) -> Option<Door> {
+fn client_door(settings: &Settings, route: &Route, common: &Common, report: &mut Report) -> Option<Door> {
     let place = place_of(settings, Id::LocalAddress, "local_address");
     let ip = listen_ip(settings.text(Id::LocalAddress), Ipv4Addr::LOCALHOST, report);
     let idle = common.idle_of(settings, report);
@@ -136,8 +136,8 @@ fn client_door(settings: &Settings, path: &Path, common: &Common, report: &mut R
         report.warn("", text);
     }
     let proxy_header = read_proxy_header(settings, report);
-    let (path, forbidden) = (path.clone(), Arc::clone(&common.forbidden));
-    let inbound = Inbound { listen, protocol, mode, path, forbidden, idle, tcp: common.tcp, proxy_header };
+    let (routes, forbidden) = (route.clone().into(), Arc::clone(&common.forbidden));
+    let inbound = Inbound { listen, protocol, mode, routes, forbidden, idle, tcp: common.tcp, proxy_header };
     Some(Door { place, inbound, plugin: None })
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use umbra_proto::forbidden::Forbidden;
-use umbra_relay::config::Path;
+use umbra_relay::config::Route;
 
 use crate::flags::Role;
 use crate::raw::Settings;
@@ -14,7 +14,7 @@ use crate::report::Report;
 /// What `role` forbids on a `way` that is said or is its usual one. A server, which serves others, has a list by itself.
 pub(crate) fn read_forbidden(
     role: Role,
-    way: Option<&Path>,
+    way: Option<&Route>,
     settings: &Settings,
     report: &mut Report,
 ) -> Forbidden {
@@ -22,10 +22,11 @@ pub(crate) fn read_forbidden(
     let (listed, exempt) = (networks(Id::ForbiddenIp), networks(Id::AllowedIp).unwrap_or_default());
     let private = settings.switch(Id::ForbidPrivate).unwrap_or(false);
     match (role, way) {
-        (Role::Server, None | Some(Path::Direct)) | (Role::Client, Some(Path::Direct)) => {}
-        (Role::Server, Some(Path::Socks5(_) | Path::Shadowsocks(_))) => refuse_behind_proxy(settings, report),
+        (Role::Server, None) => {}
+        (Role::Server | Role::Client, Some(route)) if route.is_direct() => {}
+        (Role::Server, Some(_)) => refuse_behind_proxy(settings, report),
         // The same file may be at both ends, but a flag is for this one.
-        (Role::Client, None | Some(Path::Socks5(_) | Path::Shadowsocks(_))) => {
+        (Role::Client, None | Some(_)) => {
             warn_of_flags(settings, report);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use umbra_relay::config::{Inbound, Path, Protocol, ShadowsocksDoor};
+use umbra_relay::config::{Inbound, Protocol, Route, ShadowsocksDoor};
 
 use super::beside::read_proxy_header;
 use super::datagrams::{door_mode, door_mode_beside_plugin};
@@ -35,7 +35,7 @@ fn server_doors(settings: &Settings, common: &Common, report: &mut Report) -> Ve
     let idle = common.idle_of(settings, report);
     let plugin = Plugin::read(settings, report);
     let proxy_header = read_proxy_header(settings, report);
-    let path = common.way.as_ref().map_or(Path::Direct, |(path, _)| path.clone());
+    let route = common.way.as_ref().map_or_else(Route::direct, |(route, _)| route.clone());
     let mut doors = Vec::new();
     for settings in by_password(settings, Role::Server, report) {
         let listens = server_listens(&settings, report);
@@ -56,7 +56,7 @@ fn server_doors(settings: &Settings, common: &Common, report: &mut Report) -> Ve
                 listen,
                 protocol,
                 mode,
-                path: path.clone(),
+                routes: route.clone().into(),
                 forbidden: Arc::clone(&common.forbidden),
                 idle,
                 tcp: common.tcp,

@@ -17,10 +17,7 @@ fn modes(words: &str, file: &str) -> (Mode<()>, Vec<Mode<String>>) {
 }
 
 fn modes_of(config: &Config, listed: &[Listed]) -> (Mode<()>, Vec<Mode<String>>) {
-    let servers = match &config.inbounds[0].path {
-        Path::Shadowsocks(servers) => servers.snapshot().to_vec(),
-        Path::Direct | Path::Socks5(_) => vec![],
-    };
+    let servers = shadowsocks_hops(config);
     let servers = servers.iter().chain(listed.iter().map(|listed| &listed.server));
     let of_servers = servers.map(|server| server.mode.clone().map(|address| address.to_string()));
     (config.inbounds[0].mode.clone().map(drop), of_servers.collect())

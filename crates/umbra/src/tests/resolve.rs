@@ -2,7 +2,7 @@
 
 mod datagrams;
 
-use umbra_relay::config::{Path, Protocol, ProxyDoor, ShadowsocksDoor};
+use umbra_relay::config::{Hop, Parent, ParentProtocol, Protocol, ProxyDoor, Route, Server, ShadowsocksDoor};
 
 use super::*;
 use crate::file;
@@ -43,14 +43,22 @@ fn outcome(words: &str, file: &str) -> Outcome {
 }
 
 fn servers(config: &Config) -> Vec<String> {
-    match &config.inbounds[0].path {
-        Path::Shadowsocks(servers) => servers
-            .snapshot()
-            .iter()
-            .map(|server| format!("{} {}", server.address, server.credentials.method()))
-            .collect(),
-        Path::Direct | Path::Socks5(_) => vec![],
-    }
+    let describe = |server: Server| format!("{} {}", server.address, server.credentials.method());
+    shadowsocks_hops(config).into_iter().map(describe).collect()
+}
+
+/// The Shadowsocks servers on the way out of the first inbound.
+pub(super) fn shadowsocks_hops(config: &Config) -> Vec<Server> {
+    let paths = match config.inbounds[0].routes.otherwise() {
+        Route::Path(path) => vec![Arc::clone(path)],
+        Route::Group(group) => group.snapshot().to_vec(),
+    };
+    let hops = paths.iter().flat_map(|path| &path.hops);
+    let server = |hop: &Hop| match hop {
+        Hop::Shadowsocks(server) => Some(server.clone()),
+        Hop::Parent(_) => None,
+    };
+    hops.filter_map(server).collect()
 }
 
 fn listens(config: &Config) -> Vec<String> {
@@ -74,7 +82,7 @@ fn flags_alone_are_enough_and_defaults_fill_the_rest() {
     assert!(
         matches!(&config.inbounds[0].protocol, Protocol::Shadowsocks(ShadowsocksDoor { keys, heads: HeadReads::One, .. }) if keys.method().name() == "aes-256-gcm")
     );
-    assert!(matches!(config.inbounds[0].path, Path::Direct));
+    assert!(config.inbounds[0].routes.otherwise().is_direct());
 }
 
 #[test]
@@ -419,7 +427,7 @@ fn only_whoever_asks_for_a_direct_way_gets_one() {
         [("umbra local --direct", ""), ("umbra local", r#"{"direct": true, "local_port": 1}"#)]
     {
         let (config, _) = Outcome::good(words, file);
-        assert!(matches!(config.inbounds[0].path, Path::Direct), "{words}");
+        assert!(config.inbounds[0].routes.otherwise().is_direct(), "{words}");
     }
     assert!(Outcome::bad("umbra local", "{}")[0].starts_with("server: missing"));
     for (words, file, place) in [
@@ -510,8 +518,7 @@ fn one_time_authentication_is_added_by_a_client_and_wanted_by_a_server() {
         let Protocol::Shadowsocks(door) = &config.inbounds[0].protocol else { panic!() };
         assert_eq!(door.one_time_auth, on);
         let (config, _) = Outcome::good("umbra local -s a", &file(on));
-        let Path::Shadowsocks(servers) = &config.inbounds[0].path else { panic!() };
-        assert_eq!(servers.snapshot()[0].one_time_auth, on);
+        assert_eq!(shadowsocks_hops(&config)[0].one_time_auth, on);
     }
 }
 
@@ -616,8 +623,12 @@ fn a_socks5_proxy_takes_the_place_of_the_server() {
         let file = if role == "server" { r#"{"password": "long-enough"}"# } else { "" };
         let (config, warnings) = Outcome::good(&format!("umbra {role} {words}"), file);
         assert!(warnings[0].starts_with("--outbound-proxy: other users"), "{warnings:?}");
-        let Path::Socks5(parent) = &config.inbounds[0].path else { panic!("{role}") };
-        assert_eq!((parent.address.to_string().as_str(), parent.login.is_some()), ("proxy.example:9", true));
+        let Route::Path(path) = config.inbounds[0].routes.otherwise() else { panic!("{role}") };
+        let [Hop::Parent(Parent { address, protocol: ParentProtocol::Socks5(Some(_)), .. })] = &*path.hops
+        else {
+            panic!("{role}: {path:?}")
+        };
+        assert_eq!(address.to_string(), "proxy.example:9");
     }
     for (words, complaint) in [
         ("--outbound-proxy socks5://a -s b", "-s: cannot stand beside outbound_proxy"),
@@ -726,8 +737,7 @@ const LONG_KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 fn a_client_with_an_identity_joins_the_keys_with_colons() {
     let method = "2022-blake3-aes-128-gcm";
     let (config, _) = Outcome::good(&format!("umbra local -s a -m {method} -k {PORT_KEY}:{ANN_KEY}"), "");
-    let Path::Shadowsocks(servers) = &config.inbounds[0].path else { panic!() };
-    assert_eq!(servers.snapshot()[0].credentials.identities().len(), 1);
+    assert_eq!(shadowsocks_hops(&config)[0].credentials.identities().len(), 1);
     let errors = Outcome::bad(&format!("umbra local -s a -m {method} -k {PORT_KEY}:x"), "");
     assert!(
         errors[0].starts_with("-k: part 2 of 2, the user's: 2022-blake3-aes-128-gcm wants 16 bytes"),
