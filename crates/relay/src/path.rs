@@ -152,7 +152,7 @@ pub(crate) async fn travel<N: Net>(
             Hop::Shadowsocks(server) => request(door, server, reached, command, next),
             Hop::Parent(parent) => {
                 let here = At { path: Arc::clone(&path.name), hop: index + 1 };
-                let asking = ask(door, parent, reached, (command, next), here);
+                let asking = Box::pin(ask(door, parent, reached, (command, next), here));
                 let agreed = timeout(path.deadlines.negotiate, asking).await;
                 agreed.unwrap_or(Err(Failure::outbound(Stage::Negotiate, Cause::Deadline)))
             }
