@@ -5,6 +5,7 @@
 //!
 //! - [`config`]: what a relay is told to do.
 //! - [`session`], `inbound`, `path`, `dial`, `drive`: from a client's first byte to an open way.
+//! - [`group`]: which of several members a session tries, and what is remembered of their health.
 //! - `pump`, `batch`: the data path and its buffers.
 //! - `door`, `worker`: what sessions share, and the threads they live on.
 //! - [`net`]: the only door to the outside; a simulation stands in for it in tests.
@@ -23,6 +24,7 @@ mod door;
 mod drive;
 pub mod failure;
 mod first_flight;
+pub mod group;
 mod http;
 mod inbound;
 pub mod limits;

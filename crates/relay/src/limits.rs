@@ -252,3 +252,35 @@ pub const TRIALS_BURST: u64 = 100_000;
 
 /// Sessions of a door that had to make room and are remembered all the same: 3 MiB of them.
 pub const DISPLACED_MAX: usize = 32_768;
+
+/// A trial session of a group's member that has told nothing for this long is forgotten, and another may be one: all that a session may
+/// take to reach its target has passed twice.
+pub const TRIAL_SECS_MAX: Duration = Duration::from_secs(60);
+
+/// A measurement of a group's member is good for this long; then one session measures again.
+pub const LATENCY_GOOD_FOR: Duration = Duration::from_secs(300);
+
+/// A measurement that has not come by then is left to another session: nobody waits longer for one address.
+pub const MEASURING_SECS_MAX: Duration = CONNECT_SECS_MAX;
+
+/// What is slower than this is not worth telling apart, and sums of it cannot overflow.
+pub const LATENCY_MAX: Duration = Duration::from_secs(3600);
+
+/// Another member of a group has to be faster by this, and by an eighth, before sessions move to it: less is noise.
+pub const LATENCY_GAIN_MIN: Duration = Duration::from_millis(2);
+
+/// Sources that a group keeps with the member that served them: 4 MiB of them. For one more, the one that was away for the longest time
+/// is forgotten.
+pub const STICKY_SOURCES_MAX: usize = 32_768;
+
+/// Sources whose time is over and that one session of a group takes out: more than it can add, and not many at once.
+pub const STICKY_SWEPT_MAX: usize = 4;
+
+/// By how much of the interval a probe may come earlier or later, in percent, whatever is asked for: probes never come at once.
+pub const PROBE_JITTER_PERCENT_MAX: u8 = 90;
+
+/// The shortest interval of probes that is kept to: a member is never asked as fast as we can.
+pub const PROBE_INTERVAL_SECS_MIN: Duration = Duration::from_secs(1);
+
+/// The longest interval of probes that is kept to; with one a day nothing is learned.
+pub const PROBE_INTERVAL_SECS_MAX: Duration = Duration::from_secs(24 * 60 * 60);

@@ -22,7 +22,7 @@ mod outside;
 pub(crate) mod permits;
 mod queue;
 mod search;
-mod table;
+pub(crate) mod table;
 mod trials;
 mod uplink;
 

@@ -1,0 +1,365 @@
+//! Groups of members that lead to the same place: which one a session tries, in which order, and what is remembered of their health.
+//!
+//! Pure: time and chance are told, and whoever asks does the dialling. A session [begins](State::begin), asks for the
+//! [next](State::next) member until one is reached or there is none, and [reports](State::report) what came of each. What the settings
+//! mean is told in `docs/groups.md`.
+//!
+//! - [`Settings`], [`Policy`], [`Health`], [`Probing`]: what an operator chooses.
+//! - `walk`: one session's way through the group; `order`: whose turn it is; `record`: what is held against one member.
+//! - `probe`: when members are probed; `sticky`: who served whom; `hash`: numbers out of names and addresses.
+//! - [`Shared`]: a group for many workers, whose attempts cannot be forgotten.
+
+mod hash;
+mod order;
+mod probe;
+mod record;
+mod settings;
+mod shared;
+mod status;
+mod sticky;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use umbra_proto::address::Address;
+
+use order::{Candidates, Order, Whom};
+pub use probe::{NextProbe, Probe};
+use record::{Outlook, Record};
+pub use settings::{Health, NoneLeft, Policy, Probing, RetryFrom, Settings};
+pub use shared::{Errand, Held, Shared};
+pub use status::{Condition, Status};
+use sticky::Sticky;
+use walk::{Again, Walk};
+pub use walk::{Attempt, Attempts, Kind};
+
+/// A member of a group, as the operator or a document names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    key: u64,
+    weight: NonZeroU16,
+}
+
+impl Member {
+    /// The member that is called `name`, which stays the same for as long as it is the same member: its health is kept under it.
+    pub fn named(name: &str) -> Self {
+        Self { key: hash::of_bytes(name.bytes()), weight: NonZeroU16::MIN }
+    }
+
+    /// With so many shares, where a policy knows shares.
+    #[must_use]
+    pub fn with_weight(self, weight: NonZeroU16) -> Self {
+        Self { weight, ..self }
+    }
+}
+
+/// What a session wants, as far as a choice may depend on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Where it goes.
+    pub target: &'a Address,
+    /// Who it comes from.
+    pub source: IpAddr,
+    /// A random number.
+    pub chance: u64,
+}
+
+/// What came of an attempt or of a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The member did all that was asked of it.
+    Reached {
+        /// How long that took, where it says something about the member.
+        latency: Option<Duration>,
+    },
+    /// It refused, was not to be reached, said nothing, denied, or spoke nonsense.
+    Failed,
+    /// It answered as it should, and the target was to blame. Nothing is held against it.
+    Declined,
+    /// Whoever asked has gone before there was an answer. It says nothing about the member. A time that the member was given and has let
+    /// pass is a failure.
+    Abandoned,
+}
+
+/// What has become of a member, for one line of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Its place in the list.
+    pub member: usize,
+    /// What has become of it.
+    pub event: Event,
+}
+
+/// What can become of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It has failed for the first time in a while.
+    Failing,
+    /// It has failed too often and is left alone for a while.
+    MarkedDown {
+        /// So often.
+        failures: u32,
+    },
+    /// It has failed often enough, and as many are down as may be.
+    Spared {
+        /// So often.
+        failures: u32,
+    },
+    /// The session that tried it again has failed, and it is left alone once more.
+    TrialFailed,
+    /// It has failed too many probes in a row and is left alone for a while.
+    Ejected {
+        /// So many.
+        probes: u32,
+    },
+    /// It serves again.
+    Restored,
+}
+
+/// A group's members and all that is known of them.
+#[derive(Debug)]
+pub struct State {
+    settings: Settings,
+    records: Vec<Record>,
+    order: Order,
+    sticky: Sticky,
+    /// Counts the lists that there have been.
+    revision: u64,
+    /// Counts trials and probes.
+    tickets: u64,
+    /// When a session last began.
+    used: Option<Instant>,
+}
+
+impl State {
+    /// A group of whose members nothing is known.
+    pub fn new(settings: Settings, members: &[Member]) -> Self {
+        let records: Vec<_> = distinct(members).map(Record::new).collect();
+        let order = Order::new(records.len());
+        Self { settings, records, order, sticky: Sticky::new(), revision: 0, tickets: 0, used: None }
+    }
+
+    /// How many members there are.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is no member at all.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Exchanges the members. Those that stay keep their health, and sessions on their way go on among the new ones.
+    pub fn replace(&mut self, members: &[Member], now: Instant) {
+        let current = self.records.get(self.order.current()).map(|record| record.key);
+        let mut known: HashMap<_, _> = self.records.drain(..).map(|record| (record.key, record)).collect();
+        self.records = distinct(members)
+            .map(|member| match known.remove(&member.key) {
+                Some(record) => record.with_weight(member.weight),
+                None => Record::new(member),
+            })
+            .collect();
+        let current = current.and_then(|key| self.position(key));
+        self.order.resize(self.records.len(), current);
+        self.revision += 1;
+        self.hold_cap(now);
+    }
+
+    /// Changes the settings. What is known of the members stays.
+    pub fn reconfigure(&mut self, settings: Settings, now: Instant) {
+        self.settings = settings;
+        self.order.resize(self.records.len(), Some(self.order.current()));
+        self.hold_cap(now);
+    }
+
+    /// A session's walk through the group, which has taken no step yet.
+    pub fn begin(&mut self, wanted: &Wanted<'_>, now: Instant) -> Attempts {
+        let wakes = self.settings.health.probing.is_some_and(|probing| !self.is_used(probing, now));
+        if wakes {
+            self.forget_schedule();
+        }
+        self.used = Some(now);
+        self.sticky.sweep(now);
+        let source = hash::canonical(wanted.source);
+        let faithful = self.faithful(source, now);
+        let (start, seed) = self.order.begin(self.settings.policy, wanted, self.records.len(), faithful);
+        Attempts::new(Walk { start, seed, source, faithful, revision: self.revision, wakes })
+    }
+
+    /// The member that the session is to try next, or none if it has failed. What came of it is to be [reported](Self::report), before
+    /// the next one is asked for.
+    pub fn next(&mut self, attempts: &mut Attempts, now: Instant) -> Option<Attempt> {
+        if attempts.made() >= self.settings.attempts_max.get() {
+            return None;
+        }
+        attempts.follow(self.revision);
+        let (index, kind) = match self.again(attempts, now) {
+            Some(again) => again,
+            None => self.another(attempts, now)?,
+        };
+        let record = self.records.get_mut(index)?;
+        self.tickets += 1;
+        record.give(kind, self.tickets, now);
+        let (key, ticket) = (record.key, self.tickets);
+        Some(attempts.step(index, kind, &self.settings, |counts, source| Attempt {
+            index,
+            key,
+            kind,
+            ticket,
+            counts,
+            source,
+        }))
+    }
+
+    /// What came of an attempt. Tells what has become of the member.
+    #[expect(clippy::needless_pass_by_value, reason = "an attempt has one outcome")]
+    pub fn report(&mut self, attempt: Attempt, outcome: Outcome, now: Instant) -> Option<Change> {
+        let Attempt { index, key, kind, ticket, counts, source } = attempt;
+        let member = self.find(index, key)?;
+        let may_eject = self.may_eject();
+        let health = &self.settings.health;
+        let record = self.records.get_mut(member)?;
+        let is_current = record.take_back(ticket);
+        let event = match outcome {
+            Outcome::Reached { latency } => {
+                if let Some(lasting) = self.settings.sticky {
+                    self.sticky.remember(source, key, lasting, now);
+                }
+                record.counted_reached();
+                record.measure(latency, now);
+                record.reach(kind, health, now)
+            }
+            Outcome::Failed => {
+                record.counted_failed();
+                let outlook = Outlook { kind, is_current, may_eject };
+                let event = if counts { record.fail(outlook, health, now) } else { None };
+                if counts {
+                    self.order.failed(self.settings.policy, member);
+                }
+                event
+            }
+            Outcome::Declined | Outcome::Abandoned => None,
+        };
+        event.map(|event| Change { member, event })
+    }
+
+    /// Takes an attempt back of which nothing is known: the same as reporting that it was abandoned.
+    #[expect(clippy::needless_pass_by_value, reason = "an attempt has one outcome")]
+    pub fn abandon(&mut self, attempt: Attempt) {
+        let Attempt { index, key, ticket, .. } = attempt;
+        if let Some(record) = self.find(index, key).and_then(|member| self.records.get_mut(member)) {
+            record.take_back(ticket);
+        }
+    }
+
+    /// The same member once more, where a member is given several tries and may still be tried.
+    fn again(&self, attempts: &Attempts, now: Instant) -> Option<(usize, Kind)> {
+        let Again { index, kind } = attempts.again(&self.settings)?;
+        let usable = self.records.get(index)?.usable(&self.settings.health, now);
+        let kind = match kind {
+            // It may have come back between two tries.
+            Kind::LastResort => usable.unwrap_or(kind),
+            Kind::Regular | Kind::Trial => usable?,
+        };
+        Some((index, kind))
+    }
+
+    /// Another member: one that served this source before, one that is well or due for a trial, one of those that are down if the
+    /// session may, and then all that are well over again.
+    fn another(&mut self, attempts: &mut Attempts, now: Instant) -> Option<(usize, Kind)> {
+        if let Some(index) = attempts.faithful()
+            && self.is_up(index, now)
+        {
+            return Some((index, Kind::Regular));
+        }
+        if let Some(usable) = self.pick(attempts, Whom::Usable, now) {
+            return Some(usable);
+        }
+        let may_try_all = match self.settings.none_left {
+            NoneLeft::Fail => false,
+            NoneLeft::TryAll => attempts.is_in_first_round(),
+        };
+        if may_try_all && let Some(resort) = self.pick(attempts, Whom::All, now) {
+            return Some(resort);
+        }
+        // Whoever was tried last is not the first again, unless it is the only one.
+        let last = attempts.start_again();
+        let usable = self.pick(attempts, Whom::Usable, now);
+        attempts.readmit(last);
+        usable.or_else(|| self.pick(attempts, Whom::Usable, now))
+    }
+
+    /// The member that served `source` last, if it is up.
+    fn faithful(&mut self, source: IpAddr, now: Instant) -> Option<usize> {
+        self.settings.sticky?;
+        let key = self.sticky.find(source, now)?;
+        self.position(key).filter(|index| self.is_up(*index, now))
+    }
+
+    fn is_up(&self, index: usize, now: Instant) -> bool {
+        let usable = self.records.get(index).and_then(|record| record.usable(&self.settings.health, now));
+        usable == Some(Kind::Regular)
+    }
+
+    /// The first by the policy. Those that return slowly are passed over by a part of the sessions, unless there is nobody else.
+    fn pick(&mut self, attempts: &Attempts, whom: Whom, now: Instant) -> Option<(usize, Kind)> {
+        let health = &self.settings.health;
+        let mut candidates = Candidates { records: &self.records, attempts, health, whom, now };
+        if whom == Whom::Usable && self.settings.policy != Policy::Latched && !health.slow_start.is_zero() {
+            candidates.whom = Whom::UsableInFull;
+            if let Some(chosen) = self.order.choose(self.settings.policy, &candidates) {
+                return Some(chosen);
+            }
+            candidates.whom = whom;
+        }
+        self.order.choose(self.settings.policy, &candidates)
+    }
+
+    /// Where a member stands, which most often is where it stood.
+    fn find(&self, hint: usize, key: u64) -> Option<usize> {
+        match self.records.get(hint) {
+            Some(record) if record.key == key => Some(hint),
+            Some(_) | None => self.position(key),
+        }
+    }
+
+    fn position(&self, key: u64) -> Option<usize> {
+        self.records.iter().position(|record| record.key == key)
+    }
+
+    /// Whether one more member may be taken out.
+    fn may_eject(&self) -> bool {
+        let down = self.records.iter().filter(|record| record.is_down()).count();
+        down < self.settings.health.ejected_max(self.records.len())
+    }
+
+    /// Brings back those that have been down for the longest time, until no more are down than may be.
+    fn hold_cap(&mut self, now: Instant) {
+        let max = self.settings.health.ejected_max(self.records.len());
+        let mut down: Vec<_> =
+            self.records.iter_mut().filter_map(|record| Some((record.down_since()?, record))).collect();
+        let excess = down.len().saturating_sub(max);
+        down.sort_by_key(|(since, _)| *since);
+        for (_, record) in down.into_iter().take(excess) {
+            record.restore(now);
+        }
+    }
+}
+
+/// The members, of whom no two have the same key: one that is named twice is two.
+fn distinct(members: &[Member]) -> impl Iterator<Item = Member> {
+    let mut keys = HashSet::new();
+    members.iter().map(move |member| {
+        let mut key = member.key;
+        while !keys.insert(key) {
+            key = hash::mix(key);
+        }
+        Member { key, ..*member }
+    })
+}

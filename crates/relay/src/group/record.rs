@@ -1,0 +1,308 @@
+//! What is known of one member, and held against it.
+
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::probe::Schedule;
+use super::status::{Condition, Status};
+use super::walk::Kind;
+use super::{Event, Health, Member, RetryFrom};
+use crate::limits::{LATENCY_GOOD_FOR, LATENCY_MAX, MEASURING_SECS_MAX, TRIAL_SECS_MAX};
+
+/// One member.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) key: u64,
+    pub(super) weight: NonZeroU16,
+    standing: Standing,
+    /// Since when it is back, if it has been away.
+    returned: Option<Instant>,
+    latency: Option<Latency>,
+    /// Since when a session measures it.
+    measuring: Option<Instant>,
+    pub(super) schedule: Schedule,
+    reached: u64,
+    failed: u64,
+}
+
+#[derive(Debug)]
+enum Standing {
+    Up(Option<Failures>),
+    Down {
+        /// From when its rest counts.
+        rests_from: Instant,
+        since: Instant,
+        trial: Slot,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Failures {
+    count: u32,
+    first: Instant,
+}
+
+/// A place for one at a time, who is forgotten if nothing is heard of it.
+#[derive(Debug, Default)]
+pub(super) struct Slot(Option<(u64, Instant)>);
+
+#[derive(Clone, Copy, Debug)]
+struct Latency {
+    smoothed: Duration,
+    measured: Instant,
+}
+
+/// What there is to know about a failure.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outlook {
+    pub(super) kind: Kind,
+    /// Whether a trial is the one that is under way, and not one that was forgotten.
+    pub(super) is_current: bool,
+    /// Whether one more member may be taken out.
+    pub(super) may_eject: bool,
+}
+
+impl Slot {
+    pub(super) fn is_free(&self, now: Instant) -> bool {
+        self.0.is_none_or(|(_, since)| now.saturating_duration_since(since) >= TRIAL_SECS_MAX)
+    }
+
+    pub(super) fn take(&mut self, ticket: u64, now: Instant) {
+        self.0 = Some((ticket, now));
+    }
+
+    /// Frees it, if whoever has `ticket` has it.
+    pub(super) fn free(&mut self, ticket: u64) -> bool {
+        self.0.take_if(|(current, _)| *current == ticket).is_some()
+    }
+}
+
+impl Record {
+    pub(super) fn new(Member { key, weight }: Member) -> Self {
+        Self {
+            key,
+            weight,
+            standing: Standing::Up(None),
+            returned: None,
+            latency: None,
+            measuring: None,
+            schedule: Schedule::default(),
+            reached: 0,
+            failed: 0,
+        }
+    }
+
+    pub(super) fn with_weight(self, weight: NonZeroU16) -> Self {
+        Self { weight, ..self }
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        self.down_since().is_some()
+    }
+
+    pub(super) fn down_since(&self) -> Option<Instant> {
+        match self.standing {
+            Standing::Up(_) => None,
+            Standing::Down { since, .. } => Some(since),
+        }
+    }
+
+    /// As what a session may try it.
+    pub(super) fn usable(&self, health: &Health, now: Instant) -> Option<Kind> {
+        match &self.standing {
+            Standing::Up(_) => Some(Kind::Regular),
+            Standing::Down { rests_from, trial, .. } => {
+                let is_rested = now.saturating_duration_since(*rests_from) > health.retry_time;
+                (is_rested && trial.is_free(now)).then_some(Kind::Trial)
+            }
+        }
+    }
+
+    /// Whether a session with this `chance` leaves it to others, since it comes back slowly.
+    pub(super) fn is_passed_over(&self, chance: u64, slow_start: Duration, now: Instant) -> bool {
+        let Some(returned) = self.returned else { return false };
+        let back = now.saturating_duration_since(returned).as_nanos();
+        let wanted = (slow_start.as_nanos().min(u64::MAX.into()) * u128::from(chance)) >> 64;
+        back < slow_start.as_nanos() && back <= wanted
+    }
+
+    /// A session is given it to try.
+    pub(super) fn give(&mut self, kind: Kind, ticket: u64, now: Instant) {
+        if let (Kind::Trial, Standing::Down { trial, .. }) = (kind, &mut self.standing) {
+            trial.take(ticket, now);
+        }
+        self.measuring = Some(now);
+    }
+
+    /// A session has done with it. Tells whether it was the trial that is under way.
+    pub(super) fn take_back(&mut self, ticket: u64) -> bool {
+        self.measuring = None;
+        match &mut self.standing {
+            Standing::Up(_) => false,
+            Standing::Down { trial, .. } => trial.free(ticket),
+        }
+    }
+
+    /// A session has reached it.
+    pub(super) fn reach(&mut self, kind: Kind, health: &Health, now: Instant) -> Option<Event> {
+        match (&mut self.standing, kind) {
+            (Standing::Up(failures), _) => {
+                if health.success_clears {
+                    *failures = None;
+                }
+                None
+            }
+            // It was tried before it was marked down, and says nothing about what came after.
+            (Standing::Down { .. }, Kind::Regular) => None,
+            (Standing::Down { .. }, Kind::Trial | Kind::LastResort) => {
+                self.restore(now);
+                Some(Event::Restored)
+            }
+        }
+    }
+
+    /// A session's last try has failed.
+    pub(super) fn fail(&mut self, outlook: Outlook, health: &Health, now: Instant) -> Option<Event> {
+        match &mut self.standing {
+            Standing::Up(failures) => {
+                let failures = match *failures {
+                    Some(Failures { count, first })
+                        if now.saturating_duration_since(first) <= health.fail_window =>
+                    {
+                        Failures { count: count.saturating_add(1), first }
+                    }
+                    Some(_) | None => Failures { count: 1, first: now },
+                };
+                self.judge(failures, outlook.may_eject, health, now)
+            }
+            Standing::Down { rests_from, .. } if outlook.kind == Kind::Trial && outlook.is_current => {
+                *rests_from = now;
+                Some(Event::TrialFailed)
+            }
+            Standing::Down { .. } => None,
+        }
+    }
+
+    fn judge(&mut self, failed: Failures, may_eject: bool, health: &Health, now: Instant) -> Option<Event> {
+        let Failures { count: failures, first } = failed;
+        let threshold = health.fail_threshold.get();
+        if failures >= threshold && may_eject {
+            let rests_from = match health.retry_from {
+                RetryFrom::FirstFailure => first,
+                RetryFrom::Marking => now,
+            };
+            self.take_out(rests_from, now);
+            return Some(Event::MarkedDown { failures });
+        }
+        self.standing = Standing::Up(Some(failed));
+        if failures == threshold {
+            Some(Event::Spared { failures })
+        } else if failures == 1 {
+            Some(Event::Failing)
+        } else {
+            None
+        }
+    }
+
+    /// A probe has come back. Probes in a row decide, whatever sessions have found.
+    pub(super) fn probed(
+        &mut self,
+        is_good: bool,
+        may_eject: bool,
+        health: &Health,
+        now: Instant,
+    ) -> Option<Event> {
+        let probing = health.probing?;
+        let in_row = self.schedule.count(is_good);
+        match self.standing {
+            Standing::Up(_) if !is_good && in_row >= probing.fall.get() && may_eject => {
+                self.take_out(now, now);
+                Some(Event::Ejected { probes: in_row })
+            }
+            Standing::Down { .. } if is_good && in_row >= probing.rise.get() => {
+                self.restore(now);
+                Some(Event::Restored)
+            }
+            Standing::Up(_) | Standing::Down { .. } => None,
+        }
+    }
+
+    fn take_out(&mut self, rests_from: Instant, now: Instant) {
+        self.standing = Standing::Down { rests_from, since: now, trial: Slot::default() };
+        self.returned = None;
+        self.schedule.start_count();
+    }
+
+    pub(super) fn restore(&mut self, now: Instant) {
+        self.standing = Standing::Up(None);
+        self.returned = Some(now);
+        self.schedule.start_count();
+    }
+
+    pub(super) fn counted_reached(&mut self) {
+        self.reached = self.reached.saturating_add(1);
+    }
+
+    pub(super) fn counted_failed(&mut self) {
+        self.failed = self.failed.saturating_add(1);
+    }
+
+    pub(super) fn latency(&self) -> Option<Duration> {
+        self.latency.map(|latency| latency.smoothed)
+    }
+
+    /// Whether nothing recent is known of its latency, and nobody is about to know. One that fails is not worth the wait.
+    pub(super) fn wants_measure(&self, now: Instant) -> bool {
+        if !matches!(self.standing, Standing::Up(None)) {
+            return false;
+        }
+        let is_good = |latency: Latency| latency.age(now) < LATENCY_GOOD_FOR;
+        let is_awaited = |since| now.saturating_duration_since(since) < MEASURING_SECS_MAX;
+        !self.latency.is_some_and(is_good) && !self.measuring.is_some_and(is_awaited)
+    }
+
+    /// Takes in how long it took to reach it, one part in eight (the smoothing of RFC 6298); one that is stale counts for nothing.
+    pub(super) fn measure(&mut self, sample: Option<Duration>, now: Instant) {
+        let Some(sample) = sample.map(|sample| sample.min(LATENCY_MAX)) else { return };
+        let smoothed = match self.latency {
+            Some(latency) if latency.age(now) < LATENCY_GOOD_FOR => (latency.smoothed * 7 + sample) / 8,
+            Some(_) | None => sample,
+        };
+        self.latency = Some(Latency { smoothed, measured: now });
+    }
+
+    pub(super) fn status(&self, health: &Health, now: Instant) -> Status {
+        let condition = match &self.standing {
+            Standing::Up(Some(failures)) => {
+                Condition::Failing { failures: failures.count, threshold: health.fail_threshold.get() }
+            }
+            Standing::Up(None) => match self.returned.map(|returned| now.saturating_duration_since(returned))
+            {
+                Some(back) if back < health.slow_start => Condition::Returning { back },
+                Some(_) | None => Condition::Up,
+            },
+            Standing::Down { rests_from, since, trial } => Condition::Down {
+                since: *since,
+                retry_in: health.retry_time.saturating_sub(now.saturating_duration_since(*rests_from)),
+                is_on_trial: !trial.is_free(now),
+            },
+        };
+        let (probes_good, probes_failed) = self.schedule.counts();
+        Status {
+            condition,
+            latency: self.latency(),
+            sessions_reached: self.reached,
+            sessions_failed: self.failed,
+            probes_good,
+            probes_failed,
+        }
+    }
+}
+
+impl Latency {
+    fn age(self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.measured)
+    }
+}

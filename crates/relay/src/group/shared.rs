@@ -1,0 +1,121 @@
+//! A group for many workers, together with what its members are; an attempt that is dropped gives its place back.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+use super::{Attempt, Attempts, Change, Kind, Member, NextProbe, Outcome, Probe, Settings, State, Wanted};
+
+/// A group behind a lock, with an `M` for each member.
+#[derive(Debug)]
+pub struct Shared<M>(Mutex<Group<M>>);
+
+#[derive(Debug)]
+struct Group<M> {
+    state: State,
+    members: Vec<Arc<M>>,
+}
+
+/// An attempt that is given back, whatever happens to the session.
+#[derive(Debug)]
+#[must_use = "what came of it is to be reported"]
+pub struct Held<'a, M> {
+    group: &'a Shared<M>,
+    member: Arc<M>,
+    kind: Kind,
+    attempt: Option<Attempt>,
+}
+
+/// What a prober is to do.
+#[derive(Debug)]
+pub enum Errand<M> {
+    /// Probe this member, and then ask again.
+    Probe(Probe, Arc<M>),
+    /// Ask again at this time.
+    At(Instant),
+    /// Nothing, until a session [wakes](Attempts::wakes) it.
+    Unused,
+}
+
+impl<M> Shared<M> {
+    /// A group of whose members nothing is known.
+    pub fn new(settings: Settings, members: Vec<(Member, Arc<M>)>) -> Self {
+        let (names, members): (Vec<_>, Vec<_>) = members.into_iter().unzip();
+        Self(Mutex::new(Group { state: State::new(settings, &names), members }))
+    }
+
+    /// Exchanges the members, as [`State::replace`] does.
+    pub fn replace(&self, members: Vec<(Member, Arc<M>)>, now: Instant) {
+        let (names, members): (Vec<_>, Vec<_>) = members.into_iter().unzip();
+        let mut group = self.lock();
+        group.state.replace(&names, now);
+        group.members = members;
+    }
+
+    /// Does something with the state: to look at it, or to change the settings. Nothing is to be waited for meanwhile.
+    pub fn with_state<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        act(&mut self.lock().state)
+    }
+
+    /// A session's walk through the group, which has taken no step yet.
+    pub fn begin(&self, wanted: &Wanted<'_>, now: Instant) -> Attempts {
+        self.lock().state.begin(wanted, now)
+    }
+
+    /// The member that a session is to try next, or none if it has failed.
+    pub fn next(&self, attempts: &mut Attempts, now: Instant) -> Option<Held<'_, M>> {
+        let mut group = self.lock();
+        let attempt = group.state.next(attempts, now)?;
+        let member = Arc::clone(group.members.get(attempt.member())?);
+        Some(Held { group: self, member, kind: attempt.kind(), attempt: Some(attempt) })
+    }
+
+    /// The next probe, or when to ask again, as [`State::next_probe`] says.
+    pub fn next_probe(&self, now: Instant, chance: u64) -> Errand<M> {
+        let mut group = self.lock();
+        match group.state.next_probe(now, chance) {
+            NextProbe::Due(probe) => match group.members.get(probe.member()) {
+                Some(member) => Errand::Probe(probe, Arc::clone(member)),
+                None => Errand::Unused,
+            },
+            NextProbe::At(next) => Errand::At(next),
+            NextProbe::Unused => Errand::Unused,
+        }
+    }
+
+    /// What came of a probe. Tells what has become of the member.
+    pub fn probed(&self, probe: Probe, outcome: Outcome, now: Instant) -> Option<Change> {
+        self.lock().state.probed(probe, outcome, now)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Group<M>> {
+        // No step leaves the group in a state that the next could not go on from.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<M> Held<'_, M> {
+    /// The member that is to be tried.
+    pub fn member(&self) -> &Arc<M> {
+        &self.member
+    }
+
+    /// As what it is tried.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What came of it. Tells what has become of the member.
+    pub fn report(mut self, outcome: Outcome, now: Instant) -> Option<Change> {
+        let attempt = self.attempt.take()?;
+        self.group.lock().state.report(attempt, outcome, now)
+    }
+}
+
+impl<M> Drop for Held<'_, M> {
+    fn drop(&mut self) {
+        if let Some(attempt) = self.attempt.take() {
+            self.group.lock().state.abandon(attempt);
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! What is held against members: trials, the cap, lists that change, and attempts that nobody hears of again.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::limits::TRIAL_SECS_MAX;
+
+fn strict(count: usize) -> World {
+    let health = Health { fail_threshold: some(1), ..Health::default() };
+    World::new(Settings { none_left: NoneLeft::Fail, health, ..Settings::default() }, count)
+}
+
+/// A group whose first member is due for a trial.
+fn due(count: usize) -> World {
+    let mut world = strict(count).with_dead(&[0]);
+    world.session();
+    assert!(world.is_down(0));
+    world.pass(31);
+    world.events();
+    world
+}
+
+fn step(world: &mut World) -> (Attempts, Attempt) {
+    let mut attempts = world.begin();
+    let attempt = world.state.next(&mut attempts, world.now).unwrap();
+    (attempts, attempt)
+}
+
+#[test]
+fn others_skip_a_member_while_one_session_tries_it() {
+    let mut world = due(2);
+    let (mut attempts, trial) = step(&mut world);
+    assert_eq!((trial.member(), trial.kind()), (0, Kind::Trial));
+    assert!(matches!(world.condition(0), Condition::Down { is_on_trial: true, .. }));
+    assert_eq!([world.tried(), world.tried()], [[1], [1]]);
+    let change = world.state.report(trial, Outcome::Failed, world.now);
+    assert_eq!(change, Some(Change { member: 0, event: Event::TrialFailed }));
+    let next = world.state.next(&mut attempts, world.now).unwrap();
+    assert_eq!((next.member(), next.kind()), (1, Kind::Regular), "the session goes on");
+    world.pass(30);
+    assert_eq!(world.tried(), [1], "and the member rests once more");
+}
+
+#[test]
+fn an_abandoned_trial_counts_as_nothing_and_another_may_be_one() {
+    for outcome in [Outcome::Abandoned, Outcome::Declined] {
+        let mut world = due(2);
+        let (_, trial) = step(&mut world);
+        assert_eq!(world.state.report(trial, outcome, world.now), None);
+        let (_, again) = step(&mut world);
+        assert_eq!((again.member(), again.kind()), (0, Kind::Trial));
+        world.state.abandon(again);
+        assert_eq!(step(&mut world).1.kind(), Kind::Trial);
+    }
+}
+
+#[test]
+fn a_trial_that_nobody_hears_of_is_forgotten_and_its_late_failure_counts_for_nothing() {
+    let mut world = due(2);
+    let (_, lost) = step(&mut world);
+    world.now += TRIAL_SECS_MAX - Duration::from_millis(1);
+    assert_eq!(world.tried(), [1]);
+    world.now += Duration::from_millis(1);
+    let (_, trial) = step(&mut world);
+    assert_eq!(trial.kind(), Kind::Trial);
+    assert_eq!(world.state.report(lost, Outcome::Failed, world.now), None);
+    assert_eq!(world.tried(), [1], "the other trial goes on");
+    let restored = Some(Change { member: 0, event: Event::Restored });
+    assert_eq!(world.state.report(trial, Outcome::Reached { latency: None }, world.now), restored);
+}
+
+#[test]
+fn a_trial_of_several_tries_fails_once() {
+    let mut world = due(2);
+    world.state.settings.attempts_per_member = some(2);
+    assert_eq!(world.tried(), [0, 0, 1]);
+    assert_eq!(world.events(), [(0, Event::TrialFailed)]);
+}
+
+#[test]
+fn a_session_tries_one_member_that_was_down_where_it_has_no_place_in_an_order() {
+    for policy in [Policy::LeastLatency, Policy::Weighted, Policy::Random] {
+        let mut world = strict(5).with_dead(&[0, 1, 2, 3]);
+        world.state.settings.policy = policy;
+        while (0..4).any(|member| !world.is_down(member)) {
+            world.session();
+        }
+        world.pass(31);
+        let told = world.session();
+        assert_eq!((told.tried.len(), told.reached), (2, Some(4)), "{policy:?}");
+        for _ in 0..3 {
+            world.session();
+        }
+        assert_eq!(world.tried(), [4], "each has had its trial");
+    }
+}
+
+#[test]
+fn those_that_are_down_are_a_last_resort_once_for_a_session() {
+    let mut world = strict(3).with_dead(&[0, 1, 2]);
+    world.session();
+    world.state.settings.none_left = NoneLeft::TryAll;
+    assert_eq!(world.tried(), [0, 1, 2]);
+    world.is_well[1] = true;
+    assert_eq!(world.tried(), [0, 1]);
+    assert!(!world.is_down(1), "one that is reached that way is back");
+    world.is_well[1] = false;
+    world.state.settings.health.fail_threshold = some(2);
+    assert_eq!(world.tried(), [1, 0, 2, 1]);
+}
+
+#[test]
+fn success_takes_failures_back() {
+    let mut world = World::new(Settings::default(), 2);
+    for _ in 0..10 {
+        world.is_well[0] = false;
+        world.session();
+        world.is_well[0] = true;
+        world.session();
+    }
+    assert_eq!(world.condition(0), Condition::Up);
+    assert_eq!(world.events(), vec![(0, Event::Failing); 10]);
+}
+
+#[test]
+fn a_late_success_of_a_session_that_began_before_brings_nobody_back() {
+    let mut world = strict(2).with_dead(&[0]);
+    let (_, before) = step(&mut world);
+    world.session();
+    assert!(world.is_down(0));
+    assert_eq!(world.state.report(before, Outcome::Reached { latency: None }, world.now), None);
+    assert!(world.is_down(0));
+}
+
+#[test]
+fn no_more_are_down_than_may_be() {
+    let mut world = strict(4).with_dead(&[0, 1, 2]);
+    world.state.settings.health.ejected_percent_max = 50;
+    assert_eq!(world.tried(), [0, 1, 2, 3]);
+    let (marked, spared) = (Event::MarkedDown { failures: 1 }, Event::Spared { failures: 1 });
+    assert_eq!(world.events(), [(0, marked), (1, marked), (2, spared)]);
+    assert_eq!(world.tried(), [2, 3]);
+    assert_eq!(world.events(), [], "which is told once");
+}
+
+#[test]
+fn of_several_one_may_be_down_and_of_one_none_unless_all_may() {
+    let max =
+        |percent, count| Health { ejected_percent_max: percent, ..Health::default() }.ejected_max(count);
+    assert_eq!([max(10, 2), max(10, 9), max(10, 19), max(10, 20)], [1, 1, 1, 2]);
+    assert_eq!([max(99, 1), max(100, 1), max(200, 3), max(0, 9), max(50, 0)], [0, 1, 3, 0, 0]);
+}
+
+#[test]
+fn members_that_stay_keep_their_health_wherever_they_stand() {
+    let mut world = strict(3).with_dead(&[0]);
+    world.session();
+    world.state.replace(&members([3, 2, 0, 4]), world.now);
+    world.is_well = vec![true, true, false, true];
+    let down: Vec<_> = (0..4).filter(|member| world.is_down(*member)).collect();
+    assert_eq!(down, [2]);
+    assert_eq!(world.state.describe(world.now)[2].sessions_failed, 1);
+    world.state.replace(&members([1]), world.now);
+    world.state.replace(&members([0]), world.now);
+    assert!(!world.is_down(0), "one that went away comes as a stranger");
+}
+
+#[test]
+fn a_walk_goes_on_among_other_members_and_still_counts() {
+    let mut world = strict(3).with_dead(&[0, 1, 2]);
+    world.state.settings.attempts_max = some(3);
+    let (mut attempts, first) = step(&mut world);
+    world.state.replace(&members([7, 0]), world.now);
+    let change = world.state.report(first, Outcome::Failed, world.now);
+    assert_eq!(change, Some(Change { member: 1, event: Event::MarkedDown { failures: 1 } }));
+    let second = world.state.next(&mut attempts, world.now).unwrap();
+    assert_eq!(second.member(), 0);
+    world.state.replace(&members([8, 9]), world.now);
+    assert_eq!(world.state.report(second, Outcome::Failed, world.now), None, "it is nobody's any more");
+    assert!(world.state.next(&mut attempts, world.now).is_some());
+    assert!(world.state.next(&mut attempts, world.now).is_none());
+}
+
+#[test]
+fn a_latch_follows_its_member() {
+    let mut world = World::new(Settings::like_traffic_server(Policy::Latched), 3).with_dead(&[0, 1]);
+    assert_eq!(world.reached(), Some(2));
+    world.state.replace(&members([2, 1, 0]), world.now);
+    world.is_well = vec![true; 3];
+    assert_eq!(world.reached(), Some(0));
+}
+
+#[test]
+fn a_list_or_a_cap_that_shrinks_brings_back_those_that_were_down_for_the_longest_time() {
+    let mut world = strict(6).with_dead(&[0, 1, 2]);
+    for member in 0..3 {
+        world.is_well = vec![true; 6];
+        world.is_well[member] = false;
+        world.pass(1);
+        world.session();
+    }
+    let down = |world: &World| -> Vec<_> {
+        (0..world.state.len()).filter(|member| world.is_down(*member)).collect()
+    };
+    assert_eq!(down(&world), [0, 1, 2]);
+    let health = Health { ejected_percent_max: 50, ..world.state.settings.health };
+    world.state.reconfigure(Settings { health, ..world.state.settings }, world.now);
+    assert_eq!(down(&world), [0, 1, 2]);
+    world.state.replace(&members([0, 1, 2, 3]), world.now);
+    assert_eq!(down(&world), [1, 2]);
+}
+
+#[test]
+fn one_that_is_named_twice_is_two() {
+    let twice = [members([0]), members([0])].concat();
+    let mut state = State::new(Settings::default(), &twice);
+    let now = Instant::now();
+    assert_ne!(state.records[0].key, state.records[1].key);
+    let before = state.records[1].key;
+    state.replace(&twice, now);
+    assert_eq!(state.records[1].key, before);
+}
+
+#[test]
+fn tries_of_a_member_end_when_it_is_left() {
+    let mut world = strict(2);
+    world.state.settings.attempts_per_member = some(3);
+    let (mut attempts, first) = step(&mut world);
+    world.state.report(first, Outcome::Declined, world.now);
+    attempts.leave();
+    let second = world.state.next(&mut attempts, world.now).unwrap();
+    assert_eq!(second.member(), 1);
+    assert_eq!(attempts.made(), 2);
+}
+
+#[test]
+fn an_attempt_that_is_dropped_gives_its_place_back() {
+    let mut world = due(2);
+    let named = members(0..2);
+    let list = named.iter().zip(["a", "b"]).map(|(member, what)| (*member, Arc::new(what))).collect();
+    let shared = Shared::new(world.state.settings, list);
+    shared.with_state(|state| std::mem::swap(state, &mut world.state));
+    let (target, now) = (world.target.clone(), world.now);
+    let begin = || shared.begin(&Wanted { target: &target, source: world.source, chance: 1 }, now);
+    let (mut one, mut two) = (begin(), begin());
+    let held = shared.next(&mut one, now).unwrap();
+    assert_eq!((**held.member(), held.kind()), ("a", Kind::Trial));
+    let other = shared.next(&mut two, now).unwrap();
+    assert_eq!((**other.member(), other.kind()), ("b", Kind::Regular));
+    assert_eq!(other.report(Outcome::Reached { latency: None }, now), None);
+    drop(held);
+    let again = shared.next(&mut begin(), now).unwrap();
+    assert_eq!((**again.member(), again.kind()), ("a", Kind::Trial));
+    let restored = Some(Change { member: 0, event: Event::Restored });
+    assert_eq!(again.report(Outcome::Reached { latency: None }, now), restored);
+}
+
+#[test]
+fn what_is_told_of_members_is_true() {
+    let mut world = World::new(Settings::default(), 3).with_dead(&[0]);
+    world.session();
+    let told = world.state.describe(world.now);
+    assert_eq!(told[0].condition, Condition::Failing { failures: 1, threshold: 2 });
+    assert_eq!((told[0].sessions_reached, told[0].sessions_failed), (0, 1));
+    assert_eq!((told[1].sessions_reached, told[1].sessions_failed), (1, 0));
+    assert_eq!(told[1].latency, Some(Duration::from_millis(10)));
+    assert_eq!((told[2].condition, told[2].latency), (Condition::Up, None));
+    world.pass(5);
+    world.session();
+    world.pass(10);
+    let since = world.now - Duration::from_secs(10);
+    let retry_in = Duration::from_secs(20);
+    assert_eq!(world.condition(0), Condition::Down { since, retry_in, is_on_trial: false });
+}
