@@ -23,6 +23,11 @@ mod roster;
 mod run;
 mod secret;
 mod subscription;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the configuration has no keys yet that lead to these files")
+)]
+mod traffic_server;
 mod up;
 mod url;
 
