@@ -8,6 +8,7 @@
 //! - `pump`, `batch`: the data path and its buffers.
 //! - `door`, `worker`: what sessions share, and the threads they live on.
 //! - [`net`]: the only door to the outside; a simulation stands in for it in tests.
+//! - [`router`]: which way a session takes, pure.
 //! - [`failure`], `notice`: how and why a session failed, and who is told.
 //! - [`limits`]: every bound, with its reason.
 
@@ -36,6 +37,7 @@ mod pump;
 #[cfg(test)]
 #[path = "tests/refusing.rs"]
 mod refusing;
+pub mod router;
 pub mod session;
 mod udp;
 mod worker;
