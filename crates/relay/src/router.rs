@@ -5,8 +5,9 @@
 //! - `conditions`: when a rule fits; alternatives within one condition, and all conditions together.
 //! - `targets`: names, words, patterns and networks, of which one is enough.
 //! - `domains`, `networks`: the two sets that may be very long.
-//! - `lines`, [`list`]: files of them, and what is wrong with one.
+//! - `lines`, `list`, [`acl`]: files of them, and what is wrong with one.
 
+pub mod acl;
 mod conditions;
 mod domains;
 mod lines;

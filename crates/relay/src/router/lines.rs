@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{BufRead, Read as _};
 
 use super::EntryError;
+use super::acl::SectionError;
 use crate::limits::{LIST_BYTES_MAX, LIST_LINE_BYTES_MAX};
 
 /// What is wrong with a file, and where.
@@ -34,6 +35,8 @@ pub enum Why {
     Include,
     /// A prefix that has no meaning.
     Prefix(Box<str>),
+    /// A section of an access list.
+    Section(SectionError),
 }
 
 /// Reads one line after the other, and no more of a line or of all than is allowed.
@@ -65,9 +68,18 @@ impl<R: BufRead> Lines<R> {
         }
     }
 
+    /// The number of the line that was read last.
+    pub(super) fn line(&self) -> usize {
+        self.line
+    }
+
     /// Something is wrong with the line that was read last.
     pub(super) fn wrong(&self, why: Why) -> FileError {
-        FileError { file: self.file.clone(), line: self.line, why }
+        self.wrong_at(self.line, why)
+    }
+
+    pub(super) fn wrong_at(&self, line: usize, why: Why) -> FileError {
+        FileError { file: self.file.clone(), line, why }
     }
 
     fn fill(&mut self) -> Result<bool, FileError> {
@@ -107,6 +119,7 @@ impl Why {
             Self::Entry(error) => error.remedy(),
             Self::Include => "put what is included into the file, or give that file beside this one",
             Self::Prefix(_) => "write full:, domain:, keyword: or regexp:, or a name alone",
+            Self::Section(error) => error.remedy(),
         }
     }
 }
@@ -121,6 +134,7 @@ impl fmt::Display for Why {
             Self::Entry(error) => error.fmt(f),
             Self::Include => f.write_str("other files are not included"),
             Self::Prefix(prefix) => write!(f, "unknown prefix {prefix:?}"),
+            Self::Section(error) => error.fmt(f),
         }
     }
 }
@@ -144,7 +158,7 @@ mod tests {
         let mut lines = Lines::new("list", reader);
         let mut read = Vec::new();
         while let Some(text) = lines.next()?.map(str::to_owned) {
-            read.push((lines.line, text));
+            read.push((lines.line(), text));
         }
         Ok(read)
     }

@@ -144,8 +144,7 @@ impl TargetsBuilder {
 
     /// The same for a network or an address in text.
     pub fn network_text(&mut self, text: &str) -> Result<(), EntryError> {
-        let address = || text.parse::<IpAddr>().map(IpNet::from);
-        self.network(text.parse().or_else(|_| address()).map_err(|_| EntryError::NoNetwork)?)
+        self.network(parse_network(text).ok_or(EntryError::NoNetwork)?)
     }
 
     /// All of it.
@@ -249,6 +248,11 @@ impl Targets {
         let first = patterns.matches(name).into_iter().next()?;
         Some(Fit::Pattern(&patterns.patterns()[first]))
     }
+}
+
+/// The network that `text` is; an address is one of itself alone.
+pub(super) fn parse_network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
 fn check_name(name: &str) -> Result<(), EntryError> {
