@@ -9,6 +9,7 @@
 //! - `pump`, `batch`: the data path and its buffers.
 //! - `door`, `worker`: what sessions share, and the threads they live on.
 //! - [`net`]: the only door to the outside; a simulation stands in for it in tests.
+//! - [`router`]: which way a session takes, pure.
 //! - [`failure`], `notice`: how and why a session failed, and who is told.
 //! - [`limits`]: every bound, with its reason.
 
@@ -40,6 +41,7 @@ mod pump;
 #[path = "tests/refusing.rs"]
 mod refusing;
 mod route;
+pub mod router;
 pub mod session;
 pub mod tls;
 mod udp;

@@ -284,3 +284,34 @@ pub const PROBE_INTERVAL_SECS_MIN: Duration = Duration::from_secs(1);
 
 /// The longest interval of probes that is kept to; with one a day nothing is learned.
 pub const PROBE_INTERVAL_SECS_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Names and networks of one rule: eight times the longest lists that are published. A name has at most 255 bytes, so the text
+/// of them stays below what 32 bits count.
+pub const RULE_ENTRIES_MAX: usize = 8_000_000;
+
+/// Words of one rule that names are searched for.
+pub const KEYWORDS_MAX: usize = 16_384;
+
+/// Bytes of all words of one rule: their automaton takes some dozens of bytes for each.
+pub const KEYWORD_BYTES_MAX: usize = 1024 * 1024;
+
+/// Patterns of one rule that are more than a name or a suffix in other words. All are tried in one pass over the name.
+pub const PATTERNS_MAX: usize = 4096;
+
+/// One pattern in text: longer than any that a person wrote.
+pub const PATTERN_BYTES_MAX: usize = 2048;
+
+/// One pattern as a program: repetitions of repetitions end here. Patterns as people write them take a quarter of it.
+pub const PATTERN_PROGRAM_BYTES_MAX: usize = 64 * 1024;
+
+/// All patterns of one rule as a program; the largest number of common ones fits. The worst name for the worst of these takes 2 ms,
+/// and for twice as large ones thirty times as long, since nothing of them could be remembered from one byte to the next.
+pub const PATTERNS_PROGRAM_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What a thread may remember of a rule's patterns to make later names fast.
+pub const PATTERNS_CACHE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// One line of a list: a pattern, and a note beside it.
+pub const LIST_LINE_BYTES_MAX: usize = 2 * PATTERN_BYTES_MAX;
+
+/// A file of a list: eight million names of 32 bytes. Keeps a mistaken path from filling memory.
+pub const LIST_BYTES_MAX: u64 = 256 * 1024 * 1024;

@@ -1,0 +1,56 @@
+//! When a rule fits: alternatives within one condition, and all conditions together.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+
+use super::{Networks, Query, Target, TargetFit, Targets, Transport};
+
+/// What a session has to be for a rule to fit. A condition that is not there asks for nothing; one that is there and empty fits
+/// nothing, so that a list that came out empty never becomes a rule for everybody.
+#[derive(Debug, Default)]
+pub struct Conditions {
+    /// Where it goes.
+    pub target: Option<Targets>,
+    /// The port there.
+    pub ports: Option<Vec<RangeInclusive<u16>>>,
+    /// Whose it is, by address.
+    pub source: Option<Networks>,
+    /// The inbounds through which it may have come.
+    pub inbounds: Option<Vec<Box<str>>>,
+    /// The users; a session without one is none of theirs.
+    pub users: Option<Vec<Box<str>>>,
+    /// What it is made of.
+    pub transport: Option<Transport>,
+}
+
+impl Conditions {
+    /// All conditions but that on the target, which may cost a lookup and is asked last.
+    pub(super) fn fit_beside_target(&self, query: &Query<'_>) -> bool {
+        let port = query.target.port();
+        let among = |names: &[Box<str>], name: &str| names.iter().any(|one| **one == *name);
+        self.transport.is_none_or(|transport| transport == query.transport)
+            && self.ports.as_ref().is_none_or(|ports| ports.iter().any(|range| range.contains(&port)))
+            && self.inbounds.as_ref().is_none_or(|inbounds| among(inbounds, query.inbound))
+            && self.users.as_ref().is_none_or(|users| query.user.is_some_and(|user| among(users, user)))
+            && self.source.as_ref().is_none_or(|networks| networks.contains(query.source))
+    }
+
+    pub(super) fn fit_target(&self, target: &Target, addresses: Option<&[SocketAddr]>) -> TargetFit<'_> {
+        let Some(targets) = &self.target else { return TargetFit::Fits };
+        let networks = targets.networks();
+        match target {
+            Target::Ip(address) if networks.contains(*address) => TargetFit::Fits,
+            Target::Ip(_) => TargetFit::Misses,
+            Target::Name(name) if targets.has_name(name) => TargetFit::Fits,
+            Target::Name(_) if networks.is_empty() => TargetFit::Misses,
+            Target::Name(_) => match addresses {
+                None => TargetFit::Unasked,
+                Some([]) => TargetFit::Unknown,
+                Some(addresses) if addresses.iter().any(|address| networks.contains(address.ip())) => {
+                    TargetFit::FitsWithin(networks)
+                }
+                Some(_) => TargetFit::MissesAddresses,
+            },
+        }
+    }
+}
