@@ -1,7 +1,9 @@
-//! The head of a request to an HTTP proxy (RFC 9110, RFC 9112), the server's side.
+//! The head of a request to an HTTP proxy (RFC 9110, RFC 9112), the server's side; the client's is in [`client`].
 //!
 //! CONNECT is answered here. A request in absolute form (`GET http://host/path`) is only looked at: all of it is left
 //! where it is, for an HTTP library that knows of bodies and of the requests that follow.
+
+pub mod client;
 
 use std::fmt;
 use std::net::SocketAddr;

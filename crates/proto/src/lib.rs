@@ -8,10 +8,10 @@
 //! - [`request`]: what the clients of all doors ask for, and the reasons against it.
 //! - [`users`]: names and passwords.
 //! - [`forbidden`]: which targets nobody is led to.
-//! - [`detect`]: all doors on one port; [`socks5`], [`socks4`], [`http`]: each of them.
+//! - [`detect`]: all doors on one port; [`socks5`], [`socks4`], [`http`]: each of them, and the client's side of each.
 //! - [`proxy_header`]: whose connection it is, told by whoever passes it on.
 //! - [`shadowsocks`]: methods, keys, the two AEAD generations, replay memory.
-//! - [`url`]: `ss://` links; [`parent_url`]: `socks5://` URLs.
+//! - [`url`]: `ss://` links; [`parent_url`]: URLs of proxies on the way out.
 //! - [`limits`]: every bound, with its reason.
 
 #![forbid(unsafe_code)]

@@ -64,11 +64,14 @@ pub const CREDENTIAL_BYTES_MAX: usize = 255;
 /// A SOCKS4 user id has no length on the wire; it is held to what RFC 1929 allows a name.
 pub const SOCKS4_USER_ID_BYTES_MAX: usize = 255;
 
-/// The head of an HTTP request: twice what browsers and curl send at their longest, and as much as the smallest buffer of a session holds.
+/// The head of an HTTP request or answer: twice what browsers and curl send at their longest, and as much as the smallest buffer of a session holds.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// Header lines in the head of an HTTP request: browsers send about 20, and the HTTP library of the forwarding path takes as many.
+/// Header lines in the head of an HTTP request or answer: browsers send about 20, and the HTTP library of the forwarding path takes as many.
 pub const HTTP_HEADERS_MAX: usize = 100;
+
+/// Heads with a status of 1xx before an HTTP proxy's answer. Nobody has a reason for more than one, and each may be as long as a head.
+pub const HTTP_INTERIM_HEADS_MAX: usize = 8;
 
 /// The first version of the PROXY protocol bounds its line itself: 107 bytes with the line end.
 pub const PROXY_V1_LINE_BYTES_MAX: usize = 107;

@@ -13,6 +13,15 @@ pub enum Command {
     UdpAssociate,
 }
 
+/// Who finds the addresses of a target's name, where a proxy behind us is asked for the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// We do, and the proxy is told an address.
+    ResolveHere,
+    /// The proxy does, and is told the name.
+    PassOn,
+}
+
 /// Why there is no way to the target, in no protocol's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -82,6 +91,32 @@ impl Refusal {
         }
     }
 
+    /// What a proxy behind us meant by its SOCKS4 reply code.
+    pub fn of_socks4(code: u8) -> Self {
+        match code {
+            // Both are about who asks: no daemon tells the user's name, or it tells another one.
+            92 | 93 => Self::NotAllowed,
+            // 91 stands for a rule as well as for a target that did not answer.
+            _ => Self::GeneralFailure,
+        }
+    }
+
+    /// What a proxy behind us meant by the status of its answer to CONNECT.
+    ///
+    /// What is wrong between us and the proxy (400, 407 and the like) says nothing of the target.
+    pub fn of_http(status: u16) -> Self {
+        match status {
+            // 451: for legal reasons.
+            403 | 451 => Self::NotAllowed,
+            405 | 501 => Self::CommandNotSupported,
+            // Proxies have one status for every way in which a target is not reached.
+            502 => Self::HostUnreachable,
+            429 | 503 => Self::Overloaded,
+            504 => Self::TimedOut,
+            _ => Self::GeneralFailure,
+        }
+    }
+
     fn words(self) -> (socks5::Reply, socks4::Reply, http::Status) {
         use http::Status;
         use socks4::Reply::Rejected;
@@ -142,6 +177,47 @@ mod tests {
         }
         for code in [0, 9, 0x5b, 0xff] {
             assert_eq!(Refusal::of_socks5(code), Refusal::GeneralFailure);
+        }
+        for status in [403, 501, 502, 503, 504] {
+            assert_eq!(Refusal::of_http(status).http().code(), status);
+        }
+        for code in 91..=93 {
+            assert_eq!(Refusal::of_socks4(code).socks4(), socks4::Reply::Rejected);
+        }
+    }
+
+    #[test]
+    fn a_socks4_parents_codes_tell_who_asks_from_what_is_asked_for() {
+        for (code, reason) in [
+            (91, Refusal::GeneralFailure),
+            (92, Refusal::NotAllowed),
+            (93, Refusal::NotAllowed),
+            (0, Refusal::GeneralFailure),
+            (5, Refusal::GeneralFailure),
+            (90, Refusal::GeneralFailure),
+            (94, Refusal::GeneralFailure),
+            (255, Refusal::GeneralFailure),
+        ] {
+            assert_eq!(Refusal::of_socks4(code), reason, "{code}");
+        }
+    }
+
+    #[test]
+    fn an_http_parents_statuses_tell_the_target_from_what_is_between_us_and_the_parent() {
+        for (status, reason) in [
+            (403, Refusal::NotAllowed),
+            (451, Refusal::NotAllowed),
+            (405, Refusal::CommandNotSupported),
+            (501, Refusal::CommandNotSupported),
+            (502, Refusal::HostUnreachable),
+            (429, Refusal::Overloaded),
+            (503, Refusal::Overloaded),
+            (504, Refusal::TimedOut),
+        ] {
+            assert_eq!(Refusal::of_http(status), reason, "{status}");
+        }
+        for status in [0, 101, 200, 302, 400, 401, 404, 407, 408, 431, 500, 505, 999] {
+            assert_eq!(Refusal::of_http(status), Refusal::GeneralFailure, "{status}");
         }
     }
 }

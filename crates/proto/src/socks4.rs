@@ -1,4 +1,6 @@
-//! SOCKS4 and 4a, the server's side.
+//! SOCKS4 and 4a, the server's side; the client's is in [`client`].
+
+pub mod client;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -110,8 +112,8 @@ impl Handshake for Server {
 fn understand(reader: &mut Reader<'_>) -> Result<Pending, Stop<Error>> {
     version(reader.u8()?)?;
     let command = match reader.u8()? {
-        1 => Command::Connect,
-        2 => Command::Bind,
+        COMMAND_CONNECT => Command::Connect,
+        COMMAND_BIND => Command::Bind,
         other => return Err(Stop::Malformed(Error::Command(other))),
     };
     let port = reader.u16()?;
@@ -210,7 +212,7 @@ impl PendingPeer {
 ///  +----+----+------+----+
 /// ```
 fn reply(code: Reply, bound: Option<SocketAddr>, output: &mut Vec<u8>) {
-    output.extend_from_slice(&[0, code.wire()]);
+    output.extend_from_slice(&[REPLY_VERSION, code.wire()]);
     let port = bound.map_or(0, |address| address.port());
     // A client reads zeros as "the address where you reached me", which is the best that can be said of an IPv6 one.
     let ip = match bound.map(|address| address.ip().to_canonical()) {
@@ -246,6 +248,11 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 const VERSION: u8 = 4;
+/// A reply is of the version of its code, and there has been one only.
+const REPLY_VERSION: u8 = 0;
+
+const COMMAND_CONNECT: u8 = 1;
+const COMMAND_BIND: u8 = 2;
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use umbra_proto::parent_url::ParentUrl;
+use umbra_proto::parent_url::{ParentUrl, Scheme};
 use umbra_proto::proxy_header::Version;
 use umbra_relay::config::{Parent, ProxyHeader, Route};
 
@@ -39,10 +39,21 @@ pub(super) fn read_proxy_header(settings: &Settings, report: &mut Report) -> Pro
 pub(super) fn read_outbound_proxy(settings: &Settings, report: &mut Report) -> Option<Route> {
     let (text, place) = settings.text(Id::OutboundProxy).filter(|(text, _)| !text.is_empty())?;
     match text.parse() {
-        Ok(ParentUrl { address, login }) if address.port() != 0 => {
+        Ok(ParentUrl { address, .. }) if address.port() == 0 => {
+            report.error(place, "0 is no port to connect to");
+        }
+        // Names are left to the proxy, whether or not the URL says so.
+        Ok(ParentUrl { scheme: Scheme::Socks5 { login, names: _ }, address }) => {
             return Some(Route::parent(Parent::socks5(address, login)));
         }
-        Ok(_) => report.error(place, "0 is no port to connect to"),
+        Ok(ParentUrl {
+            scheme: Scheme::Socks4 { .. } | Scheme::Http { .. } | Scheme::Https { .. }, ..
+        }) => {
+            report.error(
+                place,
+                "sessions cannot leave through such a proxy yet; use one of SOCKS5, socks5://HOST:PORT",
+            );
+        }
         Err(error) => {
             report.error(place, format!("{error}; it looks like socks5://NAME:PASSWORD@HOST:PORT"));
         }

@@ -633,7 +633,16 @@ fn a_socks5_proxy_takes_the_place_of_the_server() {
     for (words, complaint) in [
         ("--outbound-proxy socks5://a -s b", "-s: cannot stand beside outbound_proxy"),
         ("--outbound-proxy socks5://a --direct", "--outbound-proxy: cannot stand beside direct"),
-        ("--outbound-proxy http://a", "--outbound-proxy: the URL does not start with socks5://"),
+        ("--outbound-proxy ftp://a", "--outbound-proxy: the URL starts with none of socks5://"),
+        ("--outbound-proxy http://a", "--outbound-proxy: sessions cannot leave through such a proxy yet"),
+        (
+            "--outbound-proxy https://a:b@c",
+            "--outbound-proxy: sessions cannot leave through such a proxy yet",
+        ),
+        (
+            "--outbound-proxy socks4a://me@a",
+            "--outbound-proxy: sessions cannot leave through such a proxy yet",
+        ),
         ("--outbound-proxy socks5://a:0", "--outbound-proxy: 0 is no port"),
     ] {
         let errors = Outcome::bad(&format!("umbra local {words}"), "");
