@@ -7,18 +7,18 @@ use tokio::time::{Instant, timeout};
 use umbra_proto::address::Address;
 use umbra_proto::detect::{Pending, PendingPeer};
 use umbra_proto::request::Command;
-use umbra_proto::socks5::client::ExpectReply;
+use umbra_proto::users::UserName;
 
 use crate::conn::Conn;
 use crate::dial::resolve;
 use crate::door::Door;
-use crate::drive::{Inbox, drive, write_all};
+use crate::drive::{Inbox, write_all};
 use crate::failure::{Cause, Failure, Stage};
 use crate::inbound::see_off;
 use crate::limits::{BIND_SECS_MAX, REFUSAL_SECS_MAX};
 use crate::net::{Listener as _, Net, Socket};
-use crate::parent::told;
-use crate::path::{Errand, TargetSide, reach};
+use crate::origin::Origin;
+use crate::path::{Asker, Errand, TargetSide, Who, reach, route};
 use crate::session::{Unfinished, Way};
 
 /// Who waits for the target.
@@ -35,9 +35,11 @@ pub(crate) async fn bind<N: Net>(
     client: N::Socket,
     mut inbox: Inbox,
     pending: Pending,
+    origin: &Origin,
 ) -> Result<Way<N::Socket>, Failure> {
     let unanswered = Unfinished::new(&client);
-    let waiting = wait(door, &client, pending.target()).await;
+    let asker = Asker { source: origin.source.ip(), user: pending.user().map(UserName::as_str) };
+    let waiting = wait(door, &client, pending.target(), asker).await;
     unanswered.finish();
     let mut answer = Vec::new();
     let (waiting, pending) = match waiting {
@@ -90,15 +92,17 @@ async fn wait<N: Net>(
     door: &Arc<Door<N>>,
     client: &N::Socket,
     target: &Address,
+    asker: Asker<'_>,
 ) -> Result<(Waiting<N>, SocketAddr), Failure> {
-    if door.inbound.routes.route().is_direct() {
+    if route(door, asker, target).await?.is_direct() {
         let expected = addresses(door, target).await?;
         let listening = listen(door, client, expected.first());
         let (listener, address) = listening.map_err(|error| connect(Cause::Io(error)))?;
         return Ok((Waiting::Here(listener, expected), address));
     }
-    let errand = Errand { command: Command::Bind, target, forbidden: &door.inbound.forbidden };
-    let agreed = reach(door, errand).await?;
+    let (command, forbidden) = (Command::Bind, &door.inbound.forbidden);
+    let errand = Errand { command, target, addresses: None, forbidden };
+    let agreed = reach(door, Who::Client(asker), errand).await?;
     let address = agreed.bound().unwrap_or(UNKNOWN);
     Ok((Waiting::AtParent(agreed), address))
 }
@@ -143,10 +147,8 @@ impl<N: Net> Waiting<N> {
                 socket.reset();
             },
             Self::AtParent(mut agreed) => {
-                let second = drive(ExpectReply, &agreed.socket, &mut agreed.inbox).await;
-                let (granted, _) = second.map_err(|error| connect(error.into()))?;
-                let peer = told(&granted).unwrap_or(UNKNOWN);
-                Ok((agreed, peer))
+                let second = agreed.arrival().await.map_err(connect)?;
+                Ok((agreed, second.unwrap_or(UNKNOWN)))
             }
         }
     }

@@ -15,7 +15,10 @@ use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::users::Users;
 
 use crate::limits::SIP022_SESSION_SECS_MIN;
-pub use crate::route::{Deadlines, Group, Hop, Names, Parent, ParentProtocol, Path, Route, Routes, Server};
+pub use crate::probe::{HttpProbe, Probe, ProbeKind};
+pub use crate::route::{
+    Candidate, Deadlines, Group, Hop, Names, Parent, ParentProtocol, Path, Route, Routes, Server,
+};
 
 /// A whole process: its inbounds and how many workers serve them.
 #[derive(Clone, Debug)]
@@ -29,6 +32,8 @@ pub struct Config {
 /// One door: where it listens, what it speaks, and the way out for what comes in.
 #[derive(Clone, Debug)]
 pub struct Inbound {
+    /// What the operator calls it; rules may ask for it.
+    pub name: Arc<str>,
     /// Where to listen; port 0 lets the kernel choose.
     pub listen: SocketAddr,
     /// What clients speak here.

@@ -44,15 +44,27 @@ pub(crate) async fn dial_target<N: Net>(
         }
         Address::Name(name, port) => {
             let addresses = resolve(net, name.as_str(), *port).await?;
-            let addresses = allowed(addresses, forbidden).map_err(failure)?;
-            let attempt = |to| connect(net, to, tcp, patience);
-            match timeout(DIAL_SECS_MAX, race(interleave(&addresses), attempt)).await {
-                Ok(connected) => connected,
-                Err(_) => Err(Cause::Deadline),
-            }
+            return dial_any(net, addresses, tcp, forbidden, patience).await;
         }
     };
     connected.map_err(failure)
+}
+
+/// Connects to whichever of `addresses` answers first, but to none that is forbidden.
+pub(crate) async fn dial_any<N: Net>(
+    net: &N,
+    addresses: Vec<SocketAddr>,
+    tcp: Tcp,
+    forbidden: &Forbidden,
+    patience: Duration,
+) -> Result<N::Socket, Failure> {
+    let failure = |cause| Failure::outbound(Stage::Connect, cause);
+    let addresses = allowed(addresses, forbidden).map_err(failure)?;
+    let attempt = |to| connect(net, to, tcp, patience);
+    match timeout(DIAL_SECS_MAX, race(interleave(&addresses), attempt)).await {
+        Ok(connected) => connected.map_err(failure),
+        Err(_) => Err(failure(Cause::Deadline)),
+    }
 }
 
 /// Those of `addresses` that are not forbidden, of which there is one at least.

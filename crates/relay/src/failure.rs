@@ -8,8 +8,10 @@ use umbra_proto::forbidden::Rule;
 use umbra_proto::request::{Command, Refusal};
 use umbra_proto::shadowsocks::head::HeadError;
 use umbra_proto::shadowsocks::stream::OpenError;
-use umbra_proto::socks5::client::ClientError;
 use umbra_proto::{detect, proxy_header};
+
+use crate::group::Outcome;
+use crate::parent::ParentError;
 
 /// Where a session failed, on whose side, and why.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub struct At {
 pub enum Stage {
     /// Learning what the client wants.
     Handshake,
+    /// Choosing a way.
+    Route,
     /// Looking a name up.
     Resolve,
     /// Opening a connection.
@@ -82,8 +86,19 @@ pub enum Cause {
     Http(hyper::Error),
     /// A command that leads nowhere on this path.
     Command(Command),
-    /// The SOCKS5 proxy on the way refused, or is none.
-    Parent(ClientError),
+    /// The proxy on the way refused, or is none.
+    Parent(ParentError),
+    /// A rule leads nobody to this target.
+    Refused {
+        /// What the operator calls the rule.
+        rule: Box<str>,
+        /// What is told of it.
+        refusal: Refusal,
+    },
+    /// Every path of the group is down.
+    NoPath,
+    /// A probe got this status, which is none of those that it should.
+    Probe(u16),
     /// Not the start of a Shadowsocks request with our key.
     Head(HeadError),
     /// Not a Shadowsocks record with our key.
@@ -119,8 +134,9 @@ impl Failure {
             (Cause::Forbidden(_), _) => Refusal::NotAllowed,
             (Cause::Deadline, Stage::Resolve | Stage::Connect | Stage::Negotiate) => Refusal::TimedOut,
             (Cause::Command(_), _) => Refusal::CommandNotSupported,
-            (Cause::Parent(ClientError::Denied(code)), _) => Refusal::of_socks5(*code),
-            (Cause::Deadline, Stage::Handshake | Stage::Relay)
+            (Cause::Parent(error), _) => error.refusal(),
+            (Cause::Refused { refusal, .. }, _) => *refusal,
+            (Cause::Deadline, Stage::Handshake | Stage::Route | Stage::Relay)
             | (
                 Cause::Displaced
                 | Cause::Truncated
@@ -128,13 +144,32 @@ impl Failure {
                 | Cause::Proxy(_)
                 | Cause::Header(_)
                 | Cause::Http(_)
-                | Cause::Parent(_)
+                | Cause::NoPath
+                | Cause::Probe(_)
                 | Cause::Head(_)
                 | Cause::Open(_),
                 _,
             ) => Refusal::GeneralFailure,
         }
     }
+
+    /// What it says about the path that it happened on.
+    pub(crate) fn outcome(&self) -> Outcome {
+        match (&self.cause, &self.at) {
+            // Our own want of something, or a command that this kind of path has no words for.
+            (Cause::Command(_), _) => Outcome::Abandoned,
+            (Cause::Io(error), _) if is_ours(error) => Outcome::Abandoned,
+            // A direct path is as good as its target, and what a parent cannot reach is the target's fault as well.
+            (_, None) => Outcome::Declined,
+            (Cause::Parent(error), Some(_)) => error.outcome(),
+            (_, Some(_)) => Outcome::Failed,
+        }
+    }
+}
+
+/// Whether it is our own machine that has nothing left, and says nothing about anybody else.
+fn is_ours(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::OutOfMemory || crate::net::os::is_exhaustion(error)
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the system's kinds are many and open-ended")]
@@ -154,6 +189,7 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Handshake => "handshake",
+            Self::Route => "route",
             Self::Resolve => "resolve",
             Self::Connect => "connect",
             Self::Negotiate => "negotiate",
@@ -187,7 +223,10 @@ impl fmt::Display for Cause {
             Self::Command(Command::Connect) => f.write_str("no way for CONNECT"),
             Self::Command(Command::Bind) => f.write_str("no way for BIND"),
             Self::Command(Command::UdpAssociate) => f.write_str("no way for UDP ASSOCIATE"),
-            Self::Parent(error) => write!(f, "the SOCKS5 proxy on the way: {error}"),
+            Self::Parent(error) => error.fmt(f),
+            Self::Refused { rule, .. } => write!(f, "refused by {rule}"),
+            Self::NoPath => f.write_str("every path of the group is down"),
+            Self::Probe(status) => write!(f, "a probe was answered with status {status}"),
             Self::Head(error) => error.fmt(f),
             Self::Open(error) => error.fmt(f),
         }
@@ -214,6 +253,7 @@ impl std::error::Error for Failure {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use umbra_proto::socks5::client::ClientError;
 
     #[test]
     fn clients_are_told_the_truth_about_a_dial() {
@@ -224,8 +264,14 @@ mod tests {
         assert_eq!(io(io::ErrorKind::HostUnreachable), Refusal::HostUnreachable);
         assert_eq!(told(Cause::Io(io::Error::from_raw_os_error(24))), Refusal::GeneralFailure);
         assert_eq!(told(Cause::Deadline), Refusal::TimedOut);
-        assert_eq!(told(Cause::Parent(ClientError::Denied(5))), Refusal::ConnectionRefused);
-        assert_eq!(told(Cause::Parent(ClientError::LoginRefused)), Refusal::GeneralFailure);
+        assert_eq!(
+            told(Cause::Parent(ParentError::Socks5(ClientError::Denied(5)))),
+            Refusal::ConnectionRefused
+        );
+        assert_eq!(
+            told(Cause::Parent(ParentError::Socks5(ClientError::LoginRefused))),
+            Refusal::GeneralFailure
+        );
         assert_eq!(told(Cause::Forbidden(Rule::Loopback)), Refusal::NotAllowed);
         let unknown = Failure::outbound(Stage::Resolve, Cause::NoAddress).refusal();
         assert_eq!(unknown, Refusal::NameNotFound);

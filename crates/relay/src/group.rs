@@ -32,7 +32,7 @@ use umbra_proto::address::Address;
 use order::{Candidates, Order, Whom};
 pub use probe::{NextProbe, Probe};
 use record::{Outlook, Record};
-pub use settings::{Health, NoneLeft, Policy, Probing, RetryFrom, Settings};
+pub use settings::{Health, NoneLeft, Policy, Probing, RetryFrom, Rounds, Settings};
 pub use shared::{Errand, Held, Shared};
 pub use status::{Condition, Status};
 use sticky::Sticky;
@@ -287,6 +287,9 @@ impl State {
         };
         if may_try_all && let Some(resort) = self.pick(attempts, Whom::All, now) {
             return Some(resort);
+        }
+        if self.settings.rounds == Rounds::One {
+            return None;
         }
         // Whoever was tried last is not the first again, unless it is the only one.
         let last = attempts.start_again();

@@ -7,8 +7,11 @@
 mod io;
 mod onward;
 
+pub(crate) use io::Io;
+
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -28,7 +31,7 @@ use umbra_proto::address::Address;
 use umbra_proto::http::{self, CHALLENGE, Status};
 use umbra_proto::limits::HTTP_HEADERS_MAX;
 use umbra_proto::request::Command;
-use umbra_proto::users::Users;
+use umbra_proto::users::{UserName, Users};
 
 use crate::conn::Conn;
 use crate::door::Door;
@@ -38,16 +41,18 @@ use crate::inbound::{ClientSide, see_off};
 use crate::limits::{HTTP_BUFFER_BYTES_MAX, REFUSAL_SECS_MAX};
 use crate::net::{Net, Socket};
 use crate::origin::Origin;
-use crate::path::{Errand, TargetSide, reach};
+use crate::path::{Asker, Errand, TargetSide, Who, reach};
 use crate::pipe::{Pipe, pipe};
 use crate::session::{Session, Way};
-use io::{Io, Moved};
+use io::Moved;
 use onward::{Onward, Present, Unanswered};
 
 /// A client and its requests.
 struct Conversation<'d, N: Net> {
     door: &'d Arc<Door<N>>,
     users: Option<&'d Users>,
+    /// Where the client comes from.
+    source: IpAddr,
     /// What each connection to a target begins with.
     header: Option<Vec<u8>>,
     state: Mutex<State<N::Socket>>,
@@ -83,7 +88,7 @@ pub(crate) async fn converse<N: Net>(
     let io = Io::new(client, inbox.into_batch());
     let (moved, lookout) = (io.moved(), io.lookout());
     let state = Mutex::new(State { kept: None, leaving: Leaving::Stays, carriers: JoinSet::new() });
-    let conversation = Conversation { door, users, header, state };
+    let conversation = Conversation { door, users, source: origin.source.ip(), header, state };
     let service = service_fn(|request| Box::pin(conversation.answer(request)));
     let mut connection = http1::Builder::new()
         .auto_date_header(false)
@@ -181,16 +186,25 @@ impl<N: Net> Conversation<'_, N> {
     /// One request and its answer. Every request shows its own password.
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Content>, Infallible> {
         let is_head = request.method() == Method::HEAD;
-        let outcome = match self.users {
-            Some(users) if !is_known(users, request.headers()) => Err(Status::ProxyAuthenticationRequired),
-            Some(_) | None if request.method() == Method::CONNECT => self.open_way(&request).await,
-            Some(_) | None => self.forward(request).await,
+        let user = match self.users.map(|users| user_of(users, request.headers())) {
+            None => Ok(None),
+            Some(Some(user)) => Ok(Some(user)),
+            Some(None) => Err(Status::ProxyAuthenticationRequired),
+        };
+        let outcome = match user {
+            Err(status) => Err(status),
+            Ok(user) if request.method() == Method::CONNECT => self.open_way(&request, user).await,
+            Ok(user) => self.forward(request, user).await,
         };
         Ok(outcome.unwrap_or_else(|status| refusal(status, is_head)))
     }
 
     /// CONNECT on a connection that has forwarded requests before.
-    async fn open_way(&self, request: &Request<Incoming>) -> Result<Response<Content>, Status> {
+    async fn open_way(
+        &self,
+        request: &Request<Incoming>,
+        user: Option<&UserName>,
+    ) -> Result<Response<Content>, Status> {
         // What follows is the tunnel's: nothing of it may be taken for content.
         if !request.body().is_end_stream() {
             return Err(Status::BadRequest);
@@ -198,15 +212,19 @@ impl<N: Net> Conversation<'_, N> {
         let authority = request.uri().authority().ok_or(Status::BadRequest)?;
         let target = http::connect_target(authority.as_str()).map_err(|_| Status::BadRequest)?;
         self.end_earlier().await;
-        let side = self.reach(&target).await?;
+        let side = self.reach(&target, user).await?;
         self.state().leaving = Leaving::Way(side);
         Ok(Response::new(Content::Nothing))
     }
 
-    async fn forward(&self, mut request: Request<Incoming>) -> Result<Response<Content>, Status> {
+    async fn forward(
+        &self,
+        mut request: Request<Incoming>,
+        user: Option<&UserName>,
+    ) -> Result<Response<Content>, Status> {
         let target = http::forward_target(&request.uri().to_string()).map_err(|_| Status::BadRequest)?;
         let asks_upgrade = prepare(&mut request)?;
-        let (onward, mut response) = self.send(&target, request.map(Content::Passing)).await?;
+        let (onward, mut response) = self.send(&target, user, request.map(Content::Passing)).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             if !asks_upgrade {
                 return Err(Status::BadGateway);
@@ -228,9 +246,10 @@ impl<N: Net> Conversation<'_, N> {
     async fn send(
         &self,
         target: &Address,
+        user: Option<&UserName>,
         request: Request<Content>,
     ) -> Result<(Onward, Response<Incoming>), Status> {
-        let kept = self.state().kept.take().filter(|kept| kept.leads_to(target));
+        let kept = self.state().kept.take().filter(|kept| kept.leads_to(target, user));
         let request = match kept {
             None => request,
             Some(mut onward) => match onward.send(request).await {
@@ -242,10 +261,10 @@ impl<N: Net> Conversation<'_, N> {
             },
         };
         self.end_earlier().await;
-        let side = self.reach(target).await?;
+        let side = self.reach(target, user).await?;
         let header = self.header.clone();
         let (pipe, gone) = self.carry(header, side);
-        let mut onward = Onward::open(target, pipe, gone).await.map_err(|_| self.lost())?;
+        let mut onward = Onward::open(target, user, pipe, gone).await.map_err(|_| self.lost())?;
         match onward.send(request).await {
             Ok(response) => Ok((onward, response)),
             Err(Unanswered::Malformed) => Err(Status::BadRequest),
@@ -253,9 +272,15 @@ impl<N: Net> Conversation<'_, N> {
         }
     }
 
-    async fn reach(&self, target: &Address) -> Result<TargetSide<N::Socket>, Status> {
-        let errand = Errand { command: Command::Connect, target, forbidden: &self.door.inbound.forbidden };
-        reach(self.door, errand).await.map_err(|failure| self.failed(&failure))
+    async fn reach(
+        &self,
+        target: &Address,
+        user: Option<&UserName>,
+    ) -> Result<TargetSide<N::Socket>, Status> {
+        let (command, forbidden) = (Command::Connect, &*self.door.inbound.forbidden);
+        let errand = Errand { command, target, addresses: None, forbidden };
+        let who = Who::Client(Asker { source: self.source, user: user.map(UserName::as_str) });
+        reach(self.door, who, errand).await.map_err(|failure| self.failed(&failure))
     }
 
     /// Lets a session carry what is said into a pipe, and what comes back, along the way to a target. It ends soon after its
@@ -289,14 +314,14 @@ impl<N: Net> Conversation<'_, N> {
     }
 }
 
-/// Whether the request has one login, and somebody's.
-fn is_known(users: &Users, headers: &HeaderMap) -> bool {
+/// Whose login the request has, if it is one and somebody's.
+fn user_of<'u>(users: &'u Users, headers: &HeaderMap) -> Option<&'u UserName> {
     let mut lines = headers.get_all(PROXY_AUTHORIZATION).iter();
     let value = match (lines.next(), lines.next()) {
         (Some(value), None) => value.as_bytes(),
         (None, _) | (Some(_), Some(_)) => b"",
     };
-    http::check_basic(users, value).is_some()
+    http::check_basic(users, value)
 }
 
 /// Makes a request for a proxy one for its target: the target's own form, its Host, and nothing that was for us alone. Says

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
+use std::net::IpAddr;
 use std::ops::Range;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -22,7 +23,7 @@ use crate::failure::{Cause, Failure};
 use crate::limits::{DISCARDED_BYTES_MAX, REFUSAL_SECS_MAX};
 use crate::net::{Net, Socket};
 use crate::origin::Origin;
-use crate::path::TargetSide;
+use crate::path::{Asker, TargetSide, Who};
 use crate::places::Place;
 use crate::pump::{Reader, Writer};
 
@@ -129,6 +130,16 @@ impl Wish<'_> {
             Self::PassOn { .. } => &NOTHING_FORBIDDEN,
             Self::Proxy(_) | Self::Forward { .. } | Self::Tunnel(_) | Self::Shadowsocks { .. } => {
                 &door.inbound.forbidden
+            }
+        }
+    }
+
+    /// Whose errand it is, if the client is at `source`. The next server on the way of a stream is the operator's choice.
+    pub(crate) fn who(&self, source: IpAddr) -> Who<'_> {
+        match self {
+            Self::PassOn { .. } => Who::Operator,
+            Self::Proxy(_) | Self::Forward { .. } | Self::Tunnel(_) | Self::Shadowsocks { .. } => {
+                Who::Client(Asker { source, user: self.user() })
             }
         }
     }

@@ -36,6 +36,7 @@ mod parent;
 mod path;
 mod pipe;
 mod places;
+mod probe;
 mod pump;
 #[cfg(test)]
 #[path = "tests/refusing.rs"]
@@ -66,6 +67,7 @@ use net::os::datagram::bind_door;
 use net::os::{self, OsNet, Watched};
 pub use places::Place;
 use places::Places;
+pub use probe::try_path;
 pub use udp::Engine;
 pub use udp::budget::Budget;
 pub use udp::front::Workers;

@@ -25,11 +25,11 @@ pub const SIP022_SESSION_SECS_MIN: Duration = Duration::from_secs(60);
 /// Connections that may wait at the address of a BIND request; one is wanted.
 pub const BIND_BACKLOG: u32 = 8;
 
-/// A proxy on the way that has not agreed by then is taken for dead: it has had the time of a target's own connection and its answer.
-pub const NEGOTIATE_SECS_MAX: Duration = Duration::from_secs(20);
+/// A proxy on the way that has not agreed by then is taken for dead: it has had the time of a target's own connection.
+pub const NEGOTIATE_SECS_MAX: Duration = Duration::from_secs(15);
 
-/// All paths of a group together, lookups included.
-pub const REACH_SECS_MAX: Duration = Duration::from_secs(30);
+/// All paths of a group together, lookups included: three that are silent and one that is not.
+pub const REACH_SECS_MAX: Duration = Duration::from_secs(60);
 
 /// All addresses of one name together.
 pub const DIAL_SECS_MAX: Duration = Duration::from_secs(20);

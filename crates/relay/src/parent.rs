@@ -1,47 +1,183 @@
 //! Asks a parent, a proxy on the way, for the next hop or the target.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use umbra_proto::address::Address;
-use umbra_proto::request::Command;
-use umbra_proto::socks5::client::{Client, ClientError, Granted, Request};
+use umbra_proto::request::{Command, Refusal};
+use umbra_proto::{Handshake, http, socks4, socks5};
 use zeroize::Zeroizing;
 
-use crate::config::ParentProtocol;
+use crate::config::{Parent, ParentProtocol};
 use crate::drive::{DriveError, Inbox, drive, write_all};
 use crate::failure::Cause;
+use crate::group::Outcome;
 use crate::net::Socket;
 
-/// Asks the parent at the other end of `socket` for `command` towards `target`. Gives the address that it tells; what came behind its
-/// answer stays in `inbox`, and belongs to whoever is at the other end. No deadline: whoever waits has one.
+/// Why a parent gives us no way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParentError {
+    /// A SOCKS4 proxy: it refused, or is none.
+    Socks4(socks4::client::ClientError),
+    /// A SOCKS5 proxy: it refused, or is none.
+    Socks5(socks5::client::ClientError),
+    /// An HTTP proxy: it refused, or is none.
+    Http(http::client::ClientError),
+    /// SOCKS4 has no words for the target; nothing has been said.
+    Socks4Request(socks4::client::RequestError),
+    /// HTTP has no words for the target, or for the command; nothing has been said.
+    HttpRequest(http::client::RequestError),
+}
+
+/// What a parent agreed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Agreed {
+    /// The address that it told, if it did.
+    pub(crate) bound: Option<SocketAddr>,
+    /// What it will say of who comes, where that was asked for.
+    pub(crate) visitor: Option<Visitor>,
+}
+
+/// The words in which a parent tells who has come to the address of a BIND.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Visitor {
+    /// Those of SOCKS4.
+    Socks4,
+    /// Those of SOCKS5.
+    Socks5,
+}
+
+/// Asks the parent at the other end of `socket` for `command` towards `target`. What came behind its answer
+/// stays in `inbox`, and belongs to whoever is at the other end. No deadline: whoever waits has one.
 pub(crate) async fn negotiate<S: Socket>(
     socket: &S,
     inbox: &mut Inbox,
-    protocol: &ParentProtocol,
+    parent: &Parent,
     command: Command,
     target: &Address,
-) -> Result<Option<SocketAddr>, Cause> {
+) -> Result<Agreed, Cause> {
+    let visitor = |visitor| (command == Command::Bind).then_some(visitor);
     let mut hello = Zeroizing::new(Vec::new());
-    match protocol {
+    match &parent.protocol {
+        ParentProtocol::Socks4(user_id) => {
+            let request = socks4::client::Request { command, target, names: parent.names, user_id };
+            let expect =
+                request.send(&mut hello).map_err(|error| Cause::Parent(ParentError::Socks4Request(error)))?;
+            let granted = ask(socket, inbox, &hello, expect, ParentError::Socks4).await?;
+            Ok(Agreed { bound: Some(granted.bound.into()), visitor: visitor(Visitor::Socks4) })
+        }
         ParentProtocol::Socks5(login) => {
-            let client = Client::new(Request { command, target }, login.as_ref(), &mut hello);
-            write_all(socket, &hello).await.map_err(Cause::Io)?;
-            let (granted, _) = drive(client, socket, inbox).await?;
-            Ok(told(&granted))
+            let request = socks5::client::Request { command, target };
+            let client = socks5::client::Client::new(request, login.as_ref(), &mut hello);
+            let granted = ask(socket, inbox, &hello, client, ParentError::Socks5).await?;
+            Ok(Agreed { bound: address_of(&granted), visitor: visitor(Visitor::Socks5) })
+        }
+        ParentProtocol::Http(login) => {
+            if command != Command::Connect {
+                return Err(Cause::Command(command));
+            }
+            let request = http::client::Request { target, login: login.as_ref() };
+            let expect =
+                request.send(&mut hello).map_err(|error| Cause::Parent(ParentError::HttpRequest(error)))?;
+            ask(socket, inbox, &hello, expect, ParentError::Http).await?;
+            Ok(Agreed { bound: None, visitor: None })
         }
     }
 }
 
+/// Waits for the second answer of a parent that has been asked for BIND: who has come, if it says so.
+pub(crate) async fn arrival<S: Socket>(
+    socket: &S,
+    inbox: &mut Inbox,
+    words: Visitor,
+) -> Result<Option<SocketAddr>, Cause> {
+    match words {
+        Visitor::Socks4 => {
+            let granted = ask(socket, inbox, b"", socks4::client::ExpectReply, ParentError::Socks4).await?;
+            Ok(Some(granted.bound.into()))
+        }
+        Visitor::Socks5 => {
+            let granted = ask(socket, inbox, b"", socks5::client::ExpectReply, ParentError::Socks5).await?;
+            Ok(address_of(&granted))
+        }
+    }
+}
+
+/// Says `hello` and hears `machine` out.
+async fn ask<H: Handshake, S: Socket>(
+    socket: &S,
+    inbox: &mut Inbox,
+    hello: &[u8],
+    machine: H,
+    wrong: fn(H::Error) -> ParentError,
+) -> Result<H::Done, Cause> {
+    write_all(socket, hello).await.map_err(Cause::Io)?;
+    let driven: Result<_, DriveError<H::Error>> = drive(machine, socket, inbox).await;
+    driven.map(|(done, _)| done).map_err(|error| Cause::of_drive(error, |error| Cause::Parent(wrong(error))))
+}
+
 /// The address in an answer, where it is one.
-pub(crate) fn told(granted: &Granted) -> Option<SocketAddr> {
+fn address_of(granted: &socks5::client::Granted) -> Option<SocketAddr> {
     match granted.bound {
         Some(Address::Ip(address)) => Some(address),
         Some(Address::Name(..)) | None => None,
     }
 }
 
-impl From<DriveError<ClientError>> for Cause {
-    fn from(error: DriveError<ClientError>) -> Self {
-        Self::of_drive(error, Self::Parent)
+impl ParentError {
+    /// What the client is told of it.
+    pub(crate) fn refusal(self) -> Refusal {
+        match self {
+            Self::Socks4(socks4::client::ClientError::Denied(code)) => Refusal::of_socks4(code),
+            Self::Socks5(socks5::client::ClientError::Denied(code)) => Refusal::of_socks5(code),
+            Self::Http(http::client::ClientError::Denied(status)) => Refusal::of_http(status),
+            Self::Socks4Request(_) | Self::HttpRequest(_) => Refusal::AddressTypeNotSupported,
+            Self::Socks4(_) | Self::Socks5(_) | Self::Http(_) => Refusal::GeneralFailure,
+        }
+    }
+
+    /// What it says about the parent. One that answers as it should, and cannot reach the target, is well.
+    pub(crate) fn outcome(self) -> Outcome {
+        match self {
+            Self::Socks5(socks5::client::ClientError::Denied(3..=6)) => Outcome::Declined,
+            Self::Http(http::client::ClientError::Denied(502 | 503 | 504)) => Outcome::Declined,
+            Self::Socks4Request(_) | Self::HttpRequest(_) => Outcome::Declined,
+            Self::Socks4(_) | Self::Socks5(_) | Self::Http(_) => Outcome::Failed,
+        }
+    }
+}
+
+impl fmt::Display for ParentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socks4(error) => write!(f, "the SOCKS4 proxy on the way: {error}"),
+            Self::Socks5(error) => write!(f, "the SOCKS5 proxy on the way: {error}"),
+            Self::Http(error) => write!(f, "the HTTP proxy on the way: {error}"),
+            Self::Socks4Request(error) => write!(f, "SOCKS4 on the way: {error}"),
+            Self::HttpRequest(error) => write!(f, "HTTP on the way: {error}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parent_is_well_that_cannot_reach_a_target_and_not_one_that_denies() {
+        use http::client::ClientError as Http;
+        use socks4::client::ClientError as Socks4;
+        use socks5::client::ClientError as Socks5;
+        for code in 3..=6 {
+            assert_eq!(ParentError::Socks5(Socks5::Denied(code)).outcome(), Outcome::Declined);
+        }
+        for code in [1, 2, 7, 8, 0xff] {
+            assert_eq!(ParentError::Socks5(Socks5::Denied(code)).outcome(), Outcome::Failed);
+        }
+        assert_eq!(ParentError::Socks5(Socks5::LoginRefused).outcome(), Outcome::Failed);
+        assert_eq!(ParentError::Socks4(Socks4::Denied(0x5b)).outcome(), Outcome::Failed);
+        assert_eq!(ParentError::Http(Http::Denied(504)).outcome(), Outcome::Declined);
+        assert_eq!(ParentError::Http(Http::Denied(403)).outcome(), Outcome::Failed);
+        assert_eq!(ParentError::Http(Http::Login).outcome(), Outcome::Failed);
     }
 }

@@ -1,32 +1,69 @@
-//! The ways out, as data: a hop, a path of hops, a group of paths, and which of them a session takes.
+//! The ways out, as data: a hop, a path of hops, a group of paths, and the rules by which a session takes one of them.
 
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use umbra_proto::address::Address;
+use umbra_proto::http::client::BasicLogin;
+pub use umbra_proto::request::Names;
+use umbra_proto::request::Refusal;
 use umbra_proto::shadowsocks::identity::Credentials;
 use umbra_proto::shadowsocks::packet::PacketHop;
 use umbra_proto::shadowsocks::stream::HeadReads;
+use umbra_proto::socks4::client::UserId;
 use umbra_proto::users::Credentials as Login;
 
 use crate::config::Mode;
-use crate::limits::{CONNECT_SECS_MAX, NEGOTIATE_SECS_MAX};
+use crate::group::{Member, Policy, Settings, Shared, Status};
+use crate::limits::{CONNECT_SECS_MAX, NEGOTIATE_SECS_MAX, REACH_SECS_MAX};
+use crate::probe::Probe;
+use crate::router::{Decision, Query, Router, Verdict};
 use crate::tls::Tls;
 
-/// Which route a session takes.
+/// Which route a session takes: rules in order, and a route where none fits. Clones share them.
 #[derive(Clone, Debug)]
-pub struct Routes {
-    /// The way of every session.
-    otherwise: Route,
-}
+pub struct Routes(Arc<Router<Route>>);
 
-/// A way out.
+/// A way out, or none.
 #[derive(Clone, Debug)]
 pub enum Route {
     /// This path and no other.
     Path(Arc<Path>),
-    /// One of several paths.
-    Group(Group),
+    /// One of several paths, and another one where that leads nowhere.
+    Group(Arc<Group>),
+    /// Nowhere, for this reason.
+    Refuse(Refusal),
+}
+
+/// Paths that lead to the same places, and what is known of their health. Streams and datagrams are counted apart: a path may carry
+/// the ones and lose the others. The members can be replaced while sessions run; those keep theirs.
+#[derive(Debug)]
+pub struct Group {
+    /// What the operator calls it.
+    pub name: Arc<str>,
+    /// Those of its paths that carry streams.
+    pub(crate) streams: Shared<Path>,
+    /// Those that carry datagrams.
+    pub(crate) datagrams: Shared<Path>,
+    /// How long a session may look for a path that leads to its target.
+    pub(crate) patience: Duration,
+    /// How members are probed, if they are.
+    pub(crate) probe: Option<Probe>,
+    /// Whether somebody probes them.
+    is_probed: AtomicBool,
+}
+
+/// A path in a group.
+#[derive(Debug)]
+pub struct Candidate {
+    /// The path.
+    pub path: Arc<Path>,
+    /// Its share of the sessions, where the group's policy knows shares.
+    pub weight: NonZeroU16,
 }
 
 /// The proxies on the way to a target, in the order in which they are dialled. Without any, the way is direct.
@@ -34,6 +71,8 @@ pub enum Route {
 pub struct Path {
     /// What the operator calls it.
     pub name: Arc<str>,
+    /// By what its health is known, whatever it is called.
+    key: Arc<str>,
     /// The proxies.
     pub hops: Box<[Hop]>,
     /// How long each step may take.
@@ -76,17 +115,12 @@ pub struct Parent {
 /// What a parent speaks, and who we are to it.
 #[derive(Clone, Debug)]
 pub enum ParentProtocol {
+    /// SOCKS4, or 4a where names are passed on.
+    Socks4(UserId),
     /// SOCKS5, with a login should it ask for one.
     Socks5(Option<Login>),
-}
-
-/// Who resolves the name of what is behind a parent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Names {
-    /// The parent.
-    PassedOn,
-    /// We do; the parent is told an address.
-    ResolvedHere,
+    /// HTTP with CONNECT, and a login that is said at once.
+    Http(Option<BasicLogin>),
 }
 
 /// A Shadowsocks server on the way to a target.
@@ -104,26 +138,40 @@ pub struct Server {
     pub one_time_auth: bool,
 }
 
-/// Paths of which a session takes one: a random one first, then the others in order, until a target is reached. They can be replaced
-/// while sessions run; those keep theirs. Clones are the same group.
-#[derive(Clone, Debug)]
-pub struct Group(Arc<RwLock<Arc<[Arc<Path>]>>>);
-
 impl Routes {
-    /// The route of a session.
-    pub(crate) fn route(&self) -> &Route {
-        &self.otherwise
+    /// These rules.
+    pub fn new(router: Router<Route>) -> Self {
+        Self(Arc::new(router))
     }
 
-    /// The way of every session that no rule is for.
+    /// The route where no rule fits.
     pub fn otherwise(&self) -> &Route {
-        &self.otherwise
+        &self.0.otherwise
+    }
+
+    /// Whether there are rules, so that two sessions may go different ways.
+    pub fn has_rules(&self) -> bool {
+        !self.0.rules.is_empty()
+    }
+
+    /// What is decided about a session; see [`Router::route`].
+    pub fn decide(&self, query: &Query<'_>, addresses: Option<&[SocketAddr]>) -> Decision<'_, Route> {
+        self.0.route(query, addresses)
     }
 }
 
 impl From<Route> for Routes {
     fn from(otherwise: Route) -> Self {
-        Self { otherwise }
+        Self::new(Router { rules: Vec::new(), otherwise })
+    }
+}
+
+impl Verdict for Route {
+    fn refuses(&self) -> bool {
+        match self {
+            Self::Refuse(_) => true,
+            Self::Path(_) | Self::Group(_) => false,
+        }
     }
 }
 
@@ -138,16 +186,16 @@ impl Route {
         Self::Path(Arc::new(Path::new("parent", [Hop::Parent(parent)])))
     }
 
-    /// Through one of `servers`, a random one first.
+    /// Through one of `servers`, any first.
     pub fn servers(servers: Vec<Server>) -> Self {
-        Self::Group(Group::of_servers(servers))
+        Self::Group(Arc::new(Group::of_servers(servers)))
     }
 
     /// Whether it leads straight to the target, whatever happens.
     pub fn is_direct(&self) -> bool {
         match self {
             Self::Path(path) => path.hops.is_empty(),
-            Self::Group(_) => false,
+            Self::Group(_) | Self::Refuse(_) => false,
         }
     }
 }
@@ -156,7 +204,8 @@ impl Path {
     /// These hops, with the usual deadlines.
     pub fn new(name: impl Into<Arc<str>>, hops: impl Into<Box<[Hop]>>) -> Self {
         let deadlines = Deadlines { connect: CONNECT_SECS_MAX, negotiate: NEGOTIATE_SECS_MAX };
-        Self { name: name.into(), hops: hops.into(), deadlines, packets: OnceLock::new() }
+        let name = name.into();
+        Self { key: Arc::clone(&name), name, hops: hops.into(), deadlines, packets: OnceLock::new() }
     }
 
     /// No hop: straight to the target.
@@ -207,24 +256,49 @@ impl Hop {
 impl Parent {
     /// A SOCKS5 proxy that resolves names itself.
     pub fn socks5(address: Address, login: Option<Login>) -> Self {
-        Self { address, protocol: ParentProtocol::Socks5(login), names: Names::PassedOn, tls: None }
+        Self { address, protocol: ParentProtocol::Socks5(login), names: Names::PassOn, tls: None }
     }
 }
 
 impl Group {
-    /// A group of `paths`. Without one, no target can be reached.
-    pub fn new(paths: Vec<Path>) -> Self {
-        Self(Arc::new(RwLock::new(share(paths))))
+    /// A group of `members`. Without one, no target can be reached.
+    pub fn new(name: impl Into<Arc<str>>, settings: Settings, members: Vec<Candidate>) -> Self {
+        let (streams, datagrams) = sides(members);
+        Self {
+            name: name.into(),
+            streams: Shared::new(settings, streams),
+            datagrams: Shared::new(settings, datagrams),
+            patience: REACH_SECS_MAX,
+            probe: None,
+            is_probed: AtomicBool::new(false),
+        }
     }
 
-    /// A path for each of `servers`.
+    /// The same, with active probes as its settings time them.
+    #[must_use]
+    pub fn with_probe(self, probe: Probe) -> Self {
+        Self { probe: Some(probe), ..self }
+    }
+
+    /// The same, in which a session may look so long for a path that leads to its target.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// A path for each of `servers`, of which a session takes any.
     pub fn of_servers(servers: Vec<Server>) -> Self {
-        Self::new(paths_through(servers))
+        let settings = Settings { policy: Policy::Random, ..Settings::default() };
+        Self::new("servers", settings, paths_through(servers))
     }
 
-    /// Puts `paths` in the place of those that were there, for all clones and every session that begins after this.
-    pub fn replace(&self, paths: Vec<Path>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = share(paths);
+    /// Puts `members` in the place of those that were there, for every session that begins after this. Those that stay keep their
+    /// health, and are known by their names.
+    pub fn replace(&self, members: Vec<Candidate>) {
+        let now = Instant::now();
+        let (streams, datagrams) = sides(members);
+        self.streams.replace(streams, now);
+        self.datagrams.replace(datagrams, now);
     }
 
     /// Puts a path for each of `servers` in the place of those that were there.
@@ -232,18 +306,57 @@ impl Group {
         self.replace(paths_through(servers));
     }
 
-    /// The paths of this moment.
-    pub fn snapshot(&self) -> Arc<[Arc<Path>]> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    /// The paths that carry streams, in order.
+    pub fn paths(&self) -> Vec<Arc<Path>> {
+        self.streams.members()
+    }
+
+    /// What is known of them, for streams.
+    pub fn health(&self) -> Vec<Status> {
+        self.streams.with_state(|state| state.describe(Instant::now()))
+    }
+
+    /// The right to probe its members, if nobody has it.
+    pub(crate) fn claim_probes(self: &Arc<Self>) -> Option<Claim> {
+        let was_free = !self.is_probed.swap(true, Ordering::AcqRel);
+        was_free.then(|| Claim(Arc::clone(self)))
     }
 }
 
-fn share(paths: Vec<Path>) -> Arc<[Arc<Path>]> {
-    paths.into_iter().map(Arc::new).collect()
+/// The right to probe a group's members; free again when dropped.
+#[derive(Debug)]
+pub(crate) struct Claim(pub(crate) Arc<Group>);
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.0.is_probed.store(false, Ordering::Release);
+    }
 }
 
-/// Each server is a path of its own, named after its place in the list.
-fn paths_through(servers: Vec<Server>) -> Vec<Path> {
-    let path = |(index, server)| Path::new(format!("servers[{index}]"), [Hop::Shadowsocks(server)]);
+impl From<Path> for Candidate {
+    fn from(path: Path) -> Self {
+        Self { path: Arc::new(path), weight: NonZeroU16::MIN }
+    }
+}
+
+/// The members that carry streams, and those that carry datagrams.
+#[expect(clippy::type_complexity, reason = "two lists of what a group is made of")]
+fn sides(members: Vec<Candidate>) -> (Vec<(Member, Arc<Path>)>, Vec<(Member, Arc<Path>)>) {
+    let side = |fits: fn(&Path) -> bool| {
+        let fitting = members.iter().filter(|member| fits(&member.path));
+        let named = |Candidate { path, weight }: &Candidate| {
+            (Member::named(&path.key).with_weight(*weight), Arc::clone(path))
+        };
+        fitting.map(named).collect()
+    };
+    (side(Path::has_streams), side(Path::has_datagrams))
+}
+
+/// Each server is a path of its own, named after its place in the list and known by its address.
+fn paths_through(servers: Vec<Server>) -> Vec<Candidate> {
+    let path = |(index, server): (usize, Server)| {
+        let key = server.address.to_string().into();
+        Path { key, ..Path::new(format!("servers[{index}]"), [Hop::Shadowsocks(server)]) }.into()
+    };
     servers.into_iter().enumerate().map(path).collect()
 }

@@ -96,7 +96,7 @@ async fn establish<N: Net>(
             });
         }
         Wish::Proxy(pending) if pending.command() == Command::Bind => {
-            let way = Box::pin(bind(door, client, inbox, pending)).await?;
+            let way = Box::pin(bind(door, client, inbox, pending, &origin)).await?;
             return Ok(Some(way.begin(door, &origin).await));
         }
         Wish::Proxy(pending) if pending.command() == Command::UdpAssociate => {
@@ -109,8 +109,9 @@ async fn establish<N: Net>(
         inbox.drop_spent();
     }
     let unanswered = Unfinished::new(&client);
-    let errand = Errand { command: wish.command(), target: wish.target(), forbidden: wish.forbidden(door) };
-    let reached = reach(door, errand).await;
+    let (command, target, forbidden) = (wish.command(), wish.target(), wish.forbidden(door));
+    let errand = Errand { command, target, addresses: None, forbidden };
+    let reached = reach(door, wish.who(origin.source.ip()), errand).await;
     unanswered.finish();
     let target = match reached {
         Ok(target) => target,
@@ -186,6 +187,7 @@ fn blame<N: Net>(door: &Door<N>, origin: &Origin, cause: &Cause) {
         Cause::Io(_) | Cause::Deadline | Cause::Displaced | Cause::Truncated | Cause::TooLong => {}
         Cause::NoAddress | Cause::Forbidden(_) | Cause::Proxy(_) | Cause::Header(_) | Cause::Http(_) => {}
         Cause::Command(_) | Cause::Parent(_) | Cause::Open(_) => {}
+        Cause::Refused { .. } | Cause::NoPath | Cause::Probe(_) => {}
     }
 }
 

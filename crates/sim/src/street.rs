@@ -134,6 +134,7 @@ impl Street {
             let (protocol, route) = (plan.protocol(number), plan.route(number));
             let tcp = Tcp { no_delay: true, fast_open: false };
             let inbound = Inbound {
+                name: "door".into(),
                 listen: door(number),
                 protocol,
                 routes: route.into(),

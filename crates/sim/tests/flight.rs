@@ -60,6 +60,7 @@ fn a_silent_address_of_a_server_is_overtaken_and_a_refusing_server_is_followed_a
             one_time_auth: false,
         };
         let inbound = Inbound {
+            name: "door".into(),
             listen: door(50),
             protocol: Protocol::Proxy(ProxyDoor::MIXED),
             routes: Route::servers(vec![server("192.0.2.98:1"), server("server.example:8388")]).into(),

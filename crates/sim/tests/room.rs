@@ -17,6 +17,7 @@ use umbra_sim::street::{Street, TARGET, door, key_of};
 
 fn inbound(protocol: Protocol) -> Inbound {
     Inbound {
+        name: "door".into(),
         listen: door(0),
         protocol,
         routes: Route::direct().into(),

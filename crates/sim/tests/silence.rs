@@ -170,6 +170,7 @@ fn street_with_users(net: &SimNet, method: Method) -> Street {
     let keys = Keyring::new(method, port, users).unwrap().into();
     let street = Street::lay(net, &Plan::direct());
     let inbound = Inbound {
+        name: "door".into(),
         listen: door(1),
         protocol: Protocol::Shadowsocks(ShadowsocksDoor { keys, heads: ONE, one_time_auth: false }),
         routes: Route::direct().into(),
@@ -492,6 +493,7 @@ fn a_port_of_several_users_is_as_silent_whoever_it_is_that_is_unknown() {
                 Protocol::Shadowsocks(ShadowsocksDoor { keys, heads: HeadReads::One, one_time_auth: false });
             let house = House::new(&net);
             let inbound = Inbound {
+                name: "door".into(),
                 listen: door(1),
                 protocol,
                 routes: Route::direct().into(),

@@ -72,7 +72,7 @@ pub(crate) struct Plan {
     /// The servers of a client, of which those behind plugins are not among its `config`'s until their plugins run.
     pub(crate) listed: Vec<Listed>,
     /// Where `config` has them.
-    pub(crate) servers: Group,
+    pub(crate) servers: Arc<Group>,
     /// What stands in front of inbounds of `config`.
     pub(crate) fronts: Vec<Front>,
     /// Further servers, which change.
@@ -147,14 +147,14 @@ pub(crate) fn guess_role(sources: &Sources) -> Role {
 
 /// The servers of a client.
 struct Way {
-    servers: Group,
+    servers: Arc<Group>,
     listed: Vec<Listed>,
     online: Option<Subscribed>,
 }
 
 impl Default for Way {
     fn default() -> Self {
-        Self { servers: Group::new(Vec::new()), listed: Vec::new(), online: None }
+        Self { servers: Arc::new(Group::of_servers(Vec::new())), listed: Vec::new(), online: None }
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) struct Front {
 
 /// The servers that sessions find, kept true while plugins come and go.
 pub(crate) struct Roster {
-    servers: Group,
+    servers: Arc<Group>,
     posts: Mutex<Posts>,
 }
 
@@ -55,7 +55,7 @@ struct Post {
 
 impl Roster {
     /// Starts the plugins of `listed` and fills `servers`.
-    pub(crate) fn start(servers: Group, listed: Vec<Listed>) -> Result<Arc<Self>, String> {
+    pub(crate) fn start(servers: Arc<Group>, listed: Vec<Listed>) -> Result<Arc<Self>, String> {
         let roster = Arc::new(Self { servers, posts: Mutex::default() });
         let posts = listed.into_iter().map(|listed| roster.hire(listed)).collect::<Result<_, _>>()?;
         roster.install(posts);

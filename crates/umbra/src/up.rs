@@ -90,6 +90,7 @@ fn client_config(up: &Up, key: Key, server: SocketAddr) -> Config {
 
 fn config(port: u16, protocol: Protocol, route: Route, forbidden: Forbidden) -> Config {
     let inbound = Inbound {
+        name: "up".into(),
         listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
         protocol,
         mode: Mode::Both(Udp::default()),

@@ -14,6 +14,8 @@ pub struct Settings {
     pub attempts_per_member: NonZeroU32,
     /// How many attempts a session has in all, exactly.
     pub attempts_max: NonZeroU32,
+    /// Whether members have further turns when all have had one.
+    pub rounds: Rounds,
     /// What a session does that has nobody left to try.
     pub none_left: NoneLeft,
     /// For how long after its last session a source stays with the member that served it.
@@ -43,6 +45,15 @@ pub enum Policy {
     Weighted,
     /// Any, each as likely as the others.
     Random,
+}
+
+/// How many turns a member has in one session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounds {
+    /// One: who has just failed would fail again.
+    One,
+    /// As many as the attempts are enough for.
+    UntilAttemptsEnd,
 }
 
 /// What a session does when every member is down or has failed it.
@@ -107,6 +118,7 @@ impl Settings {
             policy,
             attempts_per_member: NonZeroU32::MIN,
             attempts_max: ATTEMPTS_OF_TRAFFIC_SERVER,
+            rounds: Rounds::UntilAttemptsEnd,
             none_left: NoneLeft::Fail,
             sticky: None,
             health: Health {
@@ -127,6 +139,7 @@ impl Default for Settings {
             policy: Policy::Ordered,
             attempts_per_member: NonZeroU32::MIN,
             attempts_max: ATTEMPTS,
+            rounds: Rounds::One,
             none_left: NoneLeft::TryAll,
             sticky: None,
             health: Health::default(),

@@ -52,6 +52,11 @@ impl<M> Shared<M> {
         group.members = members;
     }
 
+    /// The members of this moment.
+    pub fn members(&self) -> Vec<Arc<M>> {
+        self.lock().members.clone()
+    }
+
     /// Does something with the state: to look at it, or to change the settings. Nothing is to be waited for meanwhile.
     pub fn with_state<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         act(&mut self.lock().state)

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use umbra_proto::address::Address;
 use umbra_proto::limits::HTTP_HEADERS_MAX;
+use umbra_proto::users::UserName;
 
 use super::Content;
 use super::io::Io;
@@ -18,6 +19,8 @@ use crate::pipe::Pipe;
 /// hyper speaks into a pipe, and an ordinary session carries what it says along the path. Dropped, this lets both go.
 pub(super) struct Onward {
     target: Address,
+    /// Whose it is: rules may have another way for somebody else.
+    user: Option<UserName>,
     sender: SendRequest<Content>,
     connection: JoinHandle<hyper::Result<Parts<Io<Pipe>>>>,
     present: Present,
@@ -47,7 +50,12 @@ pub(super) enum Unanswered {
 
 impl Onward {
     /// Begins to speak HTTP with a target at the other end of `pipe`.
-    pub(super) async fn open(target: &Address, pipe: Pipe, present: Present) -> hyper::Result<Self> {
+    pub(super) async fn open(
+        target: &Address,
+        user: Option<&UserName>,
+        pipe: Pipe,
+        present: Present,
+    ) -> hyper::Result<Self> {
         let (sender, connection) = http1::Builder::new()
             .preserve_header_case(true)
             .max_headers(HTTP_HEADERS_MAX)
@@ -59,12 +67,12 @@ impl Onward {
             parts.io.finish();
             Ok(parts)
         });
-        Ok(Self { target: target.clone(), sender, connection, present })
+        Ok(Self { target: target.clone(), user: user.cloned(), sender, connection, present })
     }
 
-    /// Whether it is for requests to `target`, as far as is known.
-    pub(super) fn leads_to(&self, target: &Address) -> bool {
-        self.target == *target && !self.sender.is_closed()
+    /// Whether it is for requests of `user` to `target`, as far as is known.
+    pub(super) fn leads_to(&self, target: &Address, user: Option<&UserName>) -> bool {
+        self.target == *target && self.user.as_ref() == user && !self.sender.is_closed()
     }
 
     /// Sends a request and waits for the head of its answer.

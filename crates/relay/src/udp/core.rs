@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::debug;
-use umbra_proto::address::{AddressBlock, IpBlock};
+use umbra_proto::address::{Address, AddressBlock, IpBlock};
 use umbra_proto::shadowsocks::keyring::Holder;
 use umbra_proto::shadowsocks::packet::{ClientSession, Datagram, Look, PacketDoor, ServerSession, SessionId};
 use umbra_proto::shadowsocks::{SALT_BYTES_MAX, UnixTime};
@@ -29,10 +29,11 @@ use super::trials::Trials;
 use super::uplink::{Understood, place};
 use crate::config::{Hop as OutHop, Path, Route, Udp};
 use crate::door::Door;
+use crate::group::Wanted;
 use crate::limits::{ASSOCIATIONS_MAX, COOL_DELAY, HOP_RETRY_DELAY};
 use crate::net::Net;
 use crate::net::datagram::{Datagrams, Inbox, Received, SocketId};
-use crate::path::random_below;
+use crate::path::chance;
 
 /// All but the batch that is being looked at.
 pub(super) struct Core<N: Net, D: Datagrams> {
@@ -289,14 +290,17 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         now: Moment,
     ) -> Result<Handle, Why> {
         let door = Arc::clone(&self.posts[post].door);
-        let path = match door.inbound.routes.route() {
+        let path = match door.inbound.routes.otherwise() {
             Route::Path(path) => Arc::clone(path),
             Route::Group(group) => {
-                let paths = group.snapshot();
-                let fitting = || paths.iter().filter(|path| path.has_datagrams());
-                let chosen = random_below(&door.net, fitting().count());
-                Arc::clone(fitting().nth(chosen).ok_or(Why::Unroutable)?)
+                let nowhere = Address::Ip(client.address);
+                let wanted =
+                    Wanted { target: &nowhere, source: client.address.ip(), chance: chance(&door.net) };
+                let mut attempts = group.datagrams.begin(&wanted, now.instant);
+                let held = group.datagrams.next(&mut attempts, now.instant).ok_or(Why::Unroutable)?;
+                Arc::clone(held.member())
             }
+            Route::Refuse(_) => return Err(Why::Forbidden),
         };
         let way = self.way_along(post, &path)?;
         let control = match &face {

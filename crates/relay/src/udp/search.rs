@@ -66,7 +66,7 @@ pub(super) fn ask_parent<N: Net>(
     Search(tokio::spawn(async move {
         let _control = control;
         let (command, target) = (Command::UdpAssociate, &Address::Ip(UNKNOWN));
-        let errand = Errand { command, target, forbidden: &Forbidden::NOTHING };
+        let errand = Errand::of_our_own(command, target);
         let agreed = match travel(&door, &path, errand, door.inbound.tcp).await {
             Ok(agreed) => agreed,
             Err(failure) => {

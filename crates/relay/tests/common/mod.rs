@@ -68,6 +68,7 @@ pub(crate) fn before(server: Relay, door: usize, protocol: Protocol) -> Pair {
 
 pub(crate) fn inbound(protocol: Protocol, route: Route) -> Inbound {
     Inbound {
+        name: "door".into(),
         listen: "127.0.0.1:0".parse().unwrap(),
         protocol,
         routes: route.into(),

@@ -248,6 +248,7 @@ pub(crate) fn target6_at(number: u16) -> SocketAddr {
 
 pub(crate) fn inbound(number: usize, protocol: Protocol, route: config::Route, udp: Udp) -> Inbound {
     Inbound {
+        name: "door".into(),
         listen: door(number),
         protocol,
         routes: route.into(),

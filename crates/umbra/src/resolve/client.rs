@@ -53,7 +53,7 @@ pub(super) fn client_inbounds(sources: Sources, common: &Common, report: &mut Re
         let further = way.online.iter().flat_map(|online| &online.listed);
         let plain = way.listed.iter().chain(further).filter(|listed| listed.plugin.is_none());
         way.servers.replace_servers(plain.map(|listed| listed.server.clone()).collect());
-        Route::Group(way.servers.clone())
+        Route::Group(Arc::clone(&way.servers))
     };
     let ids = [CLIENT_IDS, DOOR_IDS].concat();
     let locals = entries(&ids, LISTS[1], &file.root, file.inbounds, &flags, report);
@@ -137,7 +137,17 @@ fn client_door(settings: &Settings, route: &Route, common: &Common, report: &mut
     }
     let proxy_header = read_proxy_header(settings, report);
     let (routes, forbidden) = (route.clone().into(), Arc::clone(&common.forbidden));
-    let inbound = Inbound { listen, protocol, mode, routes, forbidden, idle, tcp: common.tcp, proxy_header };
+    let inbound = Inbound {
+        name: "local".into(),
+        listen,
+        protocol,
+        mode,
+        routes,
+        forbidden,
+        idle,
+        tcp: common.tcp,
+        proxy_header,
+    };
     Some(Door { place, inbound, plugin: None })
 }
 

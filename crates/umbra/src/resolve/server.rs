@@ -53,6 +53,7 @@ fn server_doors(settings: &Settings, common: &Common, report: &mut Report) -> Ve
                 door_mode(&settings, common, idle, &protocol, report)
             };
             let inbound = Inbound {
+                name: "server".into(),
                 listen,
                 protocol,
                 mode,

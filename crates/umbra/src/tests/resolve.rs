@@ -51,7 +51,8 @@ fn servers(config: &Config) -> Vec<String> {
 pub(super) fn shadowsocks_hops(config: &Config) -> Vec<Server> {
     let paths = match config.inbounds[0].routes.otherwise() {
         Route::Path(path) => vec![Arc::clone(path)],
-        Route::Group(group) => group.snapshot().to_vec(),
+        Route::Group(group) => group.paths(),
+        Route::Refuse(_) => vec![],
     };
     let hops = paths.iter().flat_map(|path| &path.hops);
     let server = |hop: &Hop| match hop {

@@ -6,15 +6,16 @@ use super::*;
 use crate::limits::TRIAL_SECS_MAX;
 
 fn settings() -> impl Strategy<Value = Settings> {
-    let walk = (0..POLICIES.len(), 1..4_u32, 1..12_u32, any::<bool>(), any::<bool>());
+    let walk = (0..POLICIES.len(), 1..4_u32, 1..12_u32, any::<[bool; 3]>());
     let health = (1..4_u32, 1..90_u64, any::<bool>(), any::<bool>(), 0..90_u64, 0..=100_u8);
-    (walk, health).prop_map(|((policy, per_member, most, tries_all, is_sticky), health)| {
+    (walk, health).prop_map(|((policy, per_member, most, [tries_all, is_sticky, is_once]), health)| {
         let (threshold, retry, from_first, success_clears, slow_start, percent) = health;
         let retry_time = Duration::from_secs(retry);
         Settings {
             policy: POLICIES[policy],
             attempts_per_member: some(per_member),
             attempts_max: some(most),
+            rounds: if is_once { Rounds::One } else { Rounds::UntilAttemptsEnd },
             none_left: if tries_all { NoneLeft::TryAll } else { NoneLeft::Fail },
             sticky: is_sticky.then_some(retry_time),
             health: Health {

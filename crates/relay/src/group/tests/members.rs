@@ -106,6 +106,7 @@ fn those_that_are_down_are_a_last_resort_once_for_a_session() {
     assert!(!world.is_down(1), "one that is reached that way is back");
     world.is_well[1] = false;
     world.state.settings.health.fail_threshold = some(2);
+    world.state.settings.rounds = Rounds::UntilAttemptsEnd;
     assert_eq!(world.tried(), [1, 0, 2, 1]);
 }
 
@@ -163,6 +164,15 @@ fn members_that_stay_keep_their_health_wherever_they_stand() {
     world.state.replace(&members([1]), world.now);
     world.state.replace(&members([0]), world.now);
     assert!(!world.is_down(0), "one that went away comes as a stranger");
+}
+
+#[test]
+fn each_member_has_one_turn_unless_attempts_are_to_be_used_up() {
+    let mut world = World::new(Settings::default(), 3).with_dead(&[0, 1, 2]);
+    assert_eq!(world.tried(), [0, 1, 2]);
+    let again = Settings { rounds: Rounds::UntilAttemptsEnd, attempts_max: some(5), ..Settings::default() };
+    let mut world = World::new(again, 3).with_dead(&[0, 1, 2]);
+    assert_eq!(world.tried(), [0, 1, 2, 0, 1]);
 }
 
 #[test]

@@ -1,0 +1,192 @@
+//! Active probes of a group's members, by a task that lives only while the group is in use.
+
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::client::conn::http1;
+use hyper::header::{CONNECTION, HOST};
+use tokio::runtime::Builder;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{debug, info};
+use umbra_proto::address::Address;
+use umbra_proto::request::Command;
+
+use crate::config::{Inbound, Mode, Protocol, ProxyHeader, Route, Tcp};
+use crate::dial::dial;
+use crate::door::Door;
+use crate::failure::{At, Cause, Failure, Stage};
+use crate::group::{Change, Errand as Duty, Event, Outcome};
+use crate::http::Io;
+use crate::net::Net;
+use crate::net::os::OsNet;
+use crate::path::{Errand, chance, inside, travel};
+use crate::route::{Claim, Group, Path};
+
+/// How a member is probed.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// What has to go well.
+    pub kind: ProbeKind,
+    /// How long it may take.
+    pub patience: Duration,
+}
+
+/// What has to go well.
+#[derive(Clone, Debug)]
+pub enum ProbeKind {
+    /// A connection to the first hop.
+    Connect,
+    /// A connection to this target, as a session would have it: every parent on the way has to agree.
+    Handshake(Address),
+    /// An answer to a request through the path.
+    Http(HttpProbe),
+}
+
+/// A request through a path, and what has to come of it.
+#[derive(Clone, Debug)]
+pub struct HttpProbe {
+    /// Who is asked.
+    pub target: Address,
+    /// The host as the request names it.
+    pub host: Box<str>,
+    /// What is asked for: a path, and a query.
+    pub path: Box<str>,
+    /// The statuses that are good.
+    pub expect: RangeInclusive<u16>,
+}
+
+/// Has the members of `group` probed, if nobody does, until it is in use no more.
+pub(crate) fn wake<N: Net>(door: &Arc<Door<N>>, group: &Arc<Group>) {
+    let Some(claim) = group.probe.as_ref().and_then(|_| group.claim_probes()) else { return };
+    drop(tokio::spawn(keep_probing(Arc::clone(door), claim)));
+}
+
+async fn keep_probing<N: Net>(door: Arc<Door<N>>, claim: Claim) {
+    let group = &claim.0;
+    let Some(probe) = &group.probe else { return };
+    loop {
+        match group.streams.next_probe(Instant::now(), chance(&door.net)) {
+            Duty::Probe(ticket, path) => {
+                let (door, group, probe) = (Arc::clone(&door), Arc::clone(group), probe.clone());
+                // One that is silent keeps nobody waiting.
+                drop(tokio::spawn(async move {
+                    let outcome = match run(&door, &path, &probe).await {
+                        Ok(latency) => Outcome::Reached { latency: Some(latency) },
+                        Err(failure) => {
+                            debug!(path = %path.name, %failure, "probe failed");
+                            Outcome::Failed
+                        }
+                    };
+                    let change = group.streams.probed(ticket, outcome, Instant::now());
+                    tell(&group, &path, change);
+                }));
+            }
+            Duty::At(next) => sleep_until(next).await,
+            Duty::Unused => return,
+        }
+    }
+}
+
+/// Probes `path` once. Gives how long it took.
+pub(crate) async fn run<N: Net>(
+    door: &Arc<Door<N>>,
+    path: &Arc<Path>,
+    probe: &Probe,
+) -> Result<Duration, Failure> {
+    let began = Instant::now();
+    match timeout(probe.patience, attempt(door, path, &probe.kind)).await {
+        Ok(outcome) => outcome.map(|()| began.elapsed()),
+        Err(_) => Err(Failure::outbound(Stage::Connect, Cause::Deadline)),
+    }
+}
+
+async fn attempt<N: Net>(door: &Arc<Door<N>>, path: &Arc<Path>, kind: &ProbeKind) -> Result<(), Failure> {
+    let errand = |target| Errand::of_our_own(Command::Connect, target);
+    match kind {
+        ProbeKind::Connect => match path.hops.first() {
+            Some(first) => {
+                let at = At { path: Arc::clone(&path.name), hop: 1 };
+                let dialled =
+                    dial(&door.net, first.address(), door.inbound.tcp, path.deadlines.connect).await;
+                dialled.map(drop).map_err(|failure| failure.at(at))
+            }
+            None => Ok(()),
+        },
+        ProbeKind::Handshake(target) => {
+            Box::pin(travel(door, path, errand(target), door.inbound.tcp)).await.map(drop)
+        }
+        ProbeKind::Http(http) => {
+            let reached = Box::pin(travel(door, path, errand(&http.target), door.inbound.tcp)).await?;
+            let at = At { path: Arc::clone(&path.name), hop: path.hops.len() };
+            let stream = Io::new(inside(door, reached, at.clone()), None);
+            Box::pin(ask(stream, http)).await.map_err(|cause| Failure::outbound(Stage::Relay, cause).at(at))
+        }
+    }
+}
+
+/// Asks what `probe` says, and judges the answer's status.
+async fn ask<I>(stream: I, probe: &HttpProbe) -> Result<(), Cause>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::handshake(stream).await.map_err(Cause::Http)?;
+    let request = Request::get(&*probe.path)
+        .header(HOST, &*probe.host)
+        .header(CONNECTION, "close")
+        .body(String::new())
+        .map_err(|_| Cause::Probe(0))?;
+    let answer = tokio::select! {
+        answer = sender.send_request(request) => answer.map_err(Cause::Http)?,
+        ended = connection => match ended {
+            Ok(()) => return Err(Cause::Truncated),
+            Err(error) => return Err(Cause::Http(error)),
+        },
+    };
+    let status = answer.status().as_u16();
+    if probe.expect.contains(&status) { Ok(()) } else { Err(Cause::Probe(status)) }
+}
+
+/// Says what has become of a member: what the operator has to see.
+pub(crate) fn tell(group: &Group, path: &Path, change: Option<Change>) {
+    let Some(Change { event, .. }) = change else { return };
+    let (group, path) = (&*group.name, &*path.name);
+    match event {
+        Event::Failing => info!(group, path, "path initially marked as failing"),
+        Event::MarkedDown { failures } => info!(group, path, failures, "path marked down"),
+        Event::Spared { failures } => {
+            info!(group, path, failures, "path failed too often, and is kept since too many are down");
+        }
+        Event::TrialFailed => info!(group, path, "path tried again and still down"),
+        Event::Ejected { probes } => info!(group, path, probes, "path marked down by probes"),
+        Event::Restored => info!(group, path, "path restored"),
+    }
+}
+
+/// Probes `path` once over the system's network, as a group would, and waits for what comes of it: how long it took, or why it failed.
+///
+/// # Errors
+/// If the probe fails, or the system has nothing left to probe with.
+pub fn try_path(path: &Arc<Path>, probe: &Probe) -> Result<Duration, Failure> {
+    let starting = |error| Failure::outbound(Stage::Connect, Cause::Io(error));
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(starting)?;
+    let nowhere = Address::Ip((Ipv4Addr::UNSPECIFIED, 0).into());
+    let inbound = Inbound {
+        name: "probe".into(),
+        listen: (Ipv4Addr::LOCALHOST, 0).into(),
+        protocol: Protocol::Tunnel { target: nowhere },
+        mode: Mode::Streams,
+        routes: Route::Path(Arc::clone(path)).into(),
+        forbidden: Arc::default(),
+        idle: probe.patience,
+        tcp: Tcp { no_delay: true, fast_open: false },
+        proxy_header: ProxyHeader::default(),
+    };
+    let door = Arc::new(Door::new(inbound, OsNet, 1));
+    let tried = runtime.block_on(Box::pin(run(&door, path, probe)));
+    // A lookup under way is the system's, and is not waited for.
+    runtime.shutdown_background();
+    tried
+}
