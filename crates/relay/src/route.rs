@@ -233,11 +233,11 @@ impl Path {
     }
 
     /// Whether datagrams pass.
-    pub(crate) fn has_datagrams(&self) -> bool {
+    pub fn has_datagrams(&self) -> bool {
         match &*self.hops {
             [] => true,
             [Hop::Shadowsocks(server)] => server.mode.datagrams().is_some(),
-            [Hop::Parent(Parent { protocol: ParentProtocol::Socks5(_), .. })] => true,
+            [Hop::Parent(Parent { protocol: ParentProtocol::Socks5(_), tls: None, .. })] => true,
             _ => false,
         }
     }
@@ -309,6 +309,11 @@ impl Group {
     /// The paths that carry streams, in order.
     pub fn paths(&self) -> Vec<Arc<Path>> {
         self.streams.members()
+    }
+
+    /// The paths that carry datagrams, in order.
+    pub fn paths_of_datagrams(&self) -> Vec<Arc<Path>> {
+        self.datagrams.members()
     }
 
     /// What is known of them, for streams.
