@@ -13,7 +13,7 @@ use crate::foreign::{Foreign, IGNORED, REFUSED};
 use crate::link::{explain as explain_link, link_settings};
 use crate::plugin::refuse_strange_plugin;
 use crate::raw::{Raw, Said, Settings, Value};
-use crate::reference::{Id, Kind, LISTS, Place, Setting, nearest_key};
+use crate::reference::{Id, Kind, LISTS, Place, Setting, leading_key, nearest_key};
 use crate::report::Report;
 
 /// Reads the file at `path`. What is wrong with it goes into `report`; there is no `Raw` if it cannot be read at all.
@@ -112,10 +112,27 @@ fn read_entries(key: &str, place: Place, array: &Array<'_>, report: &mut Report)
         match (element, place) {
             (Json::Object(object), _) => entries.push(read_entry(&path, place, object, report)),
             (Json::StringLit(text), Place::Server) => entries.extend(read_link(&path, &text.value, report)),
-            (_, Place::Server) => report.error(path, "wants an object, { … }, or a link, \"ss://…\""),
-            (_, Place::Root | Place::Inbound | Place::User | Place::Security | Place::Online) => {
-                report.error(path, "wants an object: { … }");
+            (Json::StringLit(text), Place::Hop) => {
+                entries.push(text_settings(&path, Id::HopUrl, &text.value));
             }
+            (Json::StringLit(text), Place::Member) => {
+                entries.push(text_settings(&path, Id::Name, &text.value));
+            }
+            (_, Place::Server) => report.error(path, "wants an object, { … }, or a link, \"ss://…\""),
+            (_, Place::Hop) => report.error(path, "wants a proxy: a URL in quotes, or an object, { … }"),
+            (_, Place::Member) => report.error(path, "wants a name in quotes, or an object, { … }"),
+            (
+                _,
+                Place::Root
+                | Place::Inbound
+                | Place::User
+                | Place::Security
+                | Place::Online
+                | Place::Path
+                | Place::Group
+                | Place::Probe
+                | Place::Rule,
+            ) => report.error(path, "wants an object: { … }"),
         }
     }
     entries
@@ -134,6 +151,13 @@ fn read_link(path: &str, text: &str, report: &mut Report) -> Option<Settings> {
             None
         }
     }
+}
+
+/// An object that says one thing, as lists have it that may say more.
+pub(crate) fn text_settings(path: &str, id: Id, text: &str) -> Settings {
+    let mut settings = Settings::new(path);
+    settings.insert(id, path, Value::Text(Zeroizing::new(text.into())));
+    settings
 }
 
 /// What is wrong in an entry that is not in use keeps nothing from starting.
@@ -171,8 +195,15 @@ fn read_object(path: &str, place: Place, object: &Object<'_>, report: &mut Repor
 
 fn read_value(setting: &Setting, path: &str, value: &Json<'_>, report: &mut Report) -> Option<Value> {
     match (setting.kind, value) {
-        (Kind::Texts | Kind::Networks | Kind::Ports, Json::Array(array)) => {
-            read_items(setting, path, array, report)
+        (
+            Kind::Texts | Kind::Networks | Kind::Ports | Kind::PortRanges | Kind::Entries,
+            Json::Array(array),
+        ) => read_items(setting, path, array, report),
+        (Kind::Hops, Json::Array(array)) => {
+            Some(Value::Objects(read_entries(path, Place::Hop, array, report)))
+        }
+        (Kind::Hops, Json::Object(object)) => {
+            Some(Value::Object(read_object(path, Place::Hop, object, report)))
         }
         (Kind::PortPasswords, Json::Object(object)) => {
             Some(Value::Objects(read_port_passwords(path, object, report)))
@@ -196,12 +227,12 @@ fn read_value(setting: &Setting, path: &str, value: &Json<'_>, report: &mut Repo
 fn read_scalar(kind: Kind, key: &str, value: &Json<'_>) -> Result<Value, String> {
     match (kind, value) {
         (_, Json::StringLit(text)) => Value::from_text(kind, &text.value).map_err(Into::into),
-        (Kind::Port | Kind::Ports | Kind::Number, Json::NumberLit(number)) => {
+        (Kind::Port | Kind::Ports | Kind::Number | Kind::PortRanges, Json::NumberLit(number)) => {
             Value::from_text(kind, number.value).map_err(Into::into)
         }
         (Kind::Switch, Json::BooleanLit(switch)) => Ok(Value::Switch(switch.value)),
         // A note for people may be anything.
-        (Kind::Text, Json::NumberLit(number)) if key == "remarks" => {
+        (Kind::Text, Json::NumberLit(number)) if matches!(key, "remarks" | "name") => {
             Ok(Value::Text(Zeroizing::new(number.value.into())))
         }
         (_, Json::Array(_)) => Err(format!("{}, not a list", kind.wanted())),
@@ -211,7 +242,7 @@ fn read_scalar(kind: Kind, key: &str, value: &Json<'_>) -> Result<Value, String>
     }
 }
 
-/// The elements of a list of texts or ports. An empty list is the same as nothing, but for networks, where it means none.
+/// The elements of a list of texts or ports. An empty list is the same as nothing, but where it means none.
 fn read_items(setting: &Setting, path: &str, array: &Array<'_>, report: &mut Report) -> Option<Value> {
     let mut items = Vec::new();
     for (index, element) in array.elements.iter().enumerate() {
@@ -221,7 +252,8 @@ fn read_items(setting: &Setting, path: &str, array: &Array<'_>, report: &mut Rep
             Err(why) => report.error(place, why),
         }
     }
-    (setting.kind == Kind::Networks || !array.elements.is_empty()).then_some(Value::List(items))
+    let may_be_empty = matches!(setting.kind, Kind::Networks | Kind::Entries | Kind::PortRanges);
+    (may_be_empty || !array.elements.is_empty()).then_some(Value::List(items))
 }
 
 /// Each port becomes an object of its own, with that port and its password.
@@ -253,6 +285,30 @@ fn read_port_passwords(path: &str, object: &Object<'_>, report: &mut Report) -> 
 
 /// A key that is not ours: harmless, dangerous to leave aside, misplaced, or misspelt.
 fn judge_stranger(place: Place, key: &str, key_path: String, value: &Json<'_>, report: &mut Report) {
+    let home =
+        Place::ALL.into_iter().find(|home| Setting::find(*home, key).is_some_and(|found| found.id.leads()));
+    if let Some(home) = home.filter(|_| !is_off(value)) {
+        report.error(
+            key_path,
+            format!("has no meaning here, only {}; move it there, or take it out", home.words()),
+        );
+        return;
+    }
+    if let Some(meant) = leading_key(place, key).filter(|_| !is_off(value)) {
+        let text = format!(
+            "unknown key, and traffic would go elsewhere if {meant} is meant; correct it, or take it out"
+        );
+        report.error(key_path, text);
+        return;
+    }
+    if place.is_strict() {
+        let hint = nearest_key(place, key).map_or_else(String::new, |near| format!("; did you mean {near}?"));
+        report.error(
+            key_path,
+            format!("unknown key, without which more or other traffic could go here than is meant{hint}"),
+        );
+        return;
+    }
     let named = |foreign: &&Foreign| foreign.key == key;
     if let Some(refused) = REFUSED.iter().find(named) {
         if !is_off(value) {
@@ -471,7 +527,7 @@ mod tests {
     fn every_wrong_value_is_told_with_its_path() {
         let found = errors(
             r#"{"server_port": 70000, "timeout": -1, "fast_open": 3, "password": 12345678, "method": ["a"],
-                "servers": [{"port": "x"}, 7], "locals": {}, "acl": "x", "mode": "a", "mode": "b"}"#,
+                "servers": [{"port": "x"}, 7], "locals": {}, "manager_address": "x", "mode": "a", "mode": "b"}"#,
         );
         let expected = [
             "server_port: wants a port",
@@ -479,7 +535,7 @@ mod tests {
             "fast_open: wants true or false",
             "password: wants text in quotes",
             "method: wants text in quotes, not a list",
-            "acl: access lists are not supported yet",
+            "manager_address: managers are not supported yet",
             "mode: says again what mode said",
             "servers[0].port: wants a port",
             "servers[1]: wants an object",
@@ -502,6 +558,20 @@ mod tests {
             warnings[3],
             "servers[0].local_port: left aside: it has its meaning at the top of the file"
         );
+    }
+
+    #[test]
+    fn a_key_that_was_to_say_where_traffic_goes_is_not_left_aside() {
+        for key in ["rule", "rulse", "Rules", "otherwize", "pahts", "acls", "outbound-proxy"] {
+            let found = errors(&format!(r#"{{"{key}": ["x"]}}"#));
+            assert!(found[0].contains("traffic would go elsewhere"), "{key}: {found:?}");
+        }
+        assert!(
+            errors(r#"{"servers": [{"acl": "x"}]}"#)[0].starts_with("servers[0].acl: has no meaning here")
+        );
+        assert!(errors(r#"{"servers": [{"acl": ""}], "rulse": []}"#).is_empty(), "which says: not this");
+        let (_, warnings) = read_good(r#"{"roles": 1, "route": 1, "path": null, "proxy": 1, "pass": 1}"#);
+        assert_eq!(warnings.len(), 4, "{warnings:?}");
     }
 
     #[test]

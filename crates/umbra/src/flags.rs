@@ -1,6 +1,7 @@
 //! The command line, made from the table in [`reference`](crate::reference).
 
 mod url;
+mod ways;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use umbra_proto::shadowsocks::Method;
 use zeroize::Zeroizing;
 
 pub(crate) use self::url::{Servers, Url};
+pub(crate) use self::ways::{Asked, Session, Tried};
 use crate::raw::{Settings, Value};
 use crate::reference::{Flag, Id, Kind, Reach, SETTINGS, Setting};
 
@@ -28,6 +30,10 @@ pub(crate) enum Command {
     Key(Method),
     /// `umbra url`: links.
     Url(Url),
+    /// `umbra route`: which way a session would take.
+    Route(Asked),
+    /// `umbra probe`: which ways work.
+    Probe(Tried),
 }
 
 /// Which end a configuration is for.
@@ -112,6 +118,8 @@ pub(crate) fn command() -> Clap {
         .subcommand(up())
         .subcommand(key())
         .subcommand(check())
+        .subcommand(ways::route())
+        .subcommand(ways::probe())
         .subcommand(url::command())
 }
 
@@ -137,12 +145,11 @@ fn parse_umbra(args: impl Iterator<Item = OsString>) -> Result<Command, clap::Er
         "server" => Ok(Command::Run(Role::Server, read_options(Some(Role::Server), command, matches)?)),
         "tunnel" => read_tunnel(command, matches),
         "check" => {
-            let role = matches.get_one::<String>("as").map(|word| match word.as_str() {
-                "server" => Role::Server,
-                _ => Role::Client,
-            });
+            let role = ways::read_role(&matches);
             Ok(Command::Check(role, read_options(role, command, matches)?))
         }
+        "route" => ways::read_asked(command, matches).map(Command::Route),
+        "probe" => ways::read_tried(command, matches).map(Command::Probe),
         "key" => Ok(Command::Key(read_method(&matches))),
         "url" => match url::read(matches) {
             Some(url) => Ok(Command::Url(url)),
@@ -298,8 +305,10 @@ fn setting_flag(role: Option<Role>, setting: &'static Setting) -> Option<Arg> {
         Kind::Switch => arg.action(ArgAction::SetTrue),
         Kind::Port | Kind::Ports => arg.value_name(flag.value).value_parser(value_parser!(u16)),
         Kind::Number => arg.value_name(flag.value).value_parser(value_parser!(u64)),
-        Kind::Text | Kind::Texts | Kind::Networks => arg.value_name(flag.value),
-        Kind::Secret => arg.value_name(flag.value).allow_hyphen_values(true),
+        Kind::Text | Kind::Texts | Kind::Networks | Kind::Entries | Kind::PortRanges => {
+            arg.value_name(flag.value)
+        }
+        Kind::Secret | Kind::Hops => arg.value_name(flag.value).allow_hyphen_values(true),
         // These have no form on a command line.
         Kind::PortPasswords | Kind::Objects(_) | Kind::Object(_) => return None,
     };
@@ -337,7 +346,13 @@ fn read_settings(matches: &mut ArgMatches) -> Settings {
                 matches.remove_one::<u16>(flag.long).map(|port| Value::Number(port.into()))
             }
             Kind::Number => matches.remove_one::<u64>(flag.long).map(Value::Number),
-            Kind::Text | Kind::Texts | Kind::Networks | Kind::Secret => {
+            Kind::Text
+            | Kind::Texts
+            | Kind::Networks
+            | Kind::Entries
+            | Kind::PortRanges
+            | Kind::Secret
+            | Kind::Hops => {
                 matches.remove_one::<String>(flag.long).map(|text| Value::Text(Zeroizing::new(text)))
             }
             Kind::PortPasswords | Kind::Objects(_) | Kind::Object(_) => None,
@@ -429,7 +444,9 @@ mod tests {
     fn options(words: &str) -> Options {
         match parse_words(words) {
             Ok(Command::Run(_, options) | Command::Check(_, options)) => options,
-            Ok(Command::Up(_) | Command::Key(_) | Command::Url(_)) => panic!("{words}"),
+            Ok(
+                Command::Up(_) | Command::Key(_) | Command::Url(_) | Command::Route(_) | Command::Probe(_),
+            ) => panic!("{words}"),
             Err(error) => panic!("{error}"),
         }
     }

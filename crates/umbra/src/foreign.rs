@@ -45,8 +45,8 @@ pub(crate) const IGNORED: &[Foreign] = &[
         "datagrams come in where streams do; use an inbound of its own with the mode udp_only",
     ),
     foreign("udp_weight", "each association uses a random server"),
-    foreign("tcp_weight", "servers are tried in the order of the list"),
-    foreign("balancer", "servers are tried in the order of the list"),
+    foreign("tcp_weight", "servers are tried by chance; groups[] of paths[] know weights"),
+    foreign("balancer", "servers are tried by chance; groups[] of paths[] choose by health and latency"),
     foreign("runtime", "use workers"),
     foreign("replay_attack", "replays are always refused"),
     foreign("libopenssl", "cryptography is built in"),
@@ -57,10 +57,6 @@ pub(crate) const IGNORED: &[Foreign] = &[
 /// Keys that other implementations follow and whose absence would be unsafe or wrong: each is an error, unless its
 /// value turns it off.
 pub(crate) const REFUSED: &[Foreign] = &[
-    foreign(
-        "acl",
-        "access lists are not supported yet, and without it sessions would go where it forbids; remove it if that is acceptable",
-    ),
     foreign("manager_address", "managers are not supported yet; list the ports in servers[]"),
     foreign("manager_port", "managers are not supported yet; list the ports in servers[]"),
     foreign("key", "keys of SIP006 are not supported; use password"),

@@ -1,4 +1,4 @@
-//! The door: `umbra local`, `server`, `tunnel`, `up`, `key`, `check` and `url`.
+//! The door: `umbra local`, `server`, `tunnel`, `up`, `key`, `check`, `route`, `probe` and `url`.
 //!
 //! [`flags`] and [`mod@file`] say what was said, [`resolve`] what will be done, `umbra_relay` does it.
 #![forbid(unsafe_code)]
@@ -13,6 +13,7 @@ mod log;
 #[path = "tests/manual.rs"]
 mod manual;
 mod plugin;
+mod probe;
 mod process;
 mod qr;
 mod raw;
@@ -20,13 +21,10 @@ mod reference;
 mod report;
 mod resolve;
 mod roster;
+mod route;
 mod run;
 mod secret;
 mod subscription;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the configuration has no keys yet that lead to these files")
-)]
 mod traffic_server;
 mod up;
 mod url;
@@ -44,6 +42,8 @@ fn main() -> ExitCode {
         Ok(Command::Up(up)) => up::run(&up),
         Ok(Command::Key(method)) => print_key(method),
         Ok(Command::Url(url)) => url::run(url),
+        Ok(Command::Route(asked)) => route::run(asked),
+        Ok(Command::Probe(tried)) => probe::run(tried),
         Err(told) => {
             // Help and version come this way too. A closed terminal is no reason to fail differently.
             let _unheard = told.print();

@@ -82,6 +82,17 @@ impl Settings {
         Some(self.get(id)?.each().iter().filter_map(Said::text).collect())
     }
 
+    /// What was said of `id`, text by text and object by object, each in `wrap` if it is text.
+    pub(crate) fn objects_or(&self, id: Id, wrap: impl Fn(&str, &str) -> Self) -> Option<Vec<Self>> {
+        let said = self.get(id)?;
+        Some(match &said.value {
+            Value::Text(text) => vec![wrap(text, &said.place)],
+            Value::Object(object) => vec![object.clone()],
+            Value::Objects(objects) => objects.clone(),
+            Value::Number(_) | Value::Switch(_) | Value::List(_) => Vec::new(),
+        })
+    }
+
     /// A number, with its place.
     pub(crate) fn number(&self, id: Id) -> Option<(u64, &str)> {
         self.get(id)?.number()
@@ -184,9 +195,13 @@ impl Value {
     /// Reads text as a value of `kind`: numbers and switches may stand in quotes.
     pub(crate) fn from_text(kind: Kind, text: &str) -> Result<Self, &'static str> {
         let read = match kind {
-            Kind::Text | Kind::Secret | Kind::Texts | Kind::Networks => {
-                Some(Self::Text(Zeroizing::new(text.into())))
-            }
+            Kind::Text
+            | Kind::Secret
+            | Kind::Texts
+            | Kind::Networks
+            | Kind::Entries
+            | Kind::PortRanges
+            | Kind::Hops => Some(Self::Text(Zeroizing::new(text.into()))),
             Kind::Port | Kind::Ports => text.trim().parse::<u16>().ok().map(|port| Self::Number(port.into())),
             Kind::Number => text.trim().parse().ok().map(Self::Number),
             Kind::Switch => text.trim().parse().ok().map(Self::Switch),

@@ -1,8 +1,24 @@
 //! What a key and its flag are; the file reader, the command line and the manual are made from the one table of them.
 
 mod table;
+mod ways;
 
-pub(crate) use table::SETTINGS;
+/// Every setting that Umbra follows.
+pub(crate) static SETTINGS: &[Setting] = &ALL;
+
+static ALL: [Setting; table::SETTINGS.len() + ways::SETTINGS.len()] = {
+    let mut all = [table::SETTINGS[0]; table::SETTINGS.len() + ways::SETTINGS.len()];
+    let mut index = 0;
+    while index < all.len() {
+        let at = index.checked_sub(table::SETTINGS.len());
+        all[index] = match at {
+            None => table::SETTINGS[index],
+            Some(at) => ways::SETTINGS[at],
+        };
+        index += 1;
+    }
+    all
+};
 
 /// A setting that Umbra follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,6 +121,104 @@ pub(crate) enum Id {
     Disabled,
     /// A note for people.
     Remarks,
+    /// What an entry is called by others.
+    Name,
+    /// Ways through proxies.
+    Paths,
+    /// Ways of which a session takes one.
+    Groups,
+    /// Which session takes which way.
+    Rules,
+    /// Which way where no rule fits.
+    Otherwise,
+    /// Rules in the form of Shadowsocks' access lists.
+    Acl,
+    /// Rules in the form of Traffic Server.
+    SocksConfig,
+    /// The settings beside them.
+    RecordsConfig,
+    /// The proxies of a way.
+    Hops,
+    /// Seconds until a connection stands.
+    ConnectTimeout,
+    /// Seconds until a proxy has agreed.
+    NegotiateTimeout,
+    /// Who vouches for proxies.
+    CaFile,
+    /// A proxy as a URL.
+    HopUrl,
+    /// What a proxy speaks.
+    HopProtocol,
+    /// Whether a proxy is spoken with in TLS.
+    Tls,
+    /// Whose certificate it shows.
+    TlsName,
+    /// The ways in a group.
+    Members,
+    /// A member's share.
+    Weight,
+    /// In which order members are tried.
+    Policy,
+    /// How often one member is tried.
+    AttemptsPerMember,
+    /// How often members are tried in all.
+    AttemptsMax,
+    /// So many failures mark a member down.
+    FailThreshold,
+    /// Within so many seconds.
+    FailWindow,
+    /// How long it is left alone.
+    RetryTime,
+    /// How long a source stays with a member.
+    Sticky,
+    /// How long a member takes to come back.
+    SlowStart,
+    /// How many members may be down.
+    EjectedPercentMax,
+    /// What happens when all are.
+    WhenAllDown,
+    /// How long a session may look for a member.
+    Patience,
+    /// How members are probed.
+    Probe,
+    /// What has to go well.
+    ProbeKind,
+    /// Where a probe goes.
+    ProbeTarget,
+    /// What it asks for.
+    ProbeUrl,
+    /// Which answers are good.
+    ProbeExpect,
+    /// Seconds from one to the next.
+    ProbeInterval,
+    /// Seconds that one may take.
+    ProbeTimeout,
+    /// Good probes that bring a member back.
+    ProbeRise,
+    /// Bad ones that take it out.
+    ProbeFall,
+    /// Names of targets.
+    Domains,
+    /// Files of them.
+    DomainFiles,
+    /// Addresses of targets.
+    Networks,
+    /// Files of them.
+    NetworkFiles,
+    /// Ports of targets.
+    TargetPorts,
+    /// Where sessions come from.
+    FromNetworks,
+    /// Through which inbound.
+    FromInbounds,
+    /// Whose they are.
+    FromUsers,
+    /// Streams or datagrams.
+    Transport,
+    /// Where a rule leads.
+    To,
+    /// What whoever is refused is told.
+    Reply,
 }
 
 /// The objects of a configuration file.
@@ -122,6 +236,18 @@ pub(crate) enum Place {
     Security,
     /// The object `online_config`.
     Online,
+    /// One of `paths[]`.
+    Path,
+    /// One of `hops[]`, or what `outbound_proxy` names.
+    Hop,
+    /// One of `groups[]`.
+    Group,
+    /// One of `members[]`.
+    Member,
+    /// The object `probe`.
+    Probe,
+    /// One of `rules[]`.
+    Rule,
 }
 
 /// What a value is made of.
@@ -143,6 +269,12 @@ pub(crate) enum Kind {
     Networks,
     /// A port, or a list of ports.
     Ports,
+    /// A port, a range of ports, or a list of such.
+    PortRanges,
+    /// Texts, of which an empty list is one as well.
+    Entries,
+    /// A proxy as a URL or an object, or a list of such.
+    Hops,
     /// An object whose keys are ports and whose values are secrets.
     PortPasswords,
     /// A list of objects.
@@ -161,7 +293,7 @@ pub(crate) enum Reach {
 }
 
 /// A flag of the command line that sets a key.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Flag {
     /// `-s`, if there is a short form.
     pub(crate) short: Option<char>,
@@ -176,7 +308,7 @@ pub(crate) struct Flag {
 }
 
 /// One setting: its key, flag, kind, default and effect.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Setting {
     /// Its identity in the code.
     pub(crate) id: Id,
@@ -198,8 +330,37 @@ pub(crate) struct Setting {
 
 impl Place {
     /// All of them.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Root, Self::Server, Self::Inbound, Self::User, Self::Security, Self::Online];
+    pub(crate) const ALL: [Self; 12] = [
+        Self::Root,
+        Self::Server,
+        Self::Inbound,
+        Self::User,
+        Self::Security,
+        Self::Online,
+        Self::Path,
+        Self::Hop,
+        Self::Group,
+        Self::Member,
+        Self::Probe,
+        Self::Rule,
+    ];
+
+    /// Whether a key that is not known there could be one without which traffic goes where it should not.
+    pub(crate) fn is_strict(self) -> bool {
+        match self {
+            Self::Hop | Self::Rule => true,
+            Self::Root
+            | Self::Server
+            | Self::Inbound
+            | Self::User
+            | Self::Security
+            | Self::Online
+            | Self::Path
+            | Self::Group
+            | Self::Member
+            | Self::Probe => false,
+        }
+    }
 
     /// How people find it in a file.
     pub(crate) fn words(self) -> &'static str {
@@ -210,6 +371,12 @@ impl Place {
             Self::User => "in users[]",
             Self::Security => "in security",
             Self::Online => "in online_config",
+            Self::Path => "in paths[]",
+            Self::Hop => "in hops[]",
+            Self::Group => "in groups[]",
+            Self::Member => "in members[]",
+            Self::Probe => "in probe",
+            Self::Rule => "in rules[]",
         }
     }
 }
@@ -222,15 +389,26 @@ impl Kind {
             Self::Port => "wants a port: a whole number from 0 to 65535",
             Self::Number => "wants a whole number",
             Self::Switch => "wants true or false",
-            Self::Texts => "wants text in quotes, or a list of such",
+            Self::Texts | Self::Entries => "wants text in quotes, or a list of such",
             Self::Networks => {
                 "wants addresses and networks like 10.0.0.0/8, in quotes and separated by commas, or a list of such"
             }
             Self::Ports => "wants a port, a whole number from 0 to 65535, or a list of such",
+            Self::PortRanges => "wants a port like 22, a range like \"8000-8999\", or a list of such",
+            Self::Hops => {
+                "wants the URL of a proxy, like \"socks5h://10.0.0.1:1080\", an object, { … }, or a list of such"
+            }
             Self::PortPasswords => "wants an object of ports and passwords: { \"8388\": \"…\", … }",
             Self::Objects(_) => "wants a list of objects: [ { … }, … ]",
             Self::Object(_) => "wants an object: { … }",
         }
+    }
+}
+
+impl Id {
+    /// Whether traffic would go where it should not if this were left aside.
+    pub(crate) fn leads(self) -> bool {
+        LEADING.contains(&self)
     }
 }
 
@@ -250,6 +428,14 @@ pub(crate) fn nearest_key(place: Place, unknown: &str) -> Option<&'static str> {
     nearest(unknown, own.chain(lists))
 }
 
+/// The key at `place` that `unknown` is nearly the same as, if traffic goes where that says.
+pub(crate) fn leading_key(place: Place, unknown: &str) -> Option<&'static str> {
+    let leading = SETTINGS.iter().filter(|setting| setting.places.contains(&place) && setting.id.leads());
+    let unknown = unknown.to_lowercase();
+    let mut keys = leading.map(|setting| setting.key);
+    keys.find(|key| strsim::jaro_winkler(&unknown, key) >= NEARLY_THE_SAME)
+}
+
 /// The one of `known` that is spelled most like `text`, if any is near.
 pub(crate) fn nearest<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let rated = known.map(|name| (strsim::jaro_winkler(&text.to_lowercase(), name), name));
@@ -259,6 +445,23 @@ pub(crate) fn nearest<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> O
 
 /// The keys of the two lists of the extended form.
 pub(crate) const LISTS: [&str; 2] = ["servers", "locals"];
+
+/// What says where traffic goes, and through what.
+const LEADING: [Id; 10] = [
+    Id::Paths,
+    Id::Groups,
+    Id::Rules,
+    Id::Otherwise,
+    Id::Acl,
+    Id::SocksConfig,
+    Id::RecordsConfig,
+    Id::OutboundProxy,
+    Id::Tls,
+    Id::CaFile,
+];
+
+/// One letter too many or too few, or two that have changed places.
+const NEARLY_THE_SAME: f64 = 0.9;
 
 /// Below this, two spellings have too little in common for a hint to help.
 const NEAR_ENOUGH: f64 = 0.75;

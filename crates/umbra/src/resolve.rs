@@ -8,11 +8,18 @@ mod beside;
 mod client;
 mod datagrams;
 mod forbidden;
+mod groups;
+mod hops;
 mod hosts;
 mod links;
 mod online;
+mod parents;
+mod routes;
+mod rules;
 mod server;
+mod trust;
 mod users;
+mod ways;
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
@@ -23,16 +30,20 @@ use std::time::Duration;
 use umbra_proto::forbidden::Forbidden;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::url::ServerUrl;
-use umbra_relay::config::{Config, Group, Inbound, Protocol, Route, Tcp};
+use umbra_relay::config::{Config, Group, Inbound, Path, Protocol, Route, Routes, Tcp};
 
 use self::beside::read_outbound_proxy;
-use self::client::client_inbounds;
+use self::client::{client_doors, client_way};
 use self::datagrams::{DATAGRAM_IDS, find_shared_doors};
-pub(crate) use self::forbidden::read_forbidden;
+pub(crate) use self::forbidden::{Leads, read_forbidden};
+use self::hops::HopReader;
 use self::hosts::split_ports;
 pub(crate) use self::links::describe_servers;
+use self::online::names_server;
 pub(crate) use self::online::read_document;
-use self::server::server_inbounds;
+use self::routes::{read_routes, says_where};
+use self::server::server_doors;
+use self::trust::Trust;
 use crate::flags::Role;
 use crate::plugin::Plugin;
 use crate::raw::{Raw, Settings};
@@ -79,6 +90,8 @@ pub(crate) struct Plan {
     pub(crate) online: Option<Subscribed>,
     /// What is used of an allowance.
     pub(crate) usage: Option<Usage>,
+    /// The ways out that are not among the servers.
+    pub(crate) paths: Vec<Arc<Path>>,
 }
 
 /// A document of servers that is in use.
@@ -112,17 +125,27 @@ impl Subscribed {
 pub(crate) fn resolve(role: Role, mut sources: Sources, report: &mut Report) -> Option<Plan> {
     split_ports(&mut sources, report);
     warn_of_visible_secrets(&sources, report);
-    let common = read_common(role, &sources, report);
+    let mut common = read_common(&sources, report);
     let usage = read_usage(&sources);
-    let (doors, way) = match role {
-        Role::Client => client_inbounds(sources, &common, report),
-        Role::Server => (server_inbounds(sources, &common, report), Way::default()),
+    let both = sources.file.root.clone().beaten_by(&sources.flags);
+    let way = match role {
+        Role::Client => client_way(&mut sources, &common, report),
+        Role::Server => Way::default(),
     };
+    let plans = read_routes(role, &both, &mut common, &way, report);
+    let forbidden = Arc::new(read_forbidden(role, plans.leads, &both, report));
+    let out = Out { routes: plans.routes.clone(), forbidden };
+    let doors = match role {
+        Role::Client => client_doors(sources, &out, &common, report),
+        Role::Server => server_doors(sources, &out, &common, report),
+    };
+    plans.compare_with(&doors, report);
     find_shared_doors(&doors, report);
     let (inbounds, fronts) = put_behind_plugins(doors);
     let config = Config { inbounds, workers: common.workers };
-    let Way { servers, listed, online } = way;
-    let plan = Plan { config, nofile: common.nofile, listed, servers, fronts, online, usage };
+    let Way { servers, listed, online, is_wanted: _ } = way;
+    let paths = plans.paths;
+    let plan = Plan { config, nofile: common.nofile, listed, servers, fronts, online, usage, paths };
     report.errors.is_empty().then_some(plan)
 }
 
@@ -138,6 +161,7 @@ pub(crate) fn guess_role(sources: &Sources) -> Role {
         || file.inbounds.is_some()
         || speaks_of_client(&file.root)
         || speaks_of_client(flags)
+        || (says_where(&file.root) && !names_server(file, flags))
     {
         Role::Client
     } else {
@@ -147,6 +171,8 @@ pub(crate) fn guess_role(sources: &Sources) -> Role {
 
 /// The servers of a client.
 struct Way {
+    /// Whether it has any, or should.
+    is_wanted: bool,
     servers: Arc<Group>,
     listed: Vec<Listed>,
     online: Option<Subscribed>,
@@ -154,7 +180,8 @@ struct Way {
 
 impl Default for Way {
     fn default() -> Self {
-        Self { servers: Arc::new(Group::of_servers(Vec::new())), listed: Vec::new(), online: None }
+        let servers = Arc::new(Group::of_servers(Vec::new()));
+        Self { is_wanted: false, servers, listed: Vec::new(), online: None }
     }
 }
 
@@ -163,6 +190,17 @@ struct Door {
     place: String,
     inbound: Inbound,
     plugin: Option<Plugin>,
+    /// The names of those who may come in, as far as there are any.
+    users: Vec<String>,
+    /// Where it was said that datagrams come in.
+    wants_datagrams: Option<String>,
+}
+
+/// Where whatever comes in goes.
+struct Out {
+    routes: Routes,
+    /// Where direct ways do not lead.
+    forbidden: Arc<Forbidden>,
 }
 
 /// Where a plugin listens, its door cannot: it moves to a loopback port that only the plugin is told.
@@ -194,8 +232,8 @@ struct Common {
     /// A way that needs no server, and what asked for it.
     way: Option<(Route, &'static str)>,
     insecure: InsecureMethods,
-    /// Where direct ways do not lead.
-    forbidden: Arc<Forbidden>,
+    /// What reads proxies on the way.
+    hops: HopReader,
     /// What the outermost object says about datagrams.
     datagrams: Settings,
     /// What the flags say about them.
@@ -215,7 +253,7 @@ impl Common {
     }
 }
 
-fn read_common(role: Role, sources: &Sources, report: &mut Report) -> Common {
+fn read_common(sources: &Sources, report: &mut Report) -> Common {
     let (root, flags) = (&sources.file.root, &sources.flags);
     let idle = read_idle(root, report);
     let idle_flag = read_idle(flags, report);
@@ -224,8 +262,9 @@ fn read_common(role: Role, sources: &Sources, report: &mut Report) -> Common {
         no_delay: both.switch(Id::NoDelay).unwrap_or(true),
         fast_open: both.switch(Id::FastOpen).unwrap_or(false),
     };
-    let way = read_way(&both, report);
-    let forbidden = read_forbidden(role, way.as_ref().map(|(route, _)| route), &both, report);
+    let insecure = read_security(&both, report);
+    let mut hops = HopReader { insecure, trust: Trust::default() };
+    let way = read_way(&both, &mut hops, report);
     Common {
         idle,
         idle_flag,
@@ -233,8 +272,8 @@ fn read_common(role: Role, sources: &Sources, report: &mut Report) -> Common {
         workers: read_workers(&both, report),
         nofile: read_nofile(&both, report),
         way,
-        insecure: read_security(&both, report),
-        forbidden: Arc::new(forbidden),
+        insecure,
+        hops,
         datagrams: root.only(DATAGRAM_IDS),
         datagrams_flags: flags.only(DATAGRAM_IDS),
     }
@@ -276,9 +315,9 @@ fn entries(
 }
 
 /// The way out of whoever asks for none through a server.
-fn read_way(settings: &Settings, report: &mut Report) -> Option<(Route, &'static str)> {
+fn read_way(settings: &Settings, hops: &mut HopReader, report: &mut Report) -> Option<(Route, &'static str)> {
     let direct = settings.switch(Id::Direct).unwrap_or(false).then_some((Route::direct(), "direct"));
-    let parent = read_outbound_proxy(settings, report).map(|route| (route, "outbound_proxy"));
+    let parent = read_outbound_proxy(settings, hops, report).map(|route| (route, "outbound_proxy"));
     if let (Some(_), Some(_), Some(said)) = (&direct, &parent, settings.get(Id::OutboundProxy)) {
         report.error(&said.place, "cannot stand beside direct, which wants no proxy; keep one of them");
     }

@@ -112,6 +112,14 @@ fn plan(role: Role, sources: Sources, report: &mut Report) -> Option<Plan> {
     report.errors.is_empty().then_some(plan)
 }
 
+/// What `role`, or the end that the content is for, would do; nothing, if there is an error.
+pub(crate) fn plan_of(role: Option<Role>, mut options: Options, report: &mut Report) -> Option<Plan> {
+    find_config(&mut options);
+    let sources = read(options, report)?;
+    let role = role.unwrap_or_else(|| guess_role(&sources));
+    plan(role, load(role, sources), report)
+}
+
 /// Says everything that is wrong or doubtful.
 pub(crate) fn check(role: Option<Role>, mut options: Options) -> ExitCode {
     let mut report = Report::default();

@@ -24,7 +24,7 @@ use crate::process::{Farewell, raise_nofile};
 use crate::raw::Value;
 use crate::reference::Id;
 use crate::report::Report;
-use crate::resolve::read_forbidden;
+use crate::resolve::{Leads, read_forbidden};
 use crate::run::explain_start;
 use crate::{fail, key, log, qr};
 
@@ -114,7 +114,7 @@ fn forbidden_of(up: &Up) -> Result<Forbidden, String> {
         settings.insert(Id::ForbidPrivate, "", Value::Switch(true));
     }
     let mut report = Report::default();
-    let forbidden = read_forbidden(Role::Server, None, &settings, &mut report);
+    let forbidden = read_forbidden(Role::Server, Leads::Directly, &settings, &mut report);
     for warning in &report.warnings {
         warn!("warning: {warning}");
     }

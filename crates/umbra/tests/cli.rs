@@ -82,7 +82,7 @@ fn version_and_help_go_to_the_standard_output() {
     assert_eq!(text(&version.stdout), format!("umbra {}\n", env!("CARGO_PKG_VERSION")));
     assert_eq!(version.status.code(), Some(0));
     let help = umbra(&["--help"]);
-    for word in ["local", "server", "tunnel", "up", "key", "check", "url"] {
+    for word in ["local", "server", "tunnel", "up", "key", "check", "route", "probe", "url"] {
         assert!(text(&help.stdout).contains(word));
     }
     let help = text(&umbra(&["local", "--help"]).stdout);
@@ -182,7 +182,7 @@ fn check_tells_everything_and_starts_nothing() {
     let told = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
     for line in [
-        "error: acl: access lists are not supported yet",
+        "error: acl: x cannot be read",
         "error: timeout: 0 is no idle time",
         "error: servers[0].password: an example from the documentation",
         "error: servers[1].password: 2022-blake3-aes-256-gcm wants 32 bytes in base64, got 16; make one with: umbra key 2022-blake3-aes-256-gcm\n",

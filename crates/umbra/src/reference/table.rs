@@ -1,9 +1,9 @@
-//! Every setting, with its key, flag, default and effect.
+//! The settings of the two ends, each with its key, flag, default and effect.
 
 use super::{Flag, Id, Kind, Place, Reach, Setting};
 
-/// Every setting that Umbra follows.
-pub(crate) const SETTINGS: &[Setting] = &[
+/// All of them but those about ways out.
+pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         id: Id::Server,
         key: "server",
@@ -210,10 +210,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
         key: "outbound_proxy",
         aliases: &[],
         places: OF_ROOT,
-        kind: Kind::Secret,
+        kind: Kind::Hops,
         flag: flag(None, "outbound-proxy", "URL", Reach::Both),
         default: "none",
-        help: "`socks5://[NAME:PASSWORD@]HOST:PORT`: a SOCKS5 proxy through which sessions leave; a client then needs no server.",
+        help: "A proxy through which sessions leave, in the form of one of `hops[]`, or a list of them, which are dialled one through \
+               the other; a client then needs no server.",
     },
     Setting {
         id: Id::ForbiddenIp,
@@ -513,7 +514,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         id: Id::Disabled,
         key: "disabled",
         aliases: &[],
-        places: &[Place::Server, Place::Inbound],
+        places: &[Place::Server, Place::Inbound, Place::Path, Place::Group, Place::Rule],
         kind: Kind::Switch,
         flag: None,
         default: "false",
@@ -523,7 +524,25 @@ pub(crate) const SETTINGS: &[Setting] = &[
         id: Id::Remarks,
         key: "remarks",
         aliases: &["id", "name", "group", "tag"],
-        places: EVERYWHERE,
+        places: OF_ROOT,
+        kind: Kind::Text,
+        flag: None,
+        default: "none",
+        help: "A note for people; nothing depends on it.",
+    },
+    Setting {
+        id: Id::Remarks,
+        key: "remarks",
+        aliases: &["id", "group", "tag"],
+        places: &[
+            Place::Server,
+            Place::Inbound,
+            Place::Path,
+            Place::Hop,
+            Place::Group,
+            Place::Member,
+            Place::Rule,
+        ],
         kind: Kind::Text,
         flag: None,
         default: "none",

@@ -1,13 +1,16 @@
-//! Proxies beside us: load balancers in front, whose PROXY headers name the client, and a SOCKS5 proxy on the way out.
+//! Proxies beside us: load balancers in front, whose PROXY headers name the client, and proxies in place of a server.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
-use umbra_proto::parent_url::{ParentUrl, Scheme};
 use umbra_proto::proxy_header::Version;
-use umbra_relay::config::{Parent, ProxyHeader, Route};
+use umbra_proto::request::Refusal;
+use umbra_relay::config::{Hop, Names, Parent, ParentProtocol, Path, ProxyHeader, Route};
 
-use crate::raw::Settings;
+use super::hops::HopReader;
+use super::ways::read_hops;
+use crate::raw::{Settings, Value};
 use crate::reference::Id;
 use crate::report::Report;
 
@@ -35,28 +38,29 @@ pub(super) fn read_proxy_header(settings: &Settings, report: &mut Report) -> Pro
     ProxyHeader { expect_from: networks.into(), send }
 }
 
-/// The way through a SOCKS5 proxy, if there is to be one.
-pub(super) fn read_outbound_proxy(settings: &Settings, report: &mut Report) -> Option<Route> {
-    let (text, place) = settings.text(Id::OutboundProxy).filter(|(text, _)| !text.is_empty())?;
-    match text.parse() {
-        Ok(ParentUrl { address, .. }) if address.port() == 0 => {
-            report.error(place, "0 is no port to connect to");
+/// The way through proxies, if there is to be one. One that is wrong is told, and leads nowhere.
+pub(super) fn read_outbound_proxy(
+    settings: &Settings,
+    reader: &mut HopReader,
+    report: &mut Report,
+) -> Option<Route> {
+    let is_said = match &settings.get(Id::OutboundProxy)?.value {
+        Value::Text(text) => !text.is_empty(),
+        Value::Objects(hops) => !hops.is_empty(),
+        Value::Object(_) => true,
+        Value::Number(_) | Value::Switch(_) | Value::List(_) => false,
+    };
+    let hops = is_said.then(|| read_hops(settings, Id::OutboundProxy, reader, report))?;
+    Some(match hops {
+        Some(mut hops) => {
+            // Since before there was socks5h, names are left to the proxy whether or not its URL says so.
+            if let [Hop::Parent(Parent { protocol: ParentProtocol::Socks5(_), names, .. })] =
+                hops.as_mut_slice()
+            {
+                *names = Names::PassOn;
+            }
+            Route::Path(Arc::new(Path::new("outbound_proxy", hops)))
         }
-        // Names are left to the proxy, whether or not the URL says so.
-        Ok(ParentUrl { scheme: Scheme::Socks5 { login, names: _ }, address }) => {
-            return Some(Route::parent(Parent::socks5(address, login)));
-        }
-        Ok(ParentUrl {
-            scheme: Scheme::Socks4 { .. } | Scheme::Http { .. } | Scheme::Https { .. }, ..
-        }) => {
-            report.error(
-                place,
-                "sessions cannot leave through such a proxy yet; use one of SOCKS5, socks5://HOST:PORT",
-            );
-        }
-        Err(error) => {
-            report.error(place, format!("{error}; it looks like socks5://NAME:PASSWORD@HOST:PORT"));
-        }
-    }
-    None
+        None => Route::Refuse(Refusal::GeneralFailure),
+    })
 }

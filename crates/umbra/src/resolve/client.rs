@@ -4,15 +4,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use umbra_proto::address::Address;
-use umbra_relay::config::{Inbound, Protocol, ProxyDoor, Route, Server};
+use umbra_relay::config::{Inbound, Protocol, ProxyDoor, Server};
 
 use super::beside::read_proxy_header;
-use super::datagrams::{DATAGRAM_IDS, door_mode, server_mode};
+use super::datagrams::{DATAGRAM_IDS, door_mode, server_mode, wants_datagrams};
 use super::hosts::{by_password, listen_ip, read_port, server_addresses};
 use super::online::{names_server, subscribe};
+use super::routes::says_where;
 use super::users::read_door_users;
 use super::{
-    CLIENT_IDS, Common, DOOR_IDS, Door, SERVER_IDS, Sources, Way, entries, place_of, read_heads,
+    CLIENT_IDS, Common, DOOR_IDS, Door, Out, SERVER_IDS, Sources, Way, entries, place_of, read_heads,
     read_one_time_auth,
 };
 use crate::flags::Role;
@@ -24,41 +25,50 @@ use crate::report::Report;
 use crate::roster::Listed;
 use crate::secret::{InsecureMethods, read_credentials};
 
-/// A door for each inbound, all with the same way out, and the servers of that way. Those that need no plugin are on it.
-pub(super) fn client_inbounds(sources: Sources, common: &Common, report: &mut Report) -> (Vec<Door>, Way) {
+/// The servers of a client, as far as it is to have any. Those that need no plugin are on its way already.
+pub(super) fn client_way(sources: &mut Sources, common: &Common, report: &mut Report) -> Way {
     let Sources { file, url, flags, online } = sources;
+    let has_servers = names_server(file, flags);
+    let (url, online, listed) = (url.take(), online.take(), file.servers.take());
     let mut way = Way::default();
-    let route = if let Some((path, by)) = &common.way {
-        refuse_servers(by, &file.root, file.servers.as_deref(), url.is_some(), &flags, report);
+    if let Some((_, by)) = &common.way {
+        refuse_servers(by, &file.root, listed.as_deref(), url.is_some(), flags, report);
         if let Some(online) = online {
             report.error(online.subscription.place, beside(by));
         }
-        path.clone()
-    } else {
-        let is_alone =
-            online.as_ref().is_some_and(|online| online.subscription.alone || !names_server(&file, &flags));
-        let servers = match url {
-            None if is_alone => Vec::new(),
-            Some(url) => {
-                let settings = link_settings(url, "", "--server-url");
-                refuse_strange_plugin(&settings, report);
-                vec![settings]
-            }
-            None => entries(SERVER_IDS, LISTS[0], &file.root, file.servers, &flags, report),
-        };
-        let servers: Vec<_> = servers.into_iter().map(|settings| common.with_voices(settings)).collect();
-        way.listed
-            .extend(servers.iter().flat_map(|settings| client_servers(settings, common.insecure, report)));
-        way.online = online.and_then(|online| subscribe(online, !is_alone, common.insecure, report));
-        let further = way.online.iter().flat_map(|online| &online.listed);
-        let plain = way.listed.iter().chain(further).filter(|listed| listed.plugin.is_none());
-        way.servers.replace_servers(plain.map(|listed| listed.server.clone()).collect());
-        Route::Group(Arc::clone(&way.servers))
+        return way;
+    }
+    let both = file.root.clone().beaten_by(flags);
+    let has_ways = says_where(&both) || both.get(Id::Paths).or(both.get(Id::Groups)).is_some();
+    if has_ways && !has_servers && url.is_none() && online.is_none() {
+        return way;
+    }
+    way.is_wanted = true;
+    let is_alone = online.as_ref().is_some_and(|online| online.subscription.alone || !has_servers);
+    let servers = match url {
+        None if is_alone => Vec::new(),
+        Some(url) => {
+            let settings = link_settings(url, "", "--server-url");
+            refuse_strange_plugin(&settings, report);
+            vec![settings]
+        }
+        None => entries(SERVER_IDS, LISTS[0], &file.root, listed, flags, report),
     };
+    let servers: Vec<_> = servers.into_iter().map(|settings| common.with_voices(settings)).collect();
+    way.listed.extend(servers.iter().flat_map(|settings| client_servers(settings, common.insecure, report)));
+    way.online = online.and_then(|online| subscribe(online, !is_alone, common.insecure, report));
+    let further = way.online.iter().flat_map(|online| &online.listed);
+    let plain = way.listed.iter().chain(further).filter(|listed| listed.plugin.is_none());
+    way.servers.replace_servers(plain.map(|listed| listed.server.clone()).collect());
+    way
+}
+
+/// A door for each inbound.
+pub(super) fn client_doors(sources: Sources, out: &Out, common: &Common, report: &mut Report) -> Vec<Door> {
+    let Sources { file, flags, .. } = sources;
     let ids = [CLIENT_IDS, DOOR_IDS].concat();
     let locals = entries(&ids, LISTS[1], &file.root, file.inbounds, &flags, report);
-    let doors = locals.iter().filter_map(|settings| client_door(settings, &route, common, report));
-    (doors.collect(), way)
+    locals.iter().filter_map(|settings| client_door(settings, out, common, report)).collect()
 }
 
 /// Whoever asks for a way without a server and names one may mean either.
@@ -115,11 +125,12 @@ pub(super) fn client_servers(
     servers
 }
 
-fn client_door(settings: &Settings, route: &Route, common: &Common, report: &mut Report) -> Option<Door> {
+fn client_door(settings: &Settings, out: &Out, common: &Common, report: &mut Report) -> Option<Door> {
     let place = place_of(settings, Id::LocalAddress, "local_address");
     let ip = listen_ip(settings.text(Id::LocalAddress), Ipv4Addr::LOCALHOST, report);
     let idle = common.idle_of(settings, report);
-    let protocol = read_protocol(settings, report);
+    let mut users = Vec::new();
+    let protocol = read_protocol(settings, &mut users, report);
     let port = match protocol {
         Some(Protocol::Tunnel { .. }) => read_tunnel_port(settings),
         Some(Protocol::Proxy(_) | Protocol::Shadowsocks(_)) | None => {
@@ -136,22 +147,24 @@ fn client_door(settings: &Settings, route: &Route, common: &Common, report: &mut
         report.warn("", text);
     }
     let proxy_header = read_proxy_header(settings, report);
-    let (routes, forbidden) = (route.clone().into(), Arc::clone(&common.forbidden));
+    let name = settings.text(Id::Name).map_or_else(|| format!("local-{port}"), |(name, _)| name.into());
+    let wants_datagrams = wants_datagrams(settings, common, &mode);
     let inbound = Inbound {
-        name: "local".into(),
+        name: name.into(),
         listen,
         protocol,
         mode,
-        routes,
-        forbidden,
+        routes: out.routes.clone(),
+        forbidden: Arc::clone(&out.forbidden),
         idle,
         tcp: common.tcp,
         proxy_header,
     };
-    Some(Door { place, inbound, plugin: None })
+    Some(Door { place, inbound, plugin: None, users, wants_datagrams })
 }
 
-fn read_protocol(settings: &Settings, report: &mut Report) -> Option<Protocol> {
+/// What is spoken at a door; who may come in is added to `names`.
+fn read_protocol(settings: &Settings, names: &mut Vec<String>, report: &mut Report) -> Option<Protocol> {
     let (protocol, place) = settings.text(Id::Protocol).unwrap_or(("mixed", ""));
     let proxy = match protocol {
         "tunnel" => {
@@ -185,7 +198,7 @@ fn read_protocol(settings: &Settings, report: &mut Report) -> Option<Protocol> {
             );
         }
     }
-    let users = read_door_users(settings, report);
+    let users = read_door_users(settings, names, report);
     Some(Protocol::Proxy(ProxyDoor { users, ..proxy }))
 }
 

@@ -31,6 +31,12 @@ pub(super) fn door_mode(
     Mode::Streams
 }
 
+/// Where it was said that datagrams come in at a door that has them.
+pub(super) fn wants_datagrams(entry: &Settings, common: &Common, mode: &Mode<Udp>) -> Option<String> {
+    let said = common.with_voices(entry.only(DATAGRAM_IDS));
+    mode.datagrams().and(said.get(Id::Mode)).map(|said| said.place.clone())
+}
+
 /// What passes a door behind a plugin, which carries streams only: datagrams come in beside it where somebody asks for them, since
 /// whoever hides streams may not want them to be seen.
 pub(super) fn door_mode_beside_plugin(

@@ -4,31 +4,39 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use umbra_proto::forbidden::Forbidden;
-use umbra_relay::config::Route;
 
 use crate::flags::Role;
 use crate::raw::Settings;
 use crate::reference::Id;
 use crate::report::Report;
 
-/// What `role` forbids on a `way` that is said or is its usual one. A server, which serves others, has a list by itself.
+/// Whether sessions reach their targets without a proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leads {
+    /// Without, all of them.
+    Directly,
+    /// Some without and some through proxies.
+    Mixed,
+    /// All through proxies, for which this key has asked.
+    ThroughProxies(Option<&'static str>),
+}
+
+/// What `role` forbids on its direct ways. A server, which serves others, has a list by itself.
 pub(crate) fn read_forbidden(
     role: Role,
-    way: Option<&Route>,
+    leads: Leads,
     settings: &Settings,
     report: &mut Report,
 ) -> Forbidden {
     let mut networks = |id| Some(read_networks(&entries(settings, id)?, report));
     let (listed, exempt) = (networks(Id::ForbiddenIp), networks(Id::AllowedIp).unwrap_or_default());
     let private = settings.switch(Id::ForbidPrivate).unwrap_or(false);
-    match (role, way) {
-        (Role::Server, None) => {}
-        (Role::Server | Role::Client, Some(route)) if route.is_direct() => {}
-        (Role::Server, Some(_)) => refuse_behind_proxy(settings, report),
+    match (role, leads) {
+        (Role::Server | Role::Client, Leads::Directly) | (Role::Client, Leads::Mixed) => {}
+        (Role::Server, Leads::Mixed) => warn_of_proxies(settings, report),
+        (Role::Server, Leads::ThroughProxies(by)) => refuse_behind_proxy(by, settings, report),
         // The same file may be at both ends, but a flag is for this one.
-        (Role::Client, None | Some(_)) => {
-            warn_of_flags(settings, report);
-        }
+        (Role::Client, Leads::ThroughProxies(_)) => warn_of_flags(settings, report),
     }
     if let (Role::Server, Some(said)) = (role, settings.get(Id::ForbiddenIp))
         && entries(settings, Id::ForbiddenIp).is_some_and(|entries| entries.is_empty())
@@ -46,13 +54,13 @@ pub(crate) fn read_forbidden(
 }
 
 /// The entries of one text or of a list, each with its place, if anything was said.
-fn entries(settings: &Settings, id: Id) -> Option<Vec<(&str, &str)>> {
+pub(super) fn entries(settings: &Settings, id: Id) -> Option<Vec<(&str, &str)>> {
     let texts = settings.texts(id)?.into_iter();
     let split = texts.flat_map(|(text, place)| text.split(',').map(move |entry| (entry.trim(), place)));
     Some(split.filter(|(entry, _)| !entry.is_empty()).collect())
 }
 
-fn read_networks(entries: &[(&str, &str)], report: &mut Report) -> Vec<IpNet> {
+pub(super) fn read_networks(entries: &[(&str, &str)], report: &mut Report) -> Vec<IpNet> {
     entries.iter().filter_map(|(entry, place)| read_network(entry, place, report)).collect()
 }
 
@@ -78,16 +86,36 @@ fn read_network(text: &str, place: &str, report: &mut Report) -> Option<IpNet> {
 }
 
 /// What a proxy is asked for it reaches, and only it could refuse.
-fn refuse_behind_proxy(settings: &Settings, report: &mut Report) {
-    let lists = entries(settings, Id::ForbiddenIp).is_some_and(|entries| !entries.is_empty());
-    let private = settings.switch(Id::ForbidPrivate).unwrap_or(false);
-    let followed = [(Id::ForbiddenIp, lists), (Id::ForbidPrivate, private)];
-    for said in followed.into_iter().filter(|(_, asks)| *asks).filter_map(|(id, _)| settings.get(id)) {
-        report.error(
-            &said.place,
-            "cannot be followed beside outbound_proxy, whose proxy reaches the targets; forbid them there, and leave it out here",
+fn refuse_behind_proxy(by: Option<&str>, settings: &Settings, report: &mut Report) {
+    let text = match by {
+        Some(by) => format!(
+            "cannot be followed beside {by}, whose proxy reaches the targets; forbid them there, and leave it out here"
+        ),
+        None => "cannot be followed where every way leads through proxies, which reach the targets; forbid them there, and leave \
+                 it out here"
+            .into(),
+    };
+    for place in asked_for(settings) {
+        report.error(place, &text);
+    }
+}
+
+fn warn_of_proxies(settings: &Settings, report: &mut Report) {
+    for place in asked_for(settings) {
+        report.warn(
+            place,
+            "followed on direct ways only: what a proxy is asked for it reaches, and only it could refuse",
         );
     }
+}
+
+/// Where it was said that something is forbidden.
+fn asked_for(settings: &Settings) -> Vec<&str> {
+    let lists = entries(settings, Id::ForbiddenIp).is_some_and(|entries| !entries.is_empty());
+    let private = settings.switch(Id::ForbidPrivate).unwrap_or(false);
+    let followed = [(Id::ForbiddenIp, lists), (Id::ForbidPrivate, private)].into_iter();
+    let said = followed.filter(|(_, asks)| *asks).filter_map(|(id, _)| settings.get(id));
+    said.map(|said| said.place.as_str()).collect()
 }
 
 fn warn_of_flags(settings: &Settings, report: &mut Report) {

@@ -80,7 +80,7 @@ fn holders<'a>(settings: &'a Settings, method: &str, report: &mut Report) -> Vec
     let is_identified = method.parse().is_ok_and(has_identities);
     let mut holders = Vec::new();
     if let Some(password) = own.filter(|_| users.is_empty() || !is_identified) {
-        let name = settings.text(Id::Remarks).map(|(name, _)| name);
+        let name = settings.text(Id::Remarks).or(settings.text(Id::Name)).map(|(name, _)| name);
         holders.push(Holder { password: Zeroizing::new(password.into()), name });
     }
     for user in users {

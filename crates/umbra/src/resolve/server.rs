@@ -2,22 +2,22 @@
 
 use std::sync::Arc;
 
-use umbra_relay::config::{Inbound, Protocol, Route, ShadowsocksDoor};
+use umbra_relay::config::{Inbound, Protocol, ShadowsocksDoor};
 
 use super::beside::read_proxy_header;
-use super::datagrams::{door_mode, door_mode_beside_plugin};
+use super::datagrams::{door_mode, door_mode_beside_plugin, wants_datagrams};
 use super::hosts::{by_password, server_listens};
-use super::users::read_keyring;
-use super::{Common, DOOR_IDS, Door, SERVER_IDS, Sources, entries, read_heads, read_one_time_auth};
+use super::users::{read_keyring, user_names};
+use super::{Common, DOOR_IDS, Door, Out, SERVER_IDS, Sources, entries, read_heads, read_one_time_auth};
 use crate::flags::Role;
 use crate::plugin::Plugin;
 use crate::raw::Settings;
-use crate::reference::LISTS;
+use crate::reference::{Id, LISTS};
 use crate::report::Report;
 use crate::secret::read_method;
 
 /// A door for each port of each server.
-pub(super) fn server_inbounds(sources: Sources, common: &Common, report: &mut Report) -> Vec<Door> {
+pub(super) fn server_doors(sources: Sources, out: &Out, common: &Common, report: &mut Report) -> Vec<Door> {
     let Sources { file, flags, online, .. } = sources;
     if file.inbounds.is_some() {
         report.warn(LISTS[1], "left aside: it is for umbra local");
@@ -27,15 +27,16 @@ pub(super) fn server_inbounds(sources: Sources, common: &Common, report: &mut Re
     }
     let ids = [SERVER_IDS, DOOR_IDS].concat();
     let servers = entries(&ids, LISTS[0], &file.root, file.servers, &flags, report);
-    servers.iter().flat_map(|settings| server_doors(settings, common, report)).collect()
+    servers.iter().flat_map(|settings| entry_doors(settings, out, common, report)).collect()
 }
 
 /// A door for each port of an entry; those with the same password share its keys.
-fn server_doors(settings: &Settings, common: &Common, report: &mut Report) -> Vec<Door> {
+fn entry_doors(settings: &Settings, out: &Out, common: &Common, report: &mut Report) -> Vec<Door> {
     let idle = common.idle_of(settings, report);
     let plugin = Plugin::read(settings, report);
     let proxy_header = read_proxy_header(settings, report);
-    let route = common.way.as_ref().map_or_else(Route::direct, |(route, _)| route.clone());
+    let name = settings.text(Id::Name).map(|(name, _)| name);
+    let users: Vec<_> = user_names(settings.objects(Id::Users).unwrap_or_default()).collect();
     let mut doors = Vec::new();
     for settings in by_password(settings, Role::Server, report) {
         let listens = server_listens(&settings, report);
@@ -52,18 +53,19 @@ fn server_doors(settings: &Settings, common: &Common, report: &mut Report) -> Ve
             } else {
                 door_mode(&settings, common, idle, &protocol, report)
             };
+            let wants_datagrams = wants_datagrams(&settings, common, &mode);
             let inbound = Inbound {
-                name: "server".into(),
+                name: name.map_or_else(|| format!("server-{}", listen.port()), Into::into).into(),
                 listen,
                 protocol,
                 mode,
-                routes: route.clone().into(),
-                forbidden: Arc::clone(&common.forbidden),
+                routes: out.routes.clone(),
+                forbidden: Arc::clone(&out.forbidden),
                 idle,
                 tcp: common.tcp,
                 proxy_header: proxy_header.clone(),
             };
-            Door { place, inbound, plugin: plugin.clone() }
+            Door { place, inbound, plugin: plugin.clone(), users: users.clone(), wants_datagrams }
         }));
     }
     // One is enough to say so; an entry may have thousands of ports.

@@ -18,8 +18,12 @@ use crate::reference::Id;
 use crate::report::Report;
 use crate::secret::{judge_key, said_password};
 
-/// Who may come in at a client's inbound. `None` if nothing was said of users, so that everybody may.
-pub(super) fn read_door_users(settings: &Settings, report: &mut Report) -> Option<Arc<Users>> {
+/// Who may come in at a client's inbound, whose names are added to `names`. `None` if nothing was said of users, so that everybody may.
+pub(super) fn read_door_users(
+    settings: &Settings,
+    names: &mut Vec<String>,
+    report: &mut Report,
+) -> Option<Arc<Users>> {
     let mut places = Vec::new();
     let mut users = Vec::new();
     if let Some(listed) = settings.objects(Id::Users) {
@@ -31,6 +35,7 @@ pub(super) fn read_door_users(settings: &Settings, report: &mut Report) -> Optio
         users.extend(file::read_users(Path::new(path), report).unwrap_or_default());
     }
     let place = places.first()?;
+    names.extend(user_names(&users));
     let credentials: Vec<_> = users.iter().filter_map(|user| read_login(user, report)).collect();
     let mut key = [0; DIGEST_KEY_BYTES];
     if let Err(error) = getrandom::fill(&mut key) {
@@ -57,6 +62,11 @@ pub(super) fn read_door_users(settings: &Settings, report: &mut Report) -> Optio
         ) => report.error(*place, error.to_string()),
     }
     None
+}
+
+/// What `users` are called.
+pub(super) fn user_names(users: &[Settings]) -> impl Iterator<Item = String> {
+    users.iter().filter_map(|user| user.text(Id::UserName)).map(|(name, _)| name.into())
 }
 
 fn read_login(user: &Settings, report: &mut Report) -> Option<Credentials> {

@@ -1,6 +1,8 @@
 //! What is said, and what comes of it.
 
 mod datagrams;
+mod rules;
+mod ways;
 
 use umbra_relay::config::{Hop, Parent, ParentProtocol, Protocol, ProxyDoor, Route, Server, ShadowsocksDoor};
 
@@ -51,8 +53,12 @@ fn servers(config: &Config) -> Vec<String> {
 pub(super) fn shadowsocks_hops(config: &Config) -> Vec<Server> {
     let paths = match config.inbounds[0].routes.otherwise() {
         Route::Path(path) => vec![Arc::clone(path)],
-        Route::Group(group) => group.paths(),
-        Route::Refuse(_) => vec![],
+        Route::Group(group) => {
+            let (mut paths, streams) = (group.paths_of_datagrams(), group.paths());
+            paths.retain(|path| streams.iter().all(|other| other.name != path.name));
+            streams.into_iter().chain(paths).collect()
+        }
+        Route::Refuse(refusal) => panic!("{refusal:?}"),
     };
     let hops = paths.iter().flat_map(|path| &path.hops);
     let server = |hop: &Hop| match hop {
@@ -635,15 +641,6 @@ fn a_socks5_proxy_takes_the_place_of_the_server() {
         ("--outbound-proxy socks5://a -s b", "-s: cannot stand beside outbound_proxy"),
         ("--outbound-proxy socks5://a --direct", "--outbound-proxy: cannot stand beside direct"),
         ("--outbound-proxy ftp://a", "--outbound-proxy: the URL starts with none of socks5://"),
-        ("--outbound-proxy http://a", "--outbound-proxy: sessions cannot leave through such a proxy yet"),
-        (
-            "--outbound-proxy https://a:b@c",
-            "--outbound-proxy: sessions cannot leave through such a proxy yet",
-        ),
-        (
-            "--outbound-proxy socks4a://me@a",
-            "--outbound-proxy: sessions cannot leave through such a proxy yet",
-        ),
         ("--outbound-proxy socks5://a:0", "--outbound-proxy: 0 is no port"),
     ] {
         let errors = Outcome::bad(&format!("umbra local {words}"), "");

@@ -1,0 +1,190 @@
+//! `umbra probe`: every way out dialled once, and what came of it as a table.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use umbra_proto::address::Address;
+use umbra_relay::config::{Hop, Names, Parent, ParentProtocol, Path, Probe, ProbeKind};
+use umbra_relay::failure::Failure;
+use umbra_relay::try_path;
+
+use crate::flags::Tried;
+use crate::report::Report;
+use crate::resolve::Plan;
+use crate::run::{plan_of, tell};
+
+/// Dials everything there is.
+pub(crate) fn run(tried: Tried) -> ExitCode {
+    let mut report = Report::default();
+    let plan = plan_of(tried.role, tried.options, &mut report);
+    tell(&report);
+    let Some(plan) = plan else { return ExitCode::FAILURE };
+    let mut rows = rows_of(&plan.paths);
+    rows.extend(rows_of_servers(&plan));
+    dial_all(&mut rows, tried.target.as_ref());
+    let _unheard = write!(io::stdout(), "{}", table(&rows));
+    if rows.iter().any(Row::has_failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// A path, and what came of it.
+pub(crate) struct Row {
+    name: String,
+    hops: String,
+    /// Nothing, where it cannot be dialled.
+    path: Option<Arc<Path>>,
+    tried: String,
+    result: String,
+    time: Option<Duration>,
+    has_failed: bool,
+}
+
+impl Row {
+    fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
+    fn dial(&mut self, target: Option<&Address>) {
+        let Some(path) = &self.path else { return };
+        let Some((path, kind, words)) = attempt(path, target) else {
+            self.result = "nothing to dial without a target".into();
+            return;
+        };
+        self.tried = words;
+        match try_path(&path, &Probe { kind, patience: PATIENCE }) {
+            Ok(time) => {
+                self.result = "ok".into();
+                self.time = Some(time);
+            }
+            Err(failure) => {
+                self.result = explain(&failure);
+                self.has_failed = true;
+            }
+        }
+    }
+}
+
+/// A row for each of `paths`.
+pub(crate) fn rows_of(paths: &[Arc<Path>]) -> Vec<Row> {
+    paths
+        .iter()
+        .map(|path| row(path.name.to_string(), hops_in_words(&path.hops), Some(Arc::clone(path))))
+        .collect()
+}
+
+/// A row for each of a client's servers. Those behind plugins have no way of their own while their plugins do not run.
+pub(crate) fn rows_of_servers(plan: &Plan) -> Vec<Row> {
+    let mut paths = plan.servers.paths();
+    for path in plan.servers.paths_of_datagrams() {
+        if !paths.iter().any(|known| known.name == path.name) {
+            paths.push(path);
+        }
+    }
+    let mut rows = rows_of(&paths);
+    let further = plan.online.iter().flat_map(|online| &online.listed);
+    for listed in plan.listed.iter().chain(further) {
+        if let Some(plugin) = &listed.plugin {
+            let hops = format!("{} → ss://{}", plugin.name(), listed.server.address);
+            let mut row = row("servers".into(), hops, None);
+            row.result = "not tried: its plugin does not run".into();
+            rows.push(row);
+        }
+    }
+    rows
+}
+
+fn row(name: String, hops: String, path: Option<Arc<Path>>) -> Row {
+    Row { name, hops, path, tried: String::new(), result: String::new(), time: None, has_failed: false }
+}
+
+/// Dials all of them, some at a time.
+pub(crate) fn dial_all(rows: &mut [Row], target: Option<&Address>) {
+    for some in rows.chunks_mut(DIALS_AT_ONCE) {
+        thread::scope(|scope| {
+            for row in some {
+                scope.spawn(move || row.dial(target));
+            }
+        });
+    }
+}
+
+/// What is dialled along which part of `path`, in words too. Without a target, every proxy but the last is asked for the next.
+fn attempt(path: &Arc<Path>, target: Option<&Address>) -> Option<(Arc<Path>, ProbeKind, String)> {
+    if let Some(target) = target {
+        return Some((Arc::clone(path), ProbeKind::Handshake(target.clone()), target.to_string()));
+    }
+    let (last, before) = path.hops.split_last()?;
+    let last = last.address();
+    if before.is_empty() {
+        return Some((Arc::clone(path), ProbeKind::Connect, format!("connect {last}")));
+    }
+    let mut shorter = Path::new(Arc::clone(&path.name), before);
+    shorter.deadlines = path.deadlines;
+    Some((Arc::new(shorter), ProbeKind::Handshake(last.clone()), format!("reach {last}")))
+}
+
+fn explain(failure: &Failure) -> String {
+    let at = failure.at.as_ref().map_or_else(String::new, |at| format!(" at hop {}", at.hop));
+    format!("{} failed{at}: {}", failure.stage, failure.cause)
+}
+
+/// The proxies on the way, without who we are to them.
+fn hops_in_words(hops: &[Hop]) -> String {
+    if hops.is_empty() {
+        return "none".into();
+    }
+    hops.iter().map(hop_in_words).collect::<Vec<_>>().join(" → ")
+}
+
+fn hop_in_words(hop: &Hop) -> String {
+    let (scheme, address) = match hop {
+        Hop::Shadowsocks(server) => ("ss", &server.address),
+        Hop::Parent(Parent { address, protocol, names, tls }) => {
+            let scheme = match (protocol, names, tls) {
+                (ParentProtocol::Socks4(_), Names::ResolveHere, None) => "socks4",
+                (ParentProtocol::Socks4(_), Names::ResolveHere, Some(_)) => "socks4+tls",
+                (ParentProtocol::Socks4(_), Names::PassOn, None) => "socks4a",
+                (ParentProtocol::Socks4(_), Names::PassOn, Some(_)) => "socks4a+tls",
+                (ParentProtocol::Socks5(_), Names::ResolveHere, None) => "socks5",
+                (ParentProtocol::Socks5(_), Names::ResolveHere, Some(_)) => "socks5+tls",
+                (ParentProtocol::Socks5(_), Names::PassOn, None) => "socks5h",
+                (ParentProtocol::Socks5(_), Names::PassOn, Some(_)) => "socks5h+tls",
+                (ParentProtocol::Http(_), _, None) => "http",
+                (ParentProtocol::Http(_), _, Some(_)) => "https",
+            };
+            (scheme, address)
+        }
+    };
+    format!("{scheme}://{address}")
+}
+
+/// The rows under their heads, every column as wide as its widest.
+pub(crate) fn table(rows: &[Row]) -> String {
+    let heads = ["PATH", "HOPS", "TRIED", "RESULT", "TIME"].map(String::from);
+    let cells = rows.iter().map(|row| {
+        let time = row.time.map_or_else(String::new, |time| format!("{} ms", time.as_millis()));
+        [row.name.clone(), row.hops.clone(), row.tried.clone(), row.result.clone(), time]
+    });
+    let lines: Vec<_> = [heads].into_iter().chain(cells).collect();
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; 5] = std::array::from_fn(width);
+    let mut text = String::new();
+    for line in &lines {
+        let mut padded = String::new();
+        for (cell, width) in line.iter().zip(widths).filter(|(_, width)| *width > 0) {
+            let _infallible = write!(padded, "{cell:width$}  ");
+        }
+        text.push_str(padded.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// As long as a session would look for its way.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Each is a thread.
+const DIALS_AT_ONCE: usize = 16;

@@ -1,0 +1,218 @@
+//! `umbra route`: which way a session would take, and why.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use umbra_proto::address::Address;
+use umbra_proto::request::Refusal;
+use umbra_relay::config::{Inbound, Route};
+use umbra_relay::router::{Decision, Dial, Fit, Query, Rule, Transport};
+
+use crate::flags::{Asked, Session};
+use crate::probe::{Row, dial_all, rows_of, rows_of_servers, table};
+use crate::reference::nearest;
+use crate::report::Report;
+use crate::resolve::Plan;
+use crate::run::{plan_of, tell};
+
+/// Explains what was asked for.
+pub(crate) fn run(asked: Asked) -> ExitCode {
+    let Asked { role, options, session, dials } = asked;
+    let mut report = Report::default();
+    let plan = plan_of(role, options, &mut report);
+    let inbound = plan.as_ref().and_then(|plan| find_inbound(plan, &session, &mut report));
+    tell(&report);
+    let (Some(plan), Some(inbound)) = (&plan, inbound) else { return ExitCode::FAILURE };
+    let Explained { text, mut rows } = explain(plan, inbound, &session, dials);
+    // What is known already should not wait for a proxy that is silent.
+    let _unheard = io::stdout().write_all(text.as_bytes());
+    if dials {
+        dial_all(&mut rows, Some(&session.target).filter(|_| !session.is_udp));
+    }
+    if !rows.is_empty() {
+        let _unheard = write!(io::stdout(), "\n{}", table(&rows));
+    }
+    ExitCode::SUCCESS
+}
+
+fn find_inbound<'p>(plan: &'p Plan, session: &Session, report: &mut Report) -> Option<&'p Inbound> {
+    let inbounds = &plan.config.inbounds;
+    let Some(name) = &session.inbound else { return inbounds.first() };
+    let found = inbounds.iter().find(|inbound| *inbound.name == **name);
+    if found.is_none() {
+        let known: Vec<_> = inbounds.iter().map(|inbound| &*inbound.name).collect();
+        let hint = match nearest(name, known.iter().copied()) {
+            Some(near) => format!("did you mean {near}?"),
+            None => format!("there are {}", known.join(", ")),
+        };
+        report.error("--inbound", format!("there is no inbound {name}; {hint}"));
+    }
+    found
+}
+
+/// What there is to say, and the paths that a session may take.
+struct Explained {
+    text: String,
+    rows: Vec<Row>,
+}
+
+fn explain(plan: &Plan, inbound: &Inbound, session: &Session, dials: bool) -> Explained {
+    let (transport, what) =
+        if session.is_udp { (Transport::Udp, "datagrams") } else { (Transport::Tcp, "a stream") };
+    let query = Query {
+        target: &session.target,
+        transport,
+        source: session.source,
+        inbound: &inbound.name,
+        user: session.user.as_deref(),
+    };
+    let mut lines = Lines::default();
+    let user = session.user.as_ref().map_or_else(String::new, |user| format!(" of {user}"));
+    lines.say(
+        "target",
+        format!("{}, {what}{user} from {} through {}", session.target, session.source, inbound.name),
+    );
+    let mut addresses = None;
+    let decision = match inbound.routes.decide(&query, None) {
+        Decision::Resolve => {
+            let found = lookup(&session.target);
+            lines.say("address", in_words(&found));
+            inbound.routes.decide(&query, Some(addresses.insert(found)))
+        }
+        decided @ (Decision::Take { .. } | Decision::Unresolvable { .. }) => decided,
+    };
+    let rows = match decision {
+        Decision::Take { rule, verdict, dial } => {
+            lines.say("rule", rule_in_words(rule, session, addresses.as_deref().unwrap_or_default()));
+            let allowed = addresses.map(|found| allowed_by(dial, found));
+            {
+                let addresses = match allowed {
+                    None if dials || matches!(session.target, Address::Ip(_)) => {
+                        Some(lookup(&session.target))
+                    }
+                    known => known,
+                };
+                follow(plan, inbound, session, verdict, &addresses.unwrap_or_default(), &mut lines)
+            }
+        }
+        Decision::Unresolvable { rule } => {
+            let why = "which refuses some addresses, and the name has none";
+            lines.say("rule", format!("{}, {why}", rule.name));
+            lines.say("way", "refused".into());
+            Vec::new()
+        }
+        Decision::Resolve => Vec::new(),
+    };
+    Explained { text: lines.0, rows }
+}
+
+/// Says where `route` leads, and gives the paths along it.
+fn follow(
+    plan: &Plan,
+    inbound: &Inbound,
+    session: &Session,
+    route: &Route,
+    addresses: &[SocketAddr],
+    lines: &mut Lines,
+) -> Vec<Row> {
+    match route {
+        Route::Refuse(refusal) => {
+            lines.say("way", format!("refused: {}", refusal_in_words(*refusal)));
+            Vec::new()
+        }
+        Route::Path(path) => {
+            lines.say("way", format!("path {}", path.name));
+            if path.hops.is_empty() {
+                tell_forbidden(inbound, addresses, lines);
+            }
+            if session.is_udp && !path.has_datagrams() {
+                lines.say("", "which carries no datagrams, so they are dropped".into());
+            }
+            rows_of(&[Arc::clone(path)])
+        }
+        Route::Group(group) => {
+            let rows = if Arc::ptr_eq(group, &plan.servers) {
+                rows_of_servers(plan)
+            } else if session.is_udp {
+                rows_of(&group.paths_of_datagrams())
+            } else {
+                rows_of(&group.paths())
+            };
+            lines.say("way", format!("group {}, one of {} paths", group.name, rows.len()));
+            rows
+        }
+    }
+}
+
+fn tell_forbidden(inbound: &Inbound, addresses: &[SocketAddr], lines: &mut Lines) {
+    let judged = addresses.iter().map(|address| (address.ip(), inbound.forbidden.check(address.ip())));
+    for (address, rule) in judged.filter_map(|(address, rule)| Some((address, rule?))) {
+        lines.say("", format!("{address} is forbidden ({rule}), and nobody is led there"));
+    }
+}
+
+/// The addresses of the target, asked of the system as a session would.
+fn lookup(target: &Address) -> Vec<SocketAddr> {
+    match target {
+        Address::Ip(address) => vec![*address],
+        Address::Name(name, port) => {
+            (name.as_str(), *port).to_socket_addrs().map(Iterator::collect).unwrap_or_default()
+        }
+    }
+}
+
+fn allowed_by(dial: Dial<'_>, addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    addresses.into_iter().filter(|address| dial.allows(address.ip())).collect()
+}
+
+fn in_words(addresses: &[SocketAddr]) -> String {
+    if addresses.is_empty() {
+        return "none is known".into();
+    }
+    addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// Which rule it is, and what in it fits the target.
+fn rule_in_words(rule: Option<&Rule<Route>>, session: &Session, addresses: &[SocketAddr]) -> String {
+    let Some(rule) = rule else { return "none fits: otherwise".into() };
+    let fit = rule.conditions.target.as_ref().and_then(|targets| targets.explain(&session.target, addresses));
+    let why = match fit {
+        Some(Fit::Exact(name)) => format!(", which has the name {name}"),
+        Some(Fit::Suffix(name)) => format!(", which has {name} and all below it"),
+        Some(Fit::Keyword(word)) => format!(", which has the word {word}"),
+        Some(Fit::Pattern(pattern)) => format!(", which has the pattern {pattern}"),
+        Some(Fit::Range(first, last)) if first == last => format!(", which has {first}"),
+        Some(Fit::Range(first, last)) => format!(", which has {first} to {last}"),
+        None => String::new(),
+    };
+    format!("{}{why}", rule.name)
+}
+
+fn refusal_in_words(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::GeneralFailure => "general failure",
+        Refusal::Overloaded => "overloaded",
+        Refusal::NotAllowed => "not allowed",
+        Refusal::NetworkUnreachable => "network unreachable",
+        Refusal::HostUnreachable => "host unreachable",
+        Refusal::NameNotFound => "name not found",
+        Refusal::ConnectionRefused => "connection refused",
+        Refusal::TimedOut => "timed out",
+        Refusal::CommandNotSupported => "command not supported",
+        Refusal::AddressTypeNotSupported => "address type not supported",
+    }
+}
+
+/// What is said, each line under its word.
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    #[expect(clippy::needless_pass_by_value, reason = "each line is made for this")]
+    fn say(&mut self, word: &str, line: String) {
+        let _infallible = writeln!(self.0, "{word:8} {line}");
+    }
+}

@@ -1,0 +1,187 @@
+//! The real program explains which way a session would take, and dials every way.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+#[path = "running/foreground.rs"]
+mod foreground;
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use foreground::{Config, Running};
+
+/// What came of it: the exit code, and both outputs.
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+fn umbra(args: &[&str]) -> Said {
+    let output = Command::new(env!("CARGO_BIN_EXE_umbra")).args(args).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let said = Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
+    assert!(!said.out.contains("hunter2") && !said.err.contains("hunter2"), "{}{}", said.out, said.err);
+    said
+}
+
+/// A SOCKS5 and HTTP proxy.
+fn proxy() -> (Running, String) {
+    let mut proxy = Running::start(&["local", "--direct", "-l", "0"]);
+    let address = proxy.wait_for("starting local at ");
+    (proxy, address)
+}
+
+/// Somebody who lets everybody in and says nothing.
+fn target() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || listener.incoming().map(Result::unwrap).collect::<Vec<_>>());
+    address
+}
+
+/// An address where nobody listens.
+fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn line<'a>(said: &'a Said, start: &str) -> &'a str {
+    let line = said.out.lines().find(|line| line.starts_with(start));
+    line.unwrap_or_else(|| panic!("no line {start} in:\n{}{}", said.out, said.err))
+}
+
+#[test]
+fn every_path_is_dialled_and_one_that_fails_is_the_exit_code() {
+    let (_running, proxy) = proxy();
+    let (target, nobody) = (target(), nobody());
+    let good = format!(
+        r#"{{"name": "good", "hops": "socks5h://me:hunter2@{proxy}"}},
+           {{"name": "chain", "hops": ["socks5://{proxy}", {{"protocol": "http", "address": "{proxy}"}}]}}"#
+    );
+    let file = |paths: &str| {
+        Config::new(&format!(
+            r#"{{"local_port": 0, "paths": [{paths}], "groups": [{{"name": "all", "members": ["good", "chain", "direct"]}}],
+                "otherwise": "all"}}"#
+        ))
+    };
+    let config = file(&good);
+    let said = umbra(&["probe", "-c", config.path(), &target.to_string()]);
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    assert!(line(&said, "PATH ").contains("HOPS"), "{}", said.out);
+    for name in ["good", "chain", "direct"] {
+        let line = line(&said, name);
+        assert!(
+            line.contains(&target.to_string()) && line.contains(" ok ") && line.ends_with(" ms"),
+            "{line}"
+        );
+    }
+    assert!(line(&said, "chain").contains(&format!("socks5://{proxy} → http://{proxy}")), "{}", said.out);
+
+    let said = umbra(&["probe", "-c", config.path()]);
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    assert!(line(&said, "good").contains(&format!("connect {proxy}")), "{}", said.out);
+    assert!(line(&said, "chain").contains(&format!("reach {proxy}")), "{}", said.out);
+    assert!(line(&said, "direct").contains("nothing to dial without a target"), "{}", said.out);
+
+    let config =
+        file(&format!(r#"{good}, {{"name": "bad", "hops": ["socks5h://{proxy}", "http://{nobody}"]}}"#));
+    let said = umbra(&["probe", "-c", config.path(), &target.to_string()]);
+    assert_eq!(said.code, Some(1), "{}{}", said.out, said.err);
+    assert!(line(&said, "good").contains(" ok "), "{}", said.out);
+    let bad = line(&said, "bad");
+    assert!(bad.contains("failed at hop") && !bad.contains(" ok "), "{bad}");
+    assert!(said.err.contains("paths[2]: nothing leads to bad"), "{}", said.err);
+}
+
+#[test]
+fn a_route_is_explained_with_the_rule_and_the_health_of_its_paths() {
+    let (_running, proxy) = proxy();
+    let (target, nobody) = (target(), nobody());
+    let config = Config::new(&format!(
+        r#"{{"locals": [{{"local_port": 0, "name": "desk"}}, {{"local_address": "::1", "local_port": 0, "name": "guests"}}],
+            "paths": [{{"name": "one", "hops": "socks5h://me:hunter2@{proxy}"}}, {{"name": "two", "hops": "http://{nobody}"}}],
+            "groups": [{{"name": "both", "members": ["one", "two"]}}],
+            "rules": [
+                {{"name": "no ads", "domains": ["ads.example"], "to": "refuse"}},
+                {{"inbounds": ["guests"], "to": "refuse", "reply": "host_unreachable"}},
+                {{"users": [], "domains": ["x.example"], "disabled": true}},
+                {{"networks": ["127.0.0.0/8"], "to": "both"}},
+            ],
+            "otherwise": "one"}}"#
+    ));
+    let route = |args: &[&str]| umbra(&[&["route", "-c", config.path()], args].concat());
+
+    let said = route(&["www.ads.example"]);
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    assert_eq!(line(&said, "target"), "target   www.ads.example:443, a stream from 127.0.0.1 through desk");
+    assert_eq!(line(&said, "rule"), "rule     no ads, which has ads.example and all below it");
+    assert_eq!(line(&said, "way"), "way      refused: not allowed");
+    assert!(!said.out.contains("PATH"), "{}", said.out);
+
+    let said = route(&["localhost:1", "--inbound", "guests", "--source", "10.0.0.1", "--no-dial"]);
+    assert!(line(&said, "target").ends_with("from 10.0.0.1 through guests"), "{}", said.out);
+    assert_eq!(line(&said, "rule"), "rule     rules[1]");
+    assert_eq!(line(&said, "way"), "way      refused: host unreachable");
+
+    let said = route(&[&target.to_string()]);
+    assert_eq!(line(&said, "rule"), "rule     rules[3], which has 127.0.0.0 to 127.255.255.255");
+    assert_eq!(line(&said, "way"), "way      group both, one of 2 paths");
+    assert!(line(&said, "one").contains(" ok "), "{}", said.out);
+    assert!(line(&said, "two").contains("connect failed at hop 1: Connection refused"), "{}", said.out);
+
+    let said = route(&["--no-dial", &format!("localhost:{}", target.port())]);
+    assert!(line(&said, "address").contains("127.0.0.1"), "a rule had to know: {}", said.out);
+    assert_eq!(line(&said, "way"), "way      group both, one of 2 paths");
+    assert!(!said.out.contains("RESULT ok") && !said.out.contains(" ms"), "{}", said.out);
+
+    let said = route(&["--no-dial", "192.0.2.1:53", "--udp", "--user", "ann"]);
+    assert!(line(&said, "target").contains("datagrams of ann from"), "{}", said.out);
+    assert_eq!(line(&said, "rule"), "rule     none fits: otherwise");
+    assert_eq!(line(&said, "way"), "way      path one");
+
+    let said = route(&["a.example", "--inbound", "gests"]);
+    assert_eq!(said.code, Some(1));
+    assert!(said.err.contains("--inbound: there is no inbound gests; did you mean guests?"), "{}", said.err);
+}
+
+#[test]
+fn a_direct_way_says_where_nobody_is_led() {
+    let config = Config::new(r#"{"password": "long-enough", "server_port": 0}"#);
+    let said = umbra(&["route", "--as", "server", "-c", config.path(), "--no-dial", "127.0.0.1:80"]);
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    assert_eq!(line(&said, "way"), "way      path direct");
+    assert!(said.out.contains("127.0.0.1 is forbidden"), "{}", said.out);
+    let said = umbra(&["route", "--as", "server", "-c", config.path(), "--no-dial", "192.0.2.1:80"]);
+    assert!(!said.out.contains("forbidden"), "{}", said.out);
+}
+
+#[test]
+fn a_wrong_command_line_or_configuration_is_told() {
+    for args in [&["route"][..], &["route", "a:0"], &["route", "a", "--source", "x"], &["probe", "a:b"]] {
+        assert_eq!(umbra(args).code, Some(2), "{args:?}");
+    }
+    let config = Config::new(r#"{"locals": [{}], "rules": [{"ports": 1, "to": "nowhere"}]}"#);
+    for command in ["route", "probe"] {
+        let said = umbra(&[command, "-c", config.path(), "a.example"]);
+        assert_eq!((said.code, said.out.as_str()), (Some(1), ""), "{}", said.err);
+        assert!(said.err.contains("rules[0].to: there is no way nowhere"), "{}", said.err);
+        assert!(said.err.contains("otherwise: missing"), "{}", said.err);
+    }
+}
+
+#[test]
+fn a_clients_servers_are_dialled_and_those_behind_plugins_are_not() {
+    let (target, nobody) = (target(), nobody());
+    let config = Config::new(&format!(
+        r#"{{"local_port": 0, "servers": [
+            {{"server": "127.0.0.1", "server_port": {}, "password": "hunter2hunter2"}},
+            {{"server": "127.0.0.1", "server_port": {}, "password": "hunter2hunter2", "plugin": "sh"}}]}}"#,
+        target.port(),
+        nobody.port()
+    ));
+    let said = umbra(&["probe", "-c", config.path()]);
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    assert!(line(&said, "servers[0]").contains(&format!("ss://{target}")), "{}", said.out);
+    assert!(line(&said, "servers ").contains("sh → "), "{}", said.out);
+    assert!(line(&said, "servers ").contains("not tried: its plugin does not run"), "{}", said.out);
+}
