@@ -161,7 +161,7 @@ fn hop_in_words(hop: &Hop) -> String {
     format!("{scheme}://{address}")
 }
 
-/// The rows under their heads, every column as wide as its widest.
+/// The rows under their heads, every column as wide as its widest, without columns that are empty.
 pub(crate) fn table(rows: &[Row]) -> String {
     let heads = ["PATH", "HOPS", "TRIED", "RESULT", "TIME"].map(String::from);
     let cells = rows.iter().map(|row| {
@@ -169,7 +169,11 @@ pub(crate) fn table(rows: &[Row]) -> String {
         [row.name.clone(), row.hops.clone(), row.tried.clone(), row.result.clone(), time]
     });
     let lines: Vec<_> = [heads].into_iter().chain(cells).collect();
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        let is_empty = lines.iter().skip(1).all(|line| line[column].is_empty());
+        let widest = lines.iter().map(|line| line[column].chars().count()).max();
+        widest.filter(|_| !is_empty).unwrap_or(0)
+    };
     let widths: [usize; 5] = std::array::from_fn(width);
     let mut text = String::new();
     for line in &lines {

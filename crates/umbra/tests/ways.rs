@@ -4,9 +4,17 @@
 #[path = "running/foreground.rs"]
 mod foreground;
 
+use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::thread;
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use tempfile::TempDir;
 
 use foreground::{Config, Running};
 
@@ -48,6 +56,66 @@ fn nobody() -> SocketAddr {
 fn line<'a>(said: &'a Said, start: &str) -> &'a str {
     let line = said.out.lines().find(|line| line.starts_with(start));
     line.unwrap_or_else(|| panic!("no line {start} in:\n{}{}", said.out, said.err))
+}
+
+/// An HTTP proxy within TLS that grants whatever whoever logs in asks for, and the file of its certificate, which names `localhost`.
+fn proxy_within_tls(folder: &TempDir) -> (SocketAddr, String) {
+    let made = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
+    let certificate = folder.path().join("proxy.pem");
+    let der = BASE64_STANDARD.encode(made.cert.der());
+    fs::write(&certificate, format!("-----BEGIN CERTIFICATE-----\n{der}\n-----END CERTIFICATE-----\n"))
+        .unwrap();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+    let (config, listener) = (Arc::new(config), TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let tls = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = StreamOwned::new(tls, stream.unwrap());
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
+                head.push(byte[0]);
+            }
+            let knows = String::from_utf8_lossy(&head).contains(&BASE64_STANDARD.encode("me:hunter2"));
+            let status = if knows { "200 OK" } else { "407 Who Are You" };
+            let _whoever_asked_may_be_gone =
+                stream.write_all(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes());
+            let _likewise = stream.flush();
+            // Whoever has the answer goes first.
+            let _ended = stream.read(&mut byte);
+        }
+    });
+    (address, certificate.display().to_string())
+}
+
+#[test]
+fn a_proxy_within_tls_is_believed_only_with_its_certificate_and_under_its_name() {
+    let folder = TempDir::new().unwrap();
+    let (address, ca_file) = proxy_within_tls(&folder);
+    let port = address.port();
+    let config = Config::new(&format!(
+        r#"{{"local_port": 0, "otherwise": "good", "paths": [
+            {{"name": "good", "ca_file": "{ca_file}", "hops": "https://me:hunter2@localhost:{port}"}},
+            {{"name": "named", "ca_file": "{ca_file}",
+              "hops": {{"url": "http://me:hunter2@127.0.0.1:{port}", "tls": true, "tls_name": "localhost"}}}},
+            {{"name": "other name", "ca_file": "{ca_file}", "hops": "https://me:hunter2@127.0.0.1:{port}"}},
+            {{"name": "stranger", "ca_file": "{ca_file}", "hops": "https://localhost:{port}"}}]}}"#
+    ));
+    let said = umbra(&["probe", "-c", config.path(), "192.0.2.1:80"]);
+    assert_eq!(said.code, Some(1), "{}{}", said.out, said.err);
+    for good in ["good", "named"] {
+        assert!(line(&said, good).contains(" ok "), "{}", said.out);
+    }
+    for bad in ["other name", "stranger"] {
+        let line = line(&said, bad);
+        assert!(line.contains("negotiate failed at hop 1: "), "{line}");
+    }
+    assert!(line(&said, "other name").contains("certificate"), "{}", said.out);
+    assert!(line(&said, "stranger").contains("HTTP proxy"), "{}", said.out);
 }
 
 #[test]
@@ -132,7 +200,7 @@ fn a_route_is_explained_with_the_rule_and_the_health_of_its_paths() {
     let said = route(&["--no-dial", &format!("localhost:{}", target.port())]);
     assert!(line(&said, "address").contains("127.0.0.1"), "a rule had to know: {}", said.out);
     assert_eq!(line(&said, "way"), "way      group both, one of 2 paths");
-    assert!(!said.out.contains("RESULT ok") && !said.out.contains(" ms"), "{}", said.out);
+    assert!(line(&said, "PATH ").ends_with("HOPS"), "nothing was tried: {}", said.out);
 
     let said = route(&["--no-dial", "192.0.2.1:53", "--udp", "--user", "ann"]);
     assert!(line(&said, "target").contains("datagrams of ann from"), "{}", said.out);
