@@ -6,7 +6,7 @@ mod foreground;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -159,6 +159,47 @@ fn every_path_is_dialled_and_one_that_fails_is_the_exit_code() {
     let bad = line(&said, "bad");
     assert!(bad.contains("failed at hop") && !bad.contains(" ok "), "{bad}");
     assert!(said.err.contains("paths[2]: nothing leads to bad"), "{}", said.err);
+}
+
+/// What the SOCKS5 door at `door` answers to whoever wants to go to `target`.
+fn reply(door: &str, target: SocketAddr) -> u8 {
+    let SocketAddr::V4(target) = target else { panic!("an IPv4 target is wanted") };
+    let mut stream = TcpStream::connect(door).unwrap();
+    let request = [&[5, 1, 0, 5, 1, 0, 1][..], &target.ip().octets(), &target.port().to_be_bytes()].concat();
+    stream.write_all(&request).unwrap();
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).unwrap();
+    answer[3]
+}
+
+#[test]
+fn sessions_go_where_route_says_that_they_would() {
+    let (_running, proxy) = proxy();
+    let (through, refused, unreachable) = (target(), target(), target());
+    let config = Config::new(&format!(
+        r#"{{"local_port": 0,
+            "paths": [{{"name": "p", "hops": ["socks5h://{proxy}", "http://{proxy}"]}}, {{"name": "dead", "hops": "socks5://{}"}}],
+            "groups": [{{"name": "g", "members": ["dead", "p"]}}],
+            "rules": [
+                {{"ports": {}, "to": "refuse", "reply": "connection_refused"}},
+                {{"networks": "127.0.0.0/8", "ports": {}, "to": "refuse", "reply": "host_unreachable"}},
+                {{"sources": "127.0.0.1", "to": "g"}}],
+            "otherwise": "refuse"}}"#,
+        nobody(),
+        refused.port(),
+        unreachable.port()
+    ));
+    let mut local = Running::start(&["local", "-c", config.path()]);
+    let door = local.wait_for("starting local at ");
+    assert_eq!([through, refused, unreachable].map(|target| reply(&door, target)), [0, 5, 4]);
+    for (target, way) in [
+        (through, "way      group g, one of 2 paths"),
+        (refused, "way      refused: connection refused"),
+        (unreachable, "way      refused: host unreachable"),
+    ] {
+        let said = umbra(&["route", "--no-dial", "-c", config.path(), &target.to_string()]);
+        assert_eq!(line(&said, "way"), way);
+    }
 }
 
 #[test]
