@@ -34,6 +34,10 @@ pub struct IpBlock {
     len: u8,
 }
 
+/// The block of any address, by itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OwnedBlock(Box<[u8]>);
+
 /// Why bytes or text are not an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressError {
@@ -169,9 +173,29 @@ impl<'a> AddressBlock<'a> {
         Some(SocketAddr::new(ip, u16::from_be_bytes(*port)))
     }
 
+    /// The port.
+    pub fn port(self) -> u16 {
+        self.0.last_chunk().map_or(0, |port| u16::from_be_bytes(*port))
+    }
+
     /// The same address, owned.
     pub fn to_address(self) -> Address {
         Address::decode(&mut Reader::new(self.0)).expect("a block was checked as it is decoded")
+    }
+}
+
+impl OwnedBlock {
+    /// The block.
+    pub fn block(&self) -> AddressBlock<'_> {
+        AddressBlock(&self.0)
+    }
+}
+
+impl From<&Address> for OwnedBlock {
+    fn from(address: &Address) -> Self {
+        let mut bytes = Vec::with_capacity(address.encoded_len());
+        address.encode(&mut bytes);
+        Self(bytes.into())
     }
 }
 
@@ -207,6 +231,12 @@ impl From<SocketAddr> for IpBlock {
 impl fmt::Debug for AddressBlock<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "AddressBlock<{}>(..)", self.0.len())
+    }
+}
+
+impl fmt::Debug for OwnedBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.block().fmt(f)
     }
 }
 
@@ -416,6 +446,8 @@ mod tests {
             for address in addresses {
                 let bytes = encoded(&address);
                 prop_assert_eq!(bytes.len(), address.encoded_len());
+                let owned = OwnedBlock::from(&address);
+                prop_assert_eq!((owned.block().as_bytes(), owned.block().port()), (&bytes[..], port));
                 let mut reader = Reader::new(&bytes);
                 prop_assert_eq!(Address::decode(&mut reader).unwrap(), address.clone());
                 prop_assert!(reader.rest().is_empty());

@@ -15,7 +15,7 @@ use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::users::Users;
 
 use crate::limits::SIP022_SESSION_SECS_MIN;
-pub use crate::probe::{HttpProbe, Probe, ProbeKind};
+pub use crate::probe::{DnsProbe, HttpProbe, Probe, ProbeKind};
 pub use crate::route::{
     Candidate, Deadlines, Group, Hop, Names, Parent, ParentProtocol, Path, Route, Routes, Server,
 };

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::head::{Authentic, ExpectHead, ExpectTarget, HeadError};
@@ -19,6 +19,7 @@ use crate::net::Net;
 use crate::notice::Notices;
 use crate::places::{Place, Places};
 use crate::pump::Clock;
+use crate::udp::directory::Home;
 use crate::udp::front::{Front, Workers};
 use crate::udp::permits::Sources;
 
@@ -33,6 +34,8 @@ pub struct Door<N> {
     pub(crate) front: Option<Front>,
     /// Where datagrams come in.
     pub(crate) datagrams_at: Option<SocketAddr>,
+    /// Who carries datagrams of our own, once somebody does.
+    pub(crate) engine: OnceLock<Home>,
     places: Places,
     endured: AtomicUsize,
 }
@@ -117,7 +120,17 @@ impl<N: Net> Door<N> {
         };
         let notices = Notices::default();
         let endured = AtomicUsize::new(0);
-        Self { inbound, net, notices, speech, front: None, datagrams_at: None, places, endured }
+        Self {
+            inbound,
+            net,
+            notices,
+            speech,
+            front: None,
+            datagrams_at: None,
+            engine: OnceLock::new(),
+            places,
+            endured,
+        }
     }
 
     /// The same, with datagrams that come in at `address`, to an [`Engine`](crate::Engine) on each of these workers.

@@ -249,6 +249,24 @@ impl State {
         event.map(|event| Change { member, event })
     }
 
+    /// What has come of using `member` by somebody who took no step to it: datagrams go without asking, and what becomes of them shows
+    /// later. Tells what has become of the member.
+    pub fn note(&mut self, member: Member, is_well: bool, now: Instant) -> Option<Change> {
+        let index = self.position(member.key)?;
+        let may_eject = self.may_eject();
+        let health = &self.settings.health;
+        let record = self.records.get_mut(index)?;
+        let kind = if record.is_down() { Kind::Trial } else { Kind::Regular };
+        let event = if is_well {
+            record.counted_reached();
+            record.reach(kind, health, now)
+        } else {
+            record.counted_failed();
+            record.fail(Outlook { kind, is_current: true, may_eject }, health, now)
+        };
+        event.map(|event| Change { member: index, event })
+    }
+
     /// Takes an attempt back of which nothing is known: the same as reporting that it was abandoned.
     #[expect(clippy::needless_pass_by_value, reason = "an attempt has one outcome")]
     pub fn abandon(&mut self, attempt: Attempt) {

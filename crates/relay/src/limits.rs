@@ -28,6 +28,9 @@ pub const BIND_BACKLOG: u32 = 8;
 /// A proxy on the way that has not agreed by then is taken for dead: it has had the time of a target's own connection.
 pub const NEGOTIATE_SECS_MAX: Duration = Duration::from_secs(15);
 
+/// A name server that has not answered a probe by then: its clients ask again after five.
+pub const DNS_SECS_MAX: Duration = Duration::from_secs(5);
+
 /// All paths of a group together, lookups included: three that are silent and one that is not.
 pub const REACH_SECS_MAX: Duration = Duration::from_secs(60);
 
@@ -227,6 +230,13 @@ pub const HOP_RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// Addresses that an association remembers to have sent to, where only these may answer.
 pub const FILTERED_ADDRESSES_MAX: usize = 256;
+
+/// Paths that one association's datagrams take at a time: more than an operator's rules tell apart for what one client does at once.
+/// Each may hold two sockets and some control connections. For one more, the lane goes that was used the longest time ago.
+pub const LANES_PER_ASSOCIATION_MAX: usize = 8;
+
+/// Questions of our own that one worker has under way in datagrams: a few for each member of a large group.
+pub const PROBES_MAX: usize = 256;
 
 /// Associations of one worker at one door, unless descriptors are fewer: more than any one machine has clients, and a bound.
 pub const ASSOCIATIONS_MAX: usize = 262_144;

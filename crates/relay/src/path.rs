@@ -250,8 +250,19 @@ pub(crate) async fn travel<N: Net>(
     errand: Errand<'_>,
     tcp: Tcp,
 ) -> Result<TargetSide<N::Socket>, Failure> {
+    travel_through(door, path, &path.hops, errand, tcp).await
+}
+
+/// Dials `hops`, the first ones of `path`, as [`travel`] dials all of them.
+pub(crate) async fn travel_through<N: Net>(
+    door: &Arc<Door<N>>,
+    path: &Path,
+    hops: &[Hop],
+    errand: Errand<'_>,
+    tcp: Tcp,
+) -> Result<TargetSide<N::Socket>, Failure> {
     let at = |hop| move |failure: Failure| failure.at(At { path: Arc::clone(&path.name), hop });
-    let Some(first) = path.hops.first() else {
+    let Some(first) = hops.first() else {
         // Fast open would say "connected" before anything has been sent, and nothing is sent to a target that speaks first.
         let tcp = Tcp { fast_open: false, ..tcp };
         if errand.command != Command::Connect {
@@ -269,16 +280,16 @@ pub(crate) async fn travel<N: Net>(
     let target = known.as_ref().unwrap_or(errand.target);
     // Whoever is asked in the open answers before anything else is said, so that nothing is promised too early; and a Shadowsocks
     // server is always spoken to first.
-    let tcp = Tcp { fast_open: tcp.fast_open && path.hops.len() == 1, ..tcp };
+    let tcp = Tcp { fast_open: tcp.fast_open && hops.len() == 1, ..tcp };
     let dialled = dial(&door.net, first.address(), tcp, path.deadlines.connect).await.map_err(at(1))?;
     let mut reached = TargetSide::direct(Conn::Socket(dialled));
-    for (index, hop) in path.hops.iter().enumerate() {
+    for (index, hop) in hops.iter().enumerate() {
         if let Reader::Sealed(_) = reached.reader {
             // What is behind it speaks through a layer that has to be sealed and opened first.
             let inside = inside(door, reached, At { path: Arc::clone(&path.name), hop: index });
             reached = TargetSide::direct(Conn::Pipe(inside));
         }
-        let (command, next) = match path.hops.get(index + 1) {
+        let (command, next) = match hops.get(index + 1) {
             Some(after) => (Command::Connect, after.address()),
             None => (errand.command, target),
         };

@@ -11,15 +11,16 @@ use hyper::header::{CONNECTION, HOST};
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info};
-use umbra_proto::address::Address;
+use umbra_proto::address::{Address, DomainName};
 use umbra_proto::request::Command;
 
 use crate::config::{Inbound, Mode, Protocol, ProxyHeader, Route, Tcp};
 use crate::dial::dial;
 use crate::door::Door;
 use crate::failure::{At, Cause, Failure, Stage};
-use crate::group::{Change, Errand as Duty, Event, Outcome};
+use crate::group::{Change, Errand as Duty, Event, Outcome, Shared};
 use crate::http::Io;
+use crate::limits::DNS_SECS_MAX;
 use crate::net::Net;
 use crate::net::os::OsNet;
 use crate::path::{Errand, chance, inside, travel};
@@ -43,6 +44,27 @@ pub enum ProbeKind {
     Handshake(Address),
     /// An answer to a request through the path.
     Http(HttpProbe),
+    /// An answer to a question in a datagram through the path.
+    Dns(DnsProbe),
+}
+
+/// A question to a name server through a path. Any answer is good: it is the path that is asked about, not the name.
+#[derive(Clone, Debug)]
+pub struct DnsProbe {
+    /// Who is asked.
+    pub server: Address,
+    /// The name that is asked for.
+    pub name: DomainName,
+}
+
+impl ProbeKind {
+    /// The paths of `group` that it is for: a path may carry streams and lose datagrams.
+    fn side<'g>(&self, group: &'g Group) -> &'g Shared<Path> {
+        match self {
+            Self::Connect | Self::Handshake(_) | Self::Http(_) => &group.streams,
+            Self::Dns(_) => &group.datagrams,
+        }
+    }
 }
 
 /// A request through a path, and what has to come of it.
@@ -68,7 +90,7 @@ async fn keep_probing<N: Net>(door: Arc<Door<N>>, claim: Claim) {
     let group = &claim.0;
     let Some(probe) = &group.probe else { return };
     loop {
-        match group.streams.next_probe(Instant::now(), chance(&door.net)) {
+        match probe.kind.side(group).next_probe(Instant::now(), chance(&door.net)) {
             Duty::Probe(ticket, path) => {
                 let (door, group, probe) = (Arc::clone(&door), Arc::clone(group), probe.clone());
                 // One that is silent keeps nobody waiting.
@@ -80,7 +102,7 @@ async fn keep_probing<N: Net>(door: Arc<Door<N>>, claim: Claim) {
                             Outcome::Failed
                         }
                     };
-                    let change = group.streams.probed(ticket, outcome, Instant::now());
+                    let change = probe.kind.side(&group).probed(ticket, outcome, Instant::now());
                     tell(&group, &path, change);
                 }));
             }
@@ -124,6 +146,16 @@ async fn attempt<N: Net>(door: &Arc<Door<N>>, path: &Arc<Path>, kind: &ProbeKind
             let stream = Io::new(inside(door, reached, at.clone()), None);
             Box::pin(ask(stream, http)).await.map_err(|cause| Failure::outbound(Stage::Relay, cause).at(at))
         }
+        ProbeKind::Dns(dns) => {
+            let [low, high, ..] = chance(&door.net).to_le_bytes();
+            let question = question([low, high], &dns.name);
+            let at = At { path: Arc::clone(&path.name), hop: path.hops.len() };
+            let answer = door.ask_along(Arc::clone(path), &dns.server, &question, DNS_SECS_MAX).await;
+            match answer {
+                Some(answer) if is_answer(&question, &answer) => Ok(()),
+                Some(_) | None => Err(Failure::outbound(Stage::Relay, Cause::Truncated).at(at)),
+            }
+        }
     }
 }
 
@@ -148,6 +180,29 @@ where
     let status = answer.status().as_u16();
     if probe.expect.contains(&status) { Ok(()) } else { Err(Cause::Probe(status)) }
 }
+
+/// A question for the address of `name` (RFC 1035, section 4.1).
+fn question(id: [u8; 2], name: &DomainName) -> Vec<u8> {
+    let mut question = id.to_vec();
+    // A query that wants recursion, with one question.
+    question.extend_from_slice(&[0x01, 0x00, 0, 1, 0, 0, 0, 0, 0, 0]);
+    for label in name.as_str().split('.').filter(|label| !label.is_empty()) {
+        let label = &label.as_bytes()[..label.len().min(DNS_LABEL_BYTES_MAX)];
+        question.extend(u8::try_from(label.len()));
+        question.extend_from_slice(label);
+    }
+    // The root; A; IN.
+    question.extend_from_slice(&[0, 0, 1, 0, 1]);
+    question
+}
+
+/// Whether `answer` is one to `question`: its id, and the bit that says that it is an answer.
+fn is_answer(question: &[u8], answer: &[u8]) -> bool {
+    answer.len() >= DNS_HEAD_BYTES && answer[..2] == question[..2] && answer[2] & 0x80 != 0
+}
+
+const DNS_HEAD_BYTES: usize = 12;
+const DNS_LABEL_BYTES_MAX: usize = 63;
 
 /// Says what has become of a member: what the operator has to see.
 pub(crate) fn tell(group: &Group, path: &Path, change: Option<Change>) {
@@ -189,4 +244,24 @@ pub fn try_path(path: &Arc<Path>, probe: &Probe) -> Result<Duration, Failure> {
     // A lookup under way is the system's, and is not waited for.
     runtime.shutdown_background();
     tried
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_what_name_servers_read_and_only_its_own_answer_counts() {
+        let name = DomainName::new("a.example").unwrap();
+        let asked = question([7, 9], &name);
+        let expected = b"\x07\x09\x01\0\0\x01\0\0\0\0\0\0\x01a\x07example\0\0\x01\0\x01";
+        assert_eq!(asked, expected);
+        let mut answer = asked.clone();
+        assert!(!is_answer(&asked, &answer), "it is the question");
+        answer[2] |= 0x80;
+        assert!(is_answer(&asked, &answer));
+        assert!(!is_answer(&asked, &answer[..11]));
+        answer[1] += 1;
+        assert!(!is_answer(&asked, &answer), "it answers somebody else");
+    }
 }

@@ -77,8 +77,8 @@ pub struct Path {
     pub hops: Box<[Hop]>,
     /// How long each step may take.
     pub deadlines: Deadlines,
-    /// What datagrams need of the first hop, made once.
-    packets: OnceLock<Option<Arc<PacketHop>>>,
+    /// What datagrams need of each hop, made once.
+    packets: OnceLock<Box<[Option<Arc<PacketHop>>]>>,
 }
 
 /// How long the steps along a path may take.
@@ -213,33 +213,40 @@ impl Path {
         Self::new("direct", [])
     }
 
-    /// The keys of a lone Shadowsocks server, expanded for datagrams; nothing for any other path.
-    pub(crate) fn packet_hop(&self) -> Option<&Arc<PacketHop>> {
-        let expand = || match &*self.hops {
-            [Hop::Shadowsocks(server)] => {
+    /// The keys of the hop at `index`, expanded for datagrams, if it is a Shadowsocks server.
+    pub(crate) fn packet_hop(&self, index: usize) -> Option<&Arc<PacketHop>> {
+        let expand = |hop: &Hop| match hop {
+            Hop::Shadowsocks(server) => {
                 Some(Arc::new(PacketHop::new(&server.credentials, server.one_time_auth)))
             }
-            _ => None,
+            Hop::Parent(_) => None,
         };
-        self.packets.get_or_init(expand).as_ref()
+        self.packets.get_or_init(|| self.hops.iter().map(expand).collect()).get(index)?.as_ref()
+    }
+
+    /// Where each hop takes datagrams, if nobody has to be asked for that.
+    pub(crate) fn datagram_addresses(&self) -> Option<Vec<Address>> {
+        let address = |hop: &Hop| match hop {
+            Hop::Shadowsocks(server) => server.mode.datagrams().cloned(),
+            Hop::Parent(_) => None,
+        };
+        self.hops.iter().map(address).collect()
+    }
+
+    /// As what groups know it.
+    pub(crate) fn member(&self) -> Member {
+        Member::named(&self.key)
     }
 
     /// Whether streams pass.
     pub(crate) fn has_streams(&self) -> bool {
-        self.hops.iter().all(|hop| match hop {
-            Hop::Shadowsocks(server) => server.mode.has_streams(),
-            Hop::Parent(_) => true,
-        })
+        self.hops.iter().all(Hop::has_streams)
     }
 
-    /// Whether datagrams pass.
+    /// Whether datagrams pass. A parent is asked for them on a connection, which the hops before it have to carry.
     pub fn has_datagrams(&self) -> bool {
-        match &*self.hops {
-            [] => true,
-            [Hop::Shadowsocks(server)] => server.mode.datagrams().is_some(),
-            [Hop::Parent(Parent { protocol: ParentProtocol::Socks5(_), tls: None, .. })] => true,
-            _ => false,
-        }
+        let asked = self.hops.iter().rposition(|hop| matches!(hop, Hop::Parent(_))).unwrap_or(0);
+        self.hops.iter().all(Hop::has_datagrams) && self.hops.iter().take(asked).all(Hop::has_streams)
     }
 }
 
@@ -249,6 +256,24 @@ impl Hop {
         match self {
             Self::Shadowsocks(server) => &server.address,
             Self::Parent(parent) => &parent.address,
+        }
+    }
+
+    fn has_streams(&self) -> bool {
+        match self {
+            Self::Shadowsocks(server) => server.mode.has_streams(),
+            Self::Parent(_) => true,
+        }
+    }
+
+    fn has_datagrams(&self) -> bool {
+        match self {
+            Self::Shadowsocks(server) => server.mode.datagrams().is_some(),
+            // Datagrams would go beside the TLS that the operator asks for, in the open.
+            Self::Parent(Parent { protocol: ParentProtocol::Socks5(_), tls, .. }) => tls.is_none(),
+            Self::Parent(Parent {
+                protocol: ParentProtocol::Socks4(_) | ParentProtocol::Http(_), ..
+            }) => false,
         }
     }
 }
@@ -349,9 +374,8 @@ impl From<Path> for Candidate {
 fn sides(members: Vec<Candidate>) -> (Vec<(Member, Arc<Path>)>, Vec<(Member, Arc<Path>)>) {
     let side = |fits: fn(&Path) -> bool| {
         let fitting = members.iter().filter(|member| fits(&member.path));
-        let named = |Candidate { path, weight }: &Candidate| {
-            (Member::named(&path.key).with_weight(*weight), Arc::clone(path))
-        };
+        let named =
+            |Candidate { path, weight }: &Candidate| (path.member().with_weight(*weight), Arc::clone(path));
         fitting.map(named).collect()
     };
     (side(Path::has_streams), side(Path::has_datagrams))
@@ -364,4 +388,65 @@ fn paths_through(servers: Vec<Server>) -> Vec<Candidate> {
         Path { key, ..Path::new(format!("servers[{index}]"), [Hop::Shadowsocks(server)]) }.into()
     };
     servers.into_iter().enumerate().map(path).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use umbra_proto::shadowsocks::Method;
+
+    fn server(mode: fn(Address) -> Mode<Address>) -> Hop {
+        let address: Address = "127.0.0.1:1".parse().unwrap();
+        Hop::Shadowsocks(Server {
+            mode: mode(address.clone()),
+            address,
+            credentials: Credentials::from_password(Method::Aes256Gcm, "long enough").unwrap(),
+            heads: HeadReads::One,
+            one_time_auth: false,
+        })
+    }
+
+    fn parent(protocol: ParentProtocol) -> Hop {
+        let socks5 = Parent::socks5("127.0.0.1:1".parse().unwrap(), None);
+        Hop::Parent(Parent { protocol, ..socks5 })
+    }
+
+    #[test]
+    fn datagrams_pass_where_every_hop_carries_them_and_every_parent_can_be_asked() {
+        let (both, datagrams) = (|| server(Mode::Both), || server(Mode::Datagrams));
+        let streams = || server(|_| Mode::Streams);
+        let socks5 = || parent(ParentProtocol::Socks5(None));
+        let passing = [
+            vec![],
+            vec![datagrams()],
+            vec![datagrams(), datagrams()],
+            vec![socks5(), socks5()],
+            vec![both(), socks5()],
+            vec![both(), socks5(), datagrams()],
+        ];
+        for hops in passing {
+            assert!(Path::new("passing", hops.clone()).has_datagrams(), "{hops:?}");
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let tls = Some(Tls::new(Arc::new(config), "parent.example").unwrap());
+        let protected = Parent { tls, ..Parent::socks5("127.0.0.1:1".parse().unwrap(), None) };
+        let stuck = [
+            vec![Hop::Parent(protected)],
+            vec![streams()],
+            vec![both(), streams()],
+            // Nothing carries the control connection.
+            vec![datagrams(), socks5()],
+            vec![both(), datagrams(), socks5()],
+            vec![parent(ParentProtocol::Http(None))],
+            vec![socks5(), parent(ParentProtocol::Http(None)), socks5()],
+        ];
+        for hops in stuck {
+            assert!(!Path::new("stuck", hops.clone()).has_datagrams(), "{hops:?}");
+        }
+    }
 }

@@ -2,29 +2,41 @@
 //! the same way, lay it out behind one another and seal it, send.
 //!
 //! - [`association`]: one client's datagrams; [`table`]: those of a door on a worker.
+//! - [`choice`], [`lanes`]: which path a datagram takes; [`way`], [`chain`]: what is done to it there, and to the [`answer`].
 //! - [`permits`]: whose datagrams a SOCKS5 door takes.
 //! - [`names`], [`link`], [`queue`]: targets and hops that have to be found first, and what waits for them.
 //! - [`outbox`]: what a batch sends; [`dropped`]: what went nowhere.
-//! - [`letter`]: what slow work tells an engine when it is done.
+//! - [`letter`], [`news`]: what slow work tells an engine when it is done, and what comes of it.
+//! - [`probe`]: questions of our own.
 
+mod answer;
 mod association;
 pub(crate) mod budget;
+mod chain;
+mod choice;
 mod core;
-mod directory;
+pub(crate) mod directory;
 mod displaced;
 mod dropped;
 pub(crate) mod front;
+mod lanes;
 mod letter;
 mod link;
 mod names;
+mod news;
 mod outbox;
 mod outside;
 pub(crate) mod permits;
+mod probe;
 mod queue;
+mod random;
 mod search;
 pub(crate) mod table;
+#[cfg(test)]
+mod tests;
 mod trials;
 mod uplink;
+mod way;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -43,6 +55,8 @@ use crate::net::Net;
 use crate::net::datagram::{Backlog, Datagrams, Inbox, Received, SocketId};
 use association::{AssociationId, Client};
 use budget::Budget;
+use directory::Home;
+use lanes::LaneId;
 use letter::{Letters, Mailbox};
 use outside::{Outside, Owner};
 use trials::Trials;
@@ -71,10 +85,16 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
             outside: Outside::new(sockets, letters, budget),
             live: 0,
             trials: Trials::new(Instant::now()),
+            probes: Vec::new(),
+            probed: 0,
         };
         for (door, socket) in doors {
-            core.outside.own(socket, core.posts.len());
-            core.posts.extend(Post::new(door, socket));
+            let post = core.posts.len();
+            core.outside.own(socket, post);
+            let Some(known) = Post::new(door, socket) else { continue };
+            // The first worker that has the door sees to its questions.
+            let _ = known.door.engine.set(Home { letters: core.outside.letters.clone(), post });
+            core.posts.push(known);
         }
         Self {
             core,
@@ -147,7 +167,7 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
         let now = core.now();
         match owner {
             Owner::Post(post) => self.uplink(post, now),
-            Owner::Association(id) => core.downlink(id, inbox, now),
+            Owner::Lane(association, number) => core.downlink(LaneId { association, number }, inbox, now),
         }
         backlog
     }

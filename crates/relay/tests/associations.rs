@@ -3,139 +3,26 @@
 
 #[expect(dead_code, reason = "streams use the rest")]
 mod common;
+mod peers;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::UdpSocket;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::{inbound, open, run, server_with, through_with};
+use peers::{Client, Echo, PATIENCE, datagram, key, mirrored, mixed, with, with_datagrams};
 use umbra_proto::address::{Address, AddressBlock};
 use umbra_proto::forbidden::Forbidden;
 use umbra_proto::shadowsocks::identity::Credentials;
-use umbra_proto::shadowsocks::key::{Key, encode_password};
+use umbra_proto::shadowsocks::key::encode_password;
 use umbra_proto::shadowsocks::keyring::{Keyring, User};
 use umbra_proto::shadowsocks::packet::{ClientSession, PacketHop, SessionId};
 use umbra_proto::shadowsocks::{Method, UnixTime};
-use umbra_proto::socks5::udp;
 use umbra_proto::users::{Credentials as Login, Users};
 use umbra_relay::Relay;
 use umbra_relay::config::{Config, Filtering, Inbound, Mode, Parent, Protocol, ProxyDoor, Route, Udp};
-
-/// Gives every datagram back to whoever sent it, with a mark before it.
-struct Echo {
-    address: SocketAddr,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Echo {
-    fn start(at: &str) -> Self {
-        let socket = UdpSocket::bind(at).unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-        let (address, stop) = (socket.local_addr().unwrap(), Arc::<AtomicBool>::default());
-        let told = Arc::clone(&stop);
-        let thread = thread::spawn(move || {
-            let mut datagram = vec![0; 65_536];
-            while !told.load(Ordering::Relaxed) {
-                let Ok((len, from)) = socket.recv_from(&mut datagram) else { continue };
-                // As long as what came, so that the longest fits.
-                datagram[..len].reverse();
-                let _ = socket.send_to(&datagram[..len], from);
-            }
-        });
-        Self { address, stop, thread: Some(thread) }
-    }
-}
-
-impl Drop for Echo {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().map(JoinHandle::join);
-    }
-}
-
-/// A client with a control connection.
-struct Client {
-    control: TcpStream,
-    socket: UdpSocket,
-    relay: SocketAddr,
-}
-
-impl Client {
-    fn associate(door: SocketAddr) -> Self {
-        let mut control = open(door);
-        control.write_all(&[5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
-        let mut answer = [0; 2 + 10];
-        control.read_exact(&mut answer).unwrap();
-        assert_eq!(answer[..6], [5, 0, 5, 0, 0, 1]);
-        let (address, _) = AddressBlock::split(&answer[5..]).unwrap();
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { control, socket, relay: address.ip().unwrap() }
-    }
-
-    fn send(&self, target: &Address, payload: &[u8]) {
-        self.socket.send_to(&datagram(target, payload), self.relay).unwrap();
-    }
-
-    fn receive(&self) -> (Address, Vec<u8>) {
-        let mut bytes = vec![0; 65_536];
-        let (len, from) = self.socket.recv_from(&mut bytes).unwrap();
-        assert_eq!(from, self.relay);
-        let (source, payload) = udp::open(&bytes[..len]).unwrap();
-        (source.to_address(), payload.to_vec())
-    }
-
-    /// There and back. Where the machine has no memory left for datagrams, the kernel drops one now and then.
-    fn trip(&self, target: &Address, payload: &[u8]) -> (Address, Vec<u8>) {
-        for _ in 0..3 {
-            self.send(target, payload);
-            let mut peeked = [0; 1];
-            if self.socket.peek_from(&mut peeked).is_ok() {
-                break;
-            }
-        }
-        self.receive()
-    }
-
-    fn hears_nothing(&self) -> bool {
-        self.socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-        let heard = self.socket.recv_from(&mut [0; 1]);
-        self.socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        heard.is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
-    }
-}
-
-fn datagram(target: &Address, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0; 3];
-    target.encode(&mut bytes);
-    bytes.extend_from_slice(payload);
-    bytes
-}
-
-fn mirrored(payload: &[u8]) -> Vec<u8> {
-    payload.iter().rev().copied().collect()
-}
-
-fn with_datagrams(protocol: Protocol, route: Route) -> Inbound {
-    with(protocol, route, Udp::default())
-}
-
-fn with(protocol: Protocol, route: Route, udp: Udp) -> Inbound {
-    Inbound { mode: Mode::Both(udp), ..inbound(protocol, route) }
-}
-
-fn mixed() -> Protocol {
-    Protocol::Proxy(ProxyDoor::MIXED)
-}
-
-fn key(method: Method, byte: u8) -> Key {
-    Key::from_password(method, &encode_password(&vec![byte; method.key_len()])).unwrap()
-}
 
 /// A SOCKS5 door before a Shadowsocks server, one key.
 fn pair(method: Method) -> (Relay, Relay) {
@@ -479,6 +366,3 @@ fn a_port_that_is_taken_for_datagrams_is_an_error_that_says_so() {
     // The same port may be taken for streams as well, by whatever runs beside this.
     assert!((0..20).any(|_| start()));
 }
-
-/// Nothing here takes nearly as long.
-const PATIENCE: Duration = Duration::from_secs(5);

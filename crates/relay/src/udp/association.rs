@@ -1,18 +1,15 @@
-//! One client's datagrams: how the client is spoken with, and the way that its datagrams go.
+//! One client's datagrams: how the client is spoken with, and the ways that its datagrams go.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use umbra_proto::address::Address;
-use umbra_proto::shadowsocks::packet::{ClientSession, ServerSession};
+use umbra_proto::shadowsocks::packet::ServerSession;
 
 use super::core::Key;
-use super::link::Link;
-use super::names::Names;
+use super::lanes::Lanes;
 use super::permits::Control;
+use super::probe::Answer;
 use super::table::Handle;
-use crate::config::{Filtering, Path};
-use crate::limits::FILTERED_ADDRESSES_MAX;
 use crate::net::datagram::SocketId;
 
 /// An association, whatever becomes of it: a name that no other ever has.
@@ -31,7 +28,8 @@ pub(super) struct Association {
     pub(super) key: Key,
     pub(super) client: Client,
     pub(super) face: Face,
-    pub(super) way: Way,
+    /// The ways that its datagrams have gone.
+    pub(super) lanes: Lanes,
 }
 
 /// Where a client was heard from last.
@@ -54,101 +52,31 @@ pub(super) enum Face {
     Shadowsocks(ServerSession),
     /// In what another server understands.
     Relayed,
-}
-
-/// Where the client's datagrams go.
-#[derive(Debug)]
-pub(super) enum Way {
-    /// To their targets.
-    Direct(Box<Direct>),
-    /// To a Shadowsocks server.
-    Server(Box<Through>),
-    /// To a SOCKS5 proxy at the end of this path.
-    Parent(Link, Arc<Path>),
-    /// As they are to another server.
-    Relay(Link, Address),
-}
-
-/// Sockets that anybody may answer to, and what is known of targets.
-#[derive(Debug, Default)]
-pub(super) struct Direct {
-    pub(super) v4: Option<SocketId>,
-    pub(super) v6: Option<SocketId>,
-    pub(super) names: Names,
-    /// The last target that was found not to be forbidden.
-    pub(super) allowed: Option<IpAddr>,
-    /// Who has been sent to, where nobody else may answer.
-    sent_to: Vec<IpAddr>,
-}
-
-/// A session with a Shadowsocks server.
-#[derive(Debug)]
-pub(super) struct Through {
-    pub(super) session: ClientSession,
-    pub(super) link: Link,
-    pub(super) server: Address,
+    /// Not at all: what we ask ourselves has one answer, for whoever waits.
+    Probe(Option<Answer>),
 }
 
 impl Association {
     /// The sockets that are its own.
     pub(super) fn sockets(&self) -> impl Iterator<Item = SocketId> {
-        let (one, other) = match &self.way {
-            Way::Direct(direct) => (direct.v4, direct.v6),
-            Way::Server(through) => (through.link.socket(), None),
-            Way::Parent(link, _) | Way::Relay(link, _) => (link.socket(), None),
-        };
-        one.into_iter().chain(other)
-    }
-
-    /// The way to its one hop, if that is what it has.
-    pub(super) fn link(&mut self) -> Option<&mut Link> {
-        match &mut self.way {
-            Way::Direct(_) => None,
-            Way::Server(through) => Some(&mut through.link),
-            Way::Parent(link, _) | Way::Relay(link, _) => Some(link),
-        }
+        self.lanes.iter().flat_map(|lane| lane.way.sockets())
     }
 
     /// The Shadowsocks session with the client, if it is spoken with so.
     pub(super) fn session(&mut self) -> Option<&mut ServerSession> {
         match &mut self.face {
             Face::Shadowsocks(session) => Some(session),
-            Face::Socks(_) | Face::Tunnel | Face::Relayed => None,
+            Face::Socks(_) | Face::Tunnel | Face::Relayed | Face::Probe(_) => None,
         }
     }
 
     /// Gives back the memory that only a busy association needs.
     pub(super) fn cool(&mut self) {
-        if let Way::Server(through) = &mut self.way {
-            through.session.cool();
+        for lane in self.lanes.iter_mut() {
+            lane.way.cool();
         }
         if let Face::Shadowsocks(session) = &mut self.face {
             session.cool();
-        }
-    }
-}
-
-impl Direct {
-    /// Remembers that `target` was sent to, where that matters.
-    pub(super) fn note(&mut self, target: IpAddr, filtering: Filtering) {
-        match filtering {
-            Filtering::EndpointIndependent => {}
-            Filtering::AddressDependent if self.sent_to.last() == Some(&target) => {}
-            Filtering::AddressDependent => {
-                self.sent_to.retain(|known| *known != target);
-                if self.sent_to.len() >= FILTERED_ADDRESSES_MAX {
-                    self.sent_to.remove(0);
-                }
-                self.sent_to.push(target);
-            }
-        }
-    }
-
-    /// Whether `source` may answer (RFC 4787, section 5).
-    pub(super) fn accepts(&self, source: IpAddr, filtering: Filtering) -> bool {
-        match filtering {
-            Filtering::EndpointIndependent => true,
-            Filtering::AddressDependent => self.sent_to.contains(&source),
         }
     }
 }

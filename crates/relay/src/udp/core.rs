@@ -7,33 +7,36 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::debug;
-use umbra_proto::address::{Address, AddressBlock, IpBlock};
+use umbra_proto::address::AddressBlock;
+use umbra_proto::shadowsocks::UnixTime;
 use umbra_proto::shadowsocks::keyring::Holder;
-use umbra_proto::shadowsocks::packet::{ClientSession, Datagram, Look, PacketDoor, ServerSession, SessionId};
-use umbra_proto::shadowsocks::{SALT_BYTES_MAX, UnixTime};
+use umbra_proto::shadowsocks::packet::{Datagram, Look, PacketDoor, ServerSession, SessionId};
 use umbra_proto::socks5::udp as socks5;
 
-use super::association::{Association, AssociationId, Client, Face, Through, Way};
+use super::answer;
+use super::association::{Association, AssociationId, Client, Face};
+use super::choice::{choose, path_answered};
 use super::directory::{Directory, Home};
 use super::displaced::Displaced;
 use super::dropped::Why;
 use super::front::Front;
-use super::letter::{Letter, Strayed};
+use super::lanes::{Lane, LaneId, Lanes};
+use super::letter::Strayed;
 use super::link::Link;
 use super::outbox::Course;
 use super::outside::{Hop, Outside, WayOut};
 use super::permits::Permits;
 use super::queue::NoRoom;
+use super::random::{Random, session_id};
 use super::table::{Bounds, Handle, Table};
 use super::trials::Trials;
 use super::uplink::{Understood, place};
-use crate::config::{Hop as OutHop, Path, Route, Udp};
+use super::way::{Through, Way};
+use crate::config::{Path, Udp};
 use crate::door::Door;
-use crate::group::Wanted;
-use crate::limits::{ASSOCIATIONS_MAX, COOL_DELAY, HOP_RETRY_DELAY};
+use crate::limits::{ASSOCIATIONS_MAX, COOL_DELAY};
 use crate::net::Net;
 use crate::net::datagram::{Datagrams, Inbox, Received, SocketId};
-use crate::path::chance;
 
 /// All but the batch that is being looked at.
 pub(super) struct Core<N: Net, D: Datagrams> {
@@ -42,6 +45,10 @@ pub(super) struct Core<N: Net, D: Datagrams> {
     /// Associations of all doors.
     pub(super) live: usize,
     pub(super) trials: Trials,
+    /// Associations of questions of our own.
+    pub(super) probes: Vec<AssociationId>,
+    /// How many of those there have been.
+    pub(super) probed: u64,
 }
 
 /// A door's datagrams on one worker.
@@ -60,6 +67,8 @@ pub(super) enum Key {
     Source(SocketAddr),
     /// What its packets say (SIP022), wherever they come from. Each user has ids of their own.
     Session(SessionId, Holder),
+    /// By nothing: nobody sends in it but ourselves.
+    Probe(u64),
 }
 
 /// The time of a batch.
@@ -166,7 +175,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
                 None => {}
             }
         }
-        self.begin(post, key, client, face()?, now)
+        Ok(self.begin(post, key, client, face()?, now))
     }
 
     fn understand_packet(
@@ -190,13 +199,11 @@ impl<N: Net, D: Datagrams> Core<N, D> {
             return self.forward(home, key, client, look, bytes);
         }
         if let Look::Forward { to, start, .. } = look {
-            let relay = || Association {
-                key,
-                client,
-                face: Face::Relayed,
-                way: Way::Relay(Link::default(), to.clone()),
-            };
-            let handle = found.unwrap_or_else(|| self.insert(post, key, relay(), now));
+            let handle = found.unwrap_or_else(|| {
+                let way = Way::Relay(Link::default(), Box::new(to.clone()));
+                let lanes = Lanes::one(self.outside.numbers.next(), Arc::new(Path::direct()), way);
+                self.insert(post, key, Association { key, client, face: Face::Relayed, lanes }, now)
+            });
             self.follow(post, handle, client, now);
             return Ok(Understood { handle, block: None, payload: place(&bytes[start..]) });
         }
@@ -217,15 +224,15 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         if packets.is_tried() {
             self.trials.take(packets.keyring().len(), now.instant).map_err(|NoRoom| Why::NoRoom)?;
         }
-        let own = self.session_id(post)?;
+        let own = session_id(&self.posts[post].door.net)?;
         let after = match key {
             Key::Session(..) => displaced.newest(&key, now.instant),
-            Key::Source(_) => None,
+            Key::Source(_) | Key::Probe(_) => None,
         };
         let (session, Datagram { address, payload }) =
             ServerSession::begin_after(packets, look, bytes, now.unix, own, after)?;
         let (block, payload) = (place(address.as_bytes()), place(payload));
-        let handle = self.begin(post, key, client, Face::Shadowsocks(session), now)?;
+        let handle = self.begin(post, key, client, Face::Shadowsocks(session), now);
         Ok(Understood { handle, block: Some(block), payload })
     }
 
@@ -248,7 +255,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
     }
 
     /// A packet that came to another worker.
-    fn strayed(&mut self, strayed: Strayed) -> Result<(), Why> {
+    pub(super) fn strayed(&mut self, strayed: Strayed) -> Result<(), Why> {
         let now = self.now();
         let Strayed { post, key, client, mut bytes, forward } = strayed;
         let door = Arc::clone(&self.posts[post].door);
@@ -280,56 +287,21 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         }
     }
 
-    /// A new association for a client that may have one.
-    fn begin(
-        &mut self,
-        post: usize,
-        key: Key,
-        client: Client,
-        face: Face,
-        now: Moment,
-    ) -> Result<Handle, Why> {
-        let door = Arc::clone(&self.posts[post].door);
-        let path = match door.inbound.routes.otherwise() {
-            Route::Path(path) => Arc::clone(path),
-            Route::Group(group) => {
-                let nowhere = Address::Ip(client.address);
-                let wanted =
-                    Wanted { target: &nowhere, source: client.address.ip(), chance: chance(&door.net) };
-                let mut attempts = group.datagrams.begin(&wanted, now.instant);
-                let held = group.datagrams.next(&mut attempts, now.instant).ok_or(Why::Unroutable)?;
-                Arc::clone(held.member())
-            }
-            Route::Refuse(_) => return Err(Why::Forbidden),
-        };
-        let way = self.way_along(post, &path)?;
+    /// A new association for a client that may have one. Its first datagram finds it a way.
+    fn begin(&mut self, post: usize, key: Key, client: Client, face: Face, now: Moment) -> Handle {
         let control = match &face {
             Face::Socks(control) => Some(Arc::clone(control)),
-            Face::Tunnel | Face::Shadowsocks(_) | Face::Relayed => None,
+            Face::Tunnel | Face::Shadowsocks(_) | Face::Relayed | Face::Probe(_) => None,
         };
-        let handle = self.insert(post, key, Association { key, client, face, way }, now);
+        let lanes = Lanes::default();
+        let handle = self.insert(post, key, Association { key, client, face, lanes }, now);
         if let Some(control) = control {
             control.hold(&self.outside.letters, AssociationId { post, handle });
         }
-        Ok(handle)
+        handle
     }
 
-    fn way_along(&self, post: usize, path: &Arc<Path>) -> Result<Way, Why> {
-        match (&*path.hops, path.packet_hop()) {
-            ([], _) => Ok(Way::Direct(Box::default())),
-            ([OutHop::Shadowsocks(server)], Some(hop)) => {
-                let server = server.mode.datagrams().ok_or(Why::Unroutable)?.clone();
-                let session = ClientSession::new(Arc::clone(hop), self.session_id(post)?);
-                Ok(Way::Server(Box::new(Through { session, link: Link::default(), server })))
-            }
-            ([OutHop::Parent(_)], _) if path.has_datagrams() => {
-                Ok(Way::Parent(Link::default(), Arc::clone(path)))
-            }
-            _ => Err(Why::Unroutable),
-        }
-    }
-
-    fn insert(&mut self, post: usize, key: Key, association: Association, now: Moment) -> Handle {
+    pub(super) fn insert(&mut self, post: usize, key: Key, association: Association, now: Moment) -> Handle {
         debug!(source = %association.client.address, "association begins");
         let source = association.client.address.ip();
         let table = &mut self.posts[post].table;
@@ -355,7 +327,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
     fn displace(&mut self, id: AssociationId, association: &Association, now: Moment) {
         let newest = match &association.face {
             Face::Shadowsocks(session) => session.newest(),
-            Face::Socks(_) | Face::Tunnel | Face::Relayed => None,
+            Face::Socks(_) | Face::Tunnel | Face::Relayed | Face::Probe(_) => None,
         };
         if let (Some(newest), Some(Front::Shadowsocks { displaced, .. })) =
             (newest, &self.posts[id.post].door.front)
@@ -363,12 +335,6 @@ impl<N: Net, D: Datagrams> Core<N, D> {
             displaced.remember(association.key, newest, now.instant);
         }
         self.close(id, association);
-    }
-
-    fn session_id(&self, post: usize) -> Result<SessionId, Why> {
-        let mut id = [0; 8];
-        self.posts[post].door.net.fill_random(&mut id).map_err(|_| Why::NoRoom)?;
-        Ok(SessionId(id))
     }
 
     /// Sends a client's `payload` on its way, to the target `block` unless the door or another server knows the target.
@@ -381,14 +347,26 @@ impl<N: Net, D: Datagrams> Core<N, D> {
     ) -> Result<(), Why> {
         let Self { posts, outside, .. } = self;
         let Post { door, udp, table, .. } = &mut posts[id.post];
-        let Some(Association { way, .. }) = table.get_mut(id.handle) else { return Ok(()) };
+        let Some(association) = table.get_mut(id.handle) else { return Ok(()) };
         let block = match (block, &door.front) {
             (Some(block), _) => block,
             (None, Some(Front::Tunnel(block))) => block,
             (None, Some(Front::Proxy(_) | Front::Shadowsocks { .. }) | None) => NOWHERE,
         };
         let (target, _) = AddressBlock::split(block).map_err(|_| Why::Malformed)?;
-        let way_out = WayOut { door, udp, id, now: now.instant };
+        let settled = match &association.face {
+            Face::Relayed | Face::Probe(_) => association.lanes.first(),
+            Face::Socks(_) | Face::Tunnel | Face::Shadowsocks(_) => {
+                association.lanes.settled(block, door.inbound.routes.has_rules())
+            }
+        };
+        let number = match settled {
+            Some(number) => number,
+            None => choose(door, outside, association, target, now.instant)?,
+        };
+        association.lanes.touch(number);
+        let Some(Lane { way, path, .. }) = association.lanes.get_mut(number) else { return Ok(()) };
+        let way_out = WayOut { door, udp, id: LaneId { association: id, number }, path, now };
         match way {
             Way::Direct(direct) => outside.send_to_target(&way_out, direct, target, payload),
             Way::Server(through) => {
@@ -398,26 +376,29 @@ impl<N: Net, D: Datagrams> Core<N, D> {
                     session.seal(target, payload, now.unix, |room| random.fill(room), out);
                 })
             }
-            Way::Parent(link, path) => outside.send_to_hop(&way_out, link, Hop::Parent(path), |out| {
+            Way::Parent(link) => outside.send_to_hop(&way_out, link, Hop::Asked, |out| {
                 socks5::head(target, out);
                 out.extend_from_slice(payload);
             }),
+            Way::Chain(chain) => outside.send_through(&way_out, chain, target, payload),
             Way::Relay(link, server) => {
                 outside.send_to_hop(&way_out, link, Hop::At(server), |out| out.extend_from_slice(payload))
             }
         }
     }
 
-    /// Answers that have come for the association `id`.
-    pub(super) fn downlink(&mut self, id: AssociationId, inbox: &mut Inbox, now: Moment) {
+    /// Answers that have come by the lane `id`.
+    pub(super) fn downlink(&mut self, id: LaneId, inbox: &mut Inbox, now: Moment) {
+        let LaneId { association: AssociationId { post, handle }, number } = id;
         let Self { posts, outside, .. } = self;
-        let Post { door, udp, table, socket, .. } = &mut posts[id.post];
-        let Some(association) = table.get_mut(id.handle) else { return };
-        let Client { address, local } = association.client;
+        let Post { door, udp, table, socket, .. } = &mut posts[post];
+        let Some(Association { client, face, lanes, .. }) = table.get_mut(handle) else { return };
+        let Some(lane) = lanes.get_mut(number) else { return };
+        let Client { address, local } = *client;
         let course = Course { socket: *socket, to: Some(address), from: local };
         let mut is_alive = false;
         for Received { source, bytes, .. } in inbox.datagrams() {
-            let answer = answer(&mut association.way, source, udp, bytes, now);
+            let answer = answer::open(&mut lane.way, source, udp, bytes, now.unix);
             let (source, payload) = match answer {
                 Ok(answer) => answer,
                 Err(why) => {
@@ -426,13 +407,19 @@ impl<N: Net, D: Datagrams> Core<N, D> {
                 }
             };
             is_alive = true;
-            match &mut association.face {
+            match face {
                 Face::Socks(control) => {
                     control.count();
                     outside.push(course, |out| {
                         socks5::head(source.block(), out);
                         out.extend_from_slice(payload);
                     });
+                }
+                Face::Probe(answer) => {
+                    if let Some(answer) = answer.take() {
+                        // Whoever asked may wait no more.
+                        let _ = answer.send(payload.to_vec());
+                    }
                 }
                 Face::Tunnel | Face::Relayed => outside.push(course, |out| out.extend_from_slice(payload)),
                 Face::Shadowsocks(session) => {
@@ -447,80 +434,24 @@ impl<N: Net, D: Datagrams> Core<N, D> {
                 }
             }
         }
+        let is_first = is_alive && !lane.has_answered;
         if is_alive {
-            table.touch(id.handle, now.instant);
+            lanes.touch(number);
         }
-    }
-
-    /// What slow work has come to.
-    pub(super) fn read(&mut self, letter: Letter) {
-        match letter {
-            Letter::Named { id, block, address } => self.named(id, &block, address),
-            Letter::Reached { id, address } => self.reached(id, address),
-            Letter::Lost(id) => self.lost(id),
-            Letter::End(id) => self.end(id),
-            Letter::Strayed(strayed) => {
-                self.outside.letters.arrived();
-                if let Err(why) = self.strayed(*strayed) {
-                    self.outside.dropped.count(why);
-                }
-            }
+        if is_first {
+            path_answered(door, lanes, number, now.instant);
         }
-    }
-
-    fn named(&mut self, id: AssociationId, block: &[u8], address: Option<SocketAddr>) {
-        let now = self.now();
-        let Self { posts, outside, .. } = self;
-        let Post { door, udp, table, .. } = &mut posts[id.post];
-        let Some(Association { way: Way::Direct(direct), .. }) = table.get_mut(id.handle) else { return };
-        let waiting = direct.names.learn(block, address, now.instant);
-        let Some((waiting, address)) = waiting.zip(address) else { return };
-        let way_out = WayOut { door, udp, id, now: now.instant };
-        for payload in waiting.datagrams() {
-            if let Err(why) = outside.send_to_address(&way_out, direct, address, payload) {
-                outside.dropped.count(why);
-            }
+        let is_answered = matches!(face, Face::Probe(None));
+        if is_alive {
+            table.touch(handle, now.instant);
         }
-    }
-
-    fn reached(&mut self, id: AssociationId, address: Option<SocketAddr>) {
-        let now = Instant::now();
-        let Self { posts, outside, .. } = self;
-        let Post { udp, table, .. } = &mut posts[id.post];
-        let Some(link) = table.get_mut(id.handle).and_then(Association::link) else { return };
-        let opened = match address {
-            Some(address) => outside.open(id, udp, address.ip(), Some(address)),
-            None => Err(Why::Unroutable),
-        };
-        match (opened, std::mem::replace(link, Link::Failed(now + HOP_RETRY_DELAY))) {
-            (Ok(socket), Link::Waiting(queue, search)) => {
-                *link = Link::Open { socket, _search: Some(search) };
-                for datagram in queue.datagrams() {
-                    let course = Course { socket, to: None, from: None };
-                    outside.push(course, |out| out.extend_from_slice(datagram));
-                }
-            }
-            // Nobody waits any more.
-            (Ok(socket), other) => {
-                *link = other;
-                outside.shut(socket);
-            }
-            (Err(why), _) => outside.dropped.count(why),
-        }
-    }
-
-    /// The hop has let go of the association; the next datagram asks it again.
-    fn lost(&mut self, id: AssociationId) {
-        let Self { posts, outside, .. } = self;
-        let found = posts[id.post].table.get_mut(id.handle);
-        let Some(link) = found.and_then(Association::link) else { return };
-        if let Link::Open { socket, .. } = std::mem::take(link) {
-            outside.shut(socket);
+        if is_answered {
+            self.end(id.association);
         }
     }
 
     /// Ends an association.
-    fn end(&mut self, id: AssociationId) {
+    pub(super) fn end(&mut self, id: AssociationId) {
         if let Some(association) = self.posts[id.post].table.remove(id.handle) {
             self.close(id, &association);
         }
@@ -539,6 +470,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
     /// Ends what has been idle for long, and lets what is idle hold less.
     pub(super) fn sweep(&mut self) {
         let now = Instant::now();
+        self.sweep_probes();
         for post in 0..self.posts.len() {
             let timeout = self.posts[post].timeout;
             while let Some((handle, association)) = self.posts[post].table.expire(now, timeout) {
@@ -549,64 +481,6 @@ impl<N: Net, D: Datagrams> Core<N, D> {
             }
         }
         self.outside.dropped.tell();
-    }
-}
-
-/// What an answer says: whom it is from, and what the client is to get. Nothing changes unless it may come.
-fn answer<'p>(
-    way: &mut Way,
-    source: SocketAddr,
-    udp: &Udp,
-    bytes: &'p mut [u8],
-    now: Moment,
-) -> Result<(Source<'p>, &'p [u8]), Why> {
-    match way {
-        Way::Direct(direct) if direct.accepts(source.ip(), udp.filtering) => {
-            Ok((Source::Address(IpBlock::from(source)), bytes))
-        }
-        Way::Direct(_) => Err(Why::Stranger),
-        Way::Server(through) => {
-            let Datagram { address, payload } = through.session.open(bytes, now.unix)?;
-            Ok((Source::Told(address), payload))
-        }
-        Way::Parent(..) => {
-            let (source, payload) = socks5::open(bytes)?;
-            Ok((Source::Told(source), payload))
-        }
-        // Only the client can say whom it is from.
-        Way::Relay(..) => Ok((Source::Address(IpBlock::from(source)), bytes)),
-    }
-}
-
-/// Whom an answer is from.
-enum Source<'p> {
-    /// It came from there.
-    Address(IpBlock),
-    /// A hop says so.
-    Told(AddressBlock<'p>),
-}
-
-impl Source<'_> {
-    fn block(&self) -> AddressBlock<'_> {
-        match self {
-            Self::Address(block) => block.block(),
-            Self::Told(block) => *block,
-        }
-    }
-}
-
-/// Chance for one packet, drawn before the packet is begun: without it nothing may be sealed.
-struct Random([u8; SALT_BYTES_MAX]);
-
-impl Random {
-    fn draw<N: Net>(net: &N) -> Result<Self, Why> {
-        let mut random = [0; SALT_BYTES_MAX];
-        net.fill_random(&mut random).map_err(|_| Why::NoRoom)?;
-        Ok(Self(random))
-    }
-
-    fn fill(&self, room: &mut [u8]) {
-        room.copy_from_slice(&self.0[..room.len()]);
     }
 }
 

@@ -13,7 +13,7 @@ pub(crate) struct Directory(Mutex<HashMap<Key, Home>>);
 
 /// A door on the worker where an association lives.
 #[derive(Clone, Debug)]
-pub(super) struct Home {
+pub(crate) struct Home {
     pub(super) letters: Letters,
     /// The door, as that worker's engine counts.
     pub(super) post: usize,

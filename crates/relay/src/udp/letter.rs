@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use umbra_proto::address::Address;
 
 use super::association::{AssociationId, Client};
 use super::core::Key;
+use super::lanes::LaneId;
+use super::probe::Question;
 use super::queue::NoRoom;
 use crate::limits::STRAYED_MAX;
 
@@ -17,23 +20,27 @@ pub(super) enum Letter {
     /// A target's name has been looked up.
     Named {
         /// Who asked.
-        id: AssociationId,
+        id: LaneId,
         /// The address block that was asked for.
         block: Box<[u8]>,
         /// The address, if there is one that may be sent to.
         address: Option<SocketAddr>,
     },
-    /// A hop can be sent to at this address now; or it cannot be found.
+    /// The first hop of a lane can be sent to at this address now; or one of its hops cannot be found.
     Reached {
         /// Whose way it is on.
-        id: AssociationId,
+        id: LaneId,
         /// Where.
         address: Option<SocketAddr>,
+        /// Where those behind it are, that one had to ask for: as the hop before each is told.
+        stops: Box<[Address]>,
     },
-    /// A hop has let go of an association.
-    Lost(AssociationId),
+    /// A hop has let go of a lane.
+    Lost(LaneId),
     /// An association has lost what it lived by.
     End(AssociationId),
+    /// Something to be asked.
+    Probe(Box<Question>),
     /// A packet for an association that lives here has come to another worker.
     Strayed(Box<Strayed>),
 }

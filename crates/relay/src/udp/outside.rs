@@ -5,20 +5,23 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 use tracing::debug;
 use umbra_proto::address::{Address, AddressBlock};
 
-use super::association::{Association, AssociationId, Direct, Face};
+use super::association::{Association, AssociationId, Face};
 use super::budget::{Budget, Spent};
+use super::chain::{Chain, Scratch};
+use super::core::Moment;
 use super::dropped::{Dropped, Why};
+use super::lanes::{Lane, LaneId, LaneNumber, LaneNumbers};
 use super::letter::Letters;
 use super::link::{Link, Next};
 use super::names::Found;
 use super::outbox::{Course, Outbox};
 use super::queue::{NoRoom, Queue, Room};
 use super::search;
-use crate::config::{Path, Udp};
+use super::way::Direct;
+use crate::config::{Hop as PathHop, Path, Udp};
 use crate::door::Door;
 use crate::limits::LOOKUPS_MAX;
 use crate::net::Net;
@@ -31,6 +34,8 @@ pub(super) struct Outside<D: Datagrams> {
     pub(super) dropped: Dropped,
     owners: HashMap<SocketId, Owner>,
     outbox: Outbox,
+    scratch: Scratch,
+    pub(super) numbers: LaneNumbers,
     pub(super) budget: Arc<Budget>,
     /// For what waits.
     room: Arc<Room>,
@@ -43,16 +48,17 @@ pub(super) struct Outside<D: Datagrams> {
 pub(super) enum Owner {
     /// A door's.
     Post(usize),
-    /// An association's, on its way out.
-    Association(AssociationId),
+    /// A lane's.
+    Lane(AssociationId, LaneNumber),
 }
 
 /// Whose datagram leaves, and by which settings.
 pub(super) struct WayOut<'a, N: Net> {
     pub(super) door: &'a Arc<Door<N>>,
     pub(super) udp: &'a Udp,
-    pub(super) id: AssociationId,
-    pub(super) now: Instant,
+    pub(super) id: LaneId,
+    pub(super) path: &'a Arc<Path>,
+    pub(super) now: Moment,
 }
 
 /// Who carries datagrams on.
@@ -60,8 +66,8 @@ pub(super) struct WayOut<'a, N: Net> {
 pub(super) enum Hop<'a> {
     /// Whoever is at this address.
     At(&'a Address),
-    /// A SOCKS5 proxy at the end of this path, which says where.
-    Parent(&'a Arc<Path>),
+    /// The hops of the path, of which some say themselves where they are.
+    Asked,
 }
 
 impl<D: Datagrams> Outside<D> {
@@ -72,6 +78,8 @@ impl<D: Datagrams> Outside<D> {
             dropped: Dropped::default(),
             owners: HashMap::new(),
             outbox: Outbox::default(),
+            scratch: Scratch::default(),
+            numbers: LaneNumbers::default(),
             budget,
             room: Arc::default(),
             lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
@@ -97,10 +105,10 @@ impl<D: Datagrams> Outside<D> {
         self.dropped.count_unsent(self.outbox.flush(&mut self.sockets));
     }
 
-    /// Opens a socket of the association `id`, of the family of `ip`, for anybody or for one `peer`.
+    /// Opens a socket of the lane `id`, of the family of `ip`, for anybody or for one `peer`.
     pub(super) fn open(
         &mut self,
-        id: AssociationId,
+        id: LaneId,
         udp: &Udp,
         family: IpAddr,
         peer: Option<SocketAddr>,
@@ -113,7 +121,7 @@ impl<D: Datagrams> Outside<D> {
             debug!(%error, "cannot open a socket for datagrams");
             Why::NoRoom
         })?;
-        self.owners.insert(socket, Owner::Association(id));
+        self.owners.insert(socket, Owner::Lane(id.association, id.number));
         Ok(socket)
     }
 
@@ -124,6 +132,13 @@ impl<D: Datagrams> Outside<D> {
         self.owners.remove(&socket);
         self.sockets.close(socket);
         self.budget.give_back();
+    }
+
+    /// Closes what a lane holds that is in no association any more.
+    pub(super) fn leave(&mut self, lane: &Lane) {
+        for socket in lane.way.sockets() {
+            self.shut(socket);
+        }
     }
 
     /// Closes what an association holds.
@@ -146,13 +161,13 @@ impl<D: Datagrams> Outside<D> {
     ) -> Result<(), Why> {
         let address = match target.ip() {
             Some(address) => address,
-            None => match direct.names.find(target.as_bytes(), payload, way.now, &self.room) {
+            None => match direct.names.find(target.as_bytes(), payload, way.now.instant, &self.room) {
                 Found::At(address) => address,
                 Found::Waits { ask: false } => return Ok(()),
                 Found::Waits { ask: true } => {
                     let Ok(turn) = Arc::clone(&self.lookups).try_acquire_owned() else {
                         // What waits for it is gone, and it is not asked for again at once.
-                        direct.names.learn(target.as_bytes(), None, way.now);
+                        direct.names.learn(target.as_bytes(), None, way.now.instant);
                         return Err(Why::NoRoom);
                     };
                     search::look_up(way, &self.letters, target, turn);
@@ -199,10 +214,10 @@ impl<D: Datagrams> Outside<D> {
         hop: Hop<'_>,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(), Why> {
-        if let Next::Search = link.next(way.now) {
+        if let Next::Search = link.next(way.now.instant) {
             *link = self.search(way, hop)?;
         }
-        match link.next(way.now) {
+        match link.next(way.now.instant) {
             Next::Send(socket) => {
                 self.push(Course { socket, to: None, from: None }, write);
                 Ok(())
@@ -216,8 +231,44 @@ impl<D: Datagrams> Outside<D> {
         }
     }
 
+    /// Sends `payload` for `target` through several hops, which are looked for first if nobody has yet.
+    pub(super) fn send_through<N: Net>(
+        &mut self,
+        way: &WayOut<'_, N>,
+        chain: &mut Chain,
+        target: AddressBlock<'_>,
+        payload: &[u8],
+    ) -> Result<(), Why> {
+        if let Next::Search = chain.link.next(way.now.instant) {
+            chain.link = match way.path.datagram_addresses().as_deref() {
+                Some([first, stops @ ..]) => {
+                    chain.found(stops);
+                    self.search(way, Hop::At(first))?
+                }
+                Some([]) | None => self.search(way, Hop::Asked)?,
+            };
+        }
+        match chain.link.next(way.now.instant) {
+            Next::Send(socket) => {
+                let mut scratch = std::mem::take(&mut self.scratch);
+                let drawn = chain.draw(&way.door.net, &mut scratch);
+                if drawn.is_ok() {
+                    let course = Course { socket, to: None, from: None };
+                    self.push(course, |out| chain.seal(target, payload, way.now.unix, &mut scratch, out));
+                }
+                self.scratch = scratch;
+                drawn
+            }
+            Next::Keep => {
+                let datagram = [target.as_bytes(), payload].concat();
+                chain.link.keep(&datagram).map_err(|NoRoom| Why::NoRoom)
+            }
+            Next::Search | Next::Drop => Err(Why::Unroutable),
+        }
+    }
+
     fn search<N: Net>(&mut self, way: &WayOut<'_, N>, hop: Hop<'_>) -> Result<Link, Why> {
-        let WayOut { door, udp, id, .. } = *way;
+        let WayOut { door, udp, id, path, .. } = *way;
         let search = match hop {
             Hop::At(Address::Ip(address)) => {
                 let socket = self.open(id, udp, address.ip(), Some(*address))?;
@@ -227,9 +278,11 @@ impl<D: Datagrams> Outside<D> {
                 let turn = Arc::clone(&self.lookups).try_acquire_owned().map_err(|_| Why::NoRoom)?;
                 search::find(door, &self.letters, id, address.clone(), turn)
             }
-            Hop::Parent(path) => {
-                let control = self.budget.lend().map_err(|Spent| Why::NoRoom)?;
-                search::ask_parent(door, &self.letters, id, Arc::clone(path), control)
+            Hop::Asked => {
+                let asked = path.hops.iter().filter(|hop| matches!(hop, PathHop::Parent(_)));
+                let controls = asked.map(|_| self.budget.lend()).collect::<Result<Vec<_>, Spent>>();
+                let controls = controls.map_err(|Spent| Why::NoRoom)?;
+                search::ask(door, &self.letters, id, Arc::clone(path), controls)
             }
         };
         Ok(Link::Waiting(Queue::new(&self.room), search))

@@ -1,24 +1,27 @@
 //! Finding targets and hops: what takes time, and reports in a letter.
 
+use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::task::Poll;
 
 use tokio::sync::OwnedSemaphorePermit;
 use umbra_proto::address::{Address, AddressBlock};
 use umbra_proto::forbidden::Forbidden;
 use umbra_proto::request::Command;
 
-use super::association::AssociationId;
 use super::budget::Lent;
+use super::lanes::LaneId;
 use super::letter::{Letter, Letters};
 use super::link::Search;
 use super::outside::WayOut;
-use crate::config::Path;
+use crate::config::{Hop, Names, Parent, Path};
+use crate::conn::Conn;
 use crate::dial::resolve;
 use crate::door::Door;
 use crate::drive::Inbox;
-use crate::net::Net;
-use crate::path::{Errand, travel};
+use crate::net::{Net, Socket};
+use crate::path::{Errand, travel_through};
 
 /// Looks up the name of a target, which a client has sent something to. The first address that nobody forbids and that there is a
 /// route to.
@@ -41,7 +44,7 @@ pub(super) fn look_up<N: Net>(
 pub(super) fn find<N: Net>(
     door: &Arc<Door<N>>,
     letters: &Letters,
-    id: AssociationId,
+    id: LaneId,
     hop: Address,
     turn: OwnedSemaphorePermit,
 ) -> Search {
@@ -49,48 +52,104 @@ pub(super) fn find<N: Net>(
     Search(tokio::spawn(async move {
         let address = first_address(&door, &hop, &Forbidden::NOTHING).await;
         drop(turn);
-        letters.send(Letter::Reached { id, address });
+        letters.send(Letter::Reached { id, address, stops: Box::default() });
     }))
 }
 
-/// Asks a SOCKS5 proxy for an association of its own, and keeps the control connection for as long as the search is kept. It is one of
-/// the sockets that associations may have, and lent to it.
-pub(super) fn ask_parent<N: Net>(
+/// Asks every SOCKS5 proxy on `path` for an association of its own, and keeps their control connections for as long as the search is
+/// kept. Each is one of the sockets that associations may have, and lent to it.
+pub(super) fn ask<N: Net>(
     door: &Arc<Door<N>>,
     letters: &Letters,
-    id: AssociationId,
+    id: LaneId,
     path: Arc<Path>,
-    control: Lent,
+    lent: Vec<Lent>,
 ) -> Search {
     let (door, letters) = (Arc::clone(door), letters.clone());
     Search(tokio::spawn(async move {
-        let _control = control;
-        let (command, target) = (Command::UdpAssociate, &Address::Ip(UNKNOWN));
-        let errand = Errand::of_our_own(command, target);
-        let agreed = match travel(&door, &path, errand, door.inbound.tcp).await {
-            Ok(agreed) => agreed,
-            Err(failure) => {
-                door.notices.failure(&failure);
-                return letters.send(Letter::Reached { id, address: None });
-            }
+        let _lent = lent;
+        // Boxed: what waits for the end of the connections is small, and lives as long as the association.
+        let asked = Box::pin(ask_each(&door, &path)).await;
+        let Some(Asked { first, stops, controls }) = asked else {
+            return letters.send(Letter::Reached { id, address: None, stops: Box::default() });
         };
-        let address = match agreed.bound() {
-            Some(bound) if !bound.ip().is_unspecified() => Some(bound),
-            // It does not know where it can be reached: it is where its control connection goes.
-            Some(bound) => match path.hops.last() {
-                Some(parent) => first_address(&door, parent.address(), &Forbidden::NOTHING)
-                    .await
-                    .map(|address| SocketAddr::new(address.ip(), bound.port())),
-                None => None,
-            },
-            None => None,
-        };
-        letters.send(Letter::Reached { id, address });
-        let mut said = Inbox::default();
-        // Nothing is to be said on it any more; its end is the association's.
-        while said.make_room() && said.read(&agreed.socket).await.is_ok_and(|count| count > 0) {}
+        drop((door, path));
+        letters.send(Letter::Reached { id, address: Some(first), stops: stops.into() });
+        let mut ends: Vec<_> = controls.into_iter().map(|control| Box::pin(end(control))).collect();
+        poll_fn(|cx| {
+            let has_ended = ends.iter_mut().any(|end| end.as_mut().poll(cx).is_ready());
+            if has_ended { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
         letters.send(Letter::Lost(id));
     }))
+}
+
+/// Where the hops of a path take datagrams.
+struct Asked<S> {
+    first: SocketAddr,
+    stops: Vec<Address>,
+    /// For as long as these live.
+    controls: Vec<Conn<S>>,
+}
+
+async fn ask_each<N: Net>(door: &Arc<Door<N>>, path: &Arc<Path>) -> Option<Asked<N::Socket>> {
+    let (mut first, mut stops, mut controls) = (None, Vec::new(), Vec::new());
+    let mut before: Option<&Hop> = None;
+    for (index, hop) in path.hops.iter().enumerate() {
+        let address = match hop {
+            Hop::Shadowsocks(server) => server.mode.datagrams()?.clone(),
+            Hop::Parent(parent) => {
+                let (address, control) = associate(door, path, index, parent).await?;
+                controls.push(control);
+                address
+            }
+        };
+        match before {
+            None => first = Some(first_address(door, &address, &Forbidden::NOTHING).await?),
+            Some(Hop::Parent(Parent { names: Names::ResolveHere, .. })) => {
+                stops.push(first_address(door, &address, &Forbidden::NOTHING).await?.into());
+            }
+            Some(Hop::Parent(_) | Hop::Shadowsocks(_)) => stops.push(address),
+        }
+        before = Some(hop);
+    }
+    Some(Asked { first: first?, stops, controls })
+}
+
+/// Asks `parent`, the hop of `path` at `index`, through those before it. Gives where it takes datagrams, and the control connection.
+async fn associate<N: Net>(
+    door: &Arc<Door<N>>,
+    path: &Arc<Path>,
+    index: usize,
+    parent: &Parent,
+) -> Option<(Address, Conn<N::Socket>)> {
+    let (command, target) = (Command::UdpAssociate, &Address::Ip(UNKNOWN));
+    let errand = Errand::of_our_own(command, target);
+    let hops = path.hops.get(..=index)?;
+    let agreed = match travel_through(door, path, hops, errand, door.inbound.tcp).await {
+        Ok(agreed) => agreed,
+        Err(failure) => {
+            door.notices.failure(&failure);
+            return None;
+        }
+    };
+    let bound = agreed.bound()?;
+    let address = match &parent.address {
+        Address::Name(name, _) if bound.ip().is_unspecified() => Address::Name(name.clone(), bound.port()),
+        // It does not know where it can be reached: it is where its control connection goes.
+        Address::Ip(address) if bound.ip().is_unspecified() => {
+            SocketAddr::new(address.ip(), bound.port()).into()
+        }
+        Address::Ip(_) | Address::Name(..) => bound.into(),
+    };
+    Some((address, agreed.socket))
+}
+
+/// Ends when a control connection does. Nothing is to be said on it any more.
+async fn end<S: Socket>(control: Conn<S>) {
+    let mut said = Inbox::default();
+    while said.make_room() && said.read(&control).await.is_ok_and(|count| count > 0) {}
 }
 
 async fn first_address<N: Net>(

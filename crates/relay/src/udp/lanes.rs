@@ -1,0 +1,321 @@
+//! The lanes of an association: each path that its datagrams take, with the way along it. Nearly always it is one.
+
+use std::sync::Arc;
+
+use super::association::AssociationId;
+use super::way::Way;
+use crate::config::{Group, Path};
+use crate::limits::LANES_PER_ASSOCIATION_MAX;
+
+/// A lane, whatever becomes of it: a name that no other ever has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct LaneId {
+    pub(super) association: AssociationId,
+    pub(super) number: LaneNumber,
+}
+
+/// Which of the lanes that its engine has ever had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct LaneNumber(u32);
+
+/// How many lanes an engine has had.
+#[derive(Debug, Default)]
+pub(super) struct LaneNumbers(u32);
+
+/// One path, and how far the way along it has come.
+#[derive(Debug)]
+pub(super) struct Lane {
+    number: LaneNumber,
+    /// The path could not be taken when that was tried last, and nobody has tried again.
+    pub(super) has_failed: bool,
+    /// Something has come back along it.
+    pub(super) has_answered: bool,
+    pub(super) path: Arc<Path>,
+    pub(super) way: Way,
+}
+
+/// The lanes of one association.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    /// There from the first datagram on.
+    first: Option<Lane>,
+    further: Option<Box<Further>>,
+}
+
+/// What only an association has whose datagrams go several ways.
+#[derive(Debug, Default)]
+struct Further {
+    lanes: Vec<Lane>,
+    /// All lanes, the one that was used last at the end.
+    order: Vec<LaneNumber>,
+    /// What was chosen in groups.
+    choices: Vec<(Arc<Group>, Arc<Path>)>,
+    /// The last target, and the lane that it has.
+    settled: Option<(Vec<u8>, LaneNumber)>,
+}
+
+impl Lane {
+    pub(super) fn number(&self) -> LaneNumber {
+        self.number
+    }
+
+    /// Whether it leads along `path`. Everything that goes direct goes one way, so that anybody may answer to one address.
+    fn is_along(&self, path: &Arc<Path>) -> bool {
+        Arc::ptr_eq(&self.path, path) || (self.path.hops.is_empty() && path.hops.is_empty())
+    }
+}
+
+impl LaneNumbers {
+    /// The number of one more.
+    pub(super) fn next(&mut self) -> LaneNumber {
+        self.0 = self.0.wrapping_add(1);
+        LaneNumber(self.0)
+    }
+}
+
+impl Lanes {
+    /// One lane, and no other.
+    pub(super) fn one(number: LaneNumber, path: Arc<Path>, way: Way) -> Self {
+        Self {
+            first: Some(Lane { number, has_failed: false, has_answered: false, path, way }),
+            further: None,
+        }
+    }
+
+    /// The lane of a datagram to the target `block`, where that needs no choice: that of the last one to the same target, or the only
+    /// one where no rules tell targets apart. A lane that has failed is chosen again.
+    pub(super) fn settled(&mut self, block: &[u8], has_rules: bool) -> Option<LaneNumber> {
+        let number = if has_rules {
+            let (target, number) = self.further.as_ref()?.settled.as_ref()?;
+            (**target == *block).then_some(*number)?
+        } else {
+            self.first.as_ref()?.number
+        };
+        self.get_mut(number).filter(|lane| !lane.has_failed).map(|lane| lane.number)
+    }
+
+    /// Keeps the lane of the target `block` in mind.
+    pub(super) fn settle(&mut self, block: &[u8], number: LaneNumber) {
+        let further = self.further();
+        let mut target = further.settled.take().map_or_else(Vec::new, |(target, _)| target);
+        target.clear();
+        target.extend_from_slice(block);
+        further.settled = Some((target, number));
+        self.touch(number);
+    }
+
+    /// Something goes or has come by this lane: it is the last to make room.
+    pub(super) fn touch(&mut self, number: LaneNumber) {
+        if let Some(further) = &mut self.further
+            && further.order.last() != Some(&number)
+        {
+            further.order.retain(|other| *other != number);
+            further.order.push(number);
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, number: LaneNumber) -> Option<&mut Lane> {
+        match &mut self.first {
+            Some(first) if first.number == number => Some(first),
+            Some(_) | None => self.further.as_mut()?.lanes.iter_mut().find(|lane| lane.number == number),
+        }
+    }
+
+    /// The only lane of an association whose way was not chosen.
+    pub(super) fn first(&self) -> Option<LaneNumber> {
+        self.first.as_ref().map(|lane| lane.number)
+    }
+
+    /// The lane along `path`.
+    pub(super) fn along(&mut self, path: &Arc<Path>) -> Option<&mut Lane> {
+        self.iter_mut().find(|lane| lane.is_along(path))
+    }
+
+    /// Adds a lane. One that has to go for it, the one that was used the longest time ago, is given to whoever can close it.
+    pub(super) fn push(&mut self, number: LaneNumber, path: Arc<Path>, way: Way) -> Option<Lane> {
+        let lane = Lane { number, has_failed: false, has_answered: false, path, way };
+        if self.first.is_none() {
+            self.first = Some(lane);
+            return None;
+        }
+        let further = self.further();
+        let displaced = if further.lanes.len() + 1 < LANES_PER_ASSOCIATION_MAX {
+            None
+        } else {
+            further.order.first().copied()
+        };
+        further.lanes.push(lane);
+        further.order.push(number);
+        displaced.and_then(|displaced| self.remove(displaced))
+    }
+
+    /// Takes a lane out.
+    pub(super) fn remove(&mut self, number: LaneNumber) -> Option<Lane> {
+        if let Some(further) = &mut self.further {
+            further.order.retain(|other| *other != number);
+            if let Some(at) = further.lanes.iter().position(|lane| lane.number == number) {
+                return Some(further.lanes.remove(at));
+            }
+        }
+        let removed = self.first.take_if(|lane| lane.number == number);
+        // There is a first one for as long as there are any.
+        if let (None, Some(further)) = (&self.first, &mut self.further) {
+            self.first = further.lanes.pop();
+        }
+        removed
+    }
+
+    /// What was chosen in `group` for this association. Without rules there is one route, and one lane along what was chosen in it.
+    pub(super) fn chosen(&self, group: &Arc<Group>, has_rules: bool) -> Option<&Arc<Path>> {
+        if !has_rules {
+            return self.first.as_ref().map(|lane| &lane.path);
+        }
+        let choices = &self.further.as_ref()?.choices;
+        choices.iter().find(|(known, _)| Arc::ptr_eq(known, group)).map(|(_, path)| path)
+    }
+
+    /// Keeps in mind what was chosen in `group`.
+    pub(super) fn choose(&mut self, group: &Arc<Group>, path: &Arc<Path>) {
+        let choices = &mut self.further().choices;
+        choices.retain(|(known, _)| !Arc::ptr_eq(known, group));
+        if choices.len() >= LANES_PER_ASSOCIATION_MAX {
+            choices.remove(0);
+        }
+        choices.push((Arc::clone(group), Arc::clone(path)));
+    }
+
+    /// The group in which `path` was chosen.
+    pub(super) fn group_of(&self, path: &Arc<Path>) -> Option<&Arc<Group>> {
+        let choices = &self.further.as_ref()?.choices;
+        choices.iter().find(|(_, chosen)| Arc::ptr_eq(chosen, path)).map(|(group, _)| group)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Lane> {
+        self.first.iter().chain(self.further.iter().flat_map(|further| &further.lanes))
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
+        self.first.iter_mut().chain(self.further.iter_mut().flat_map(|further| &mut further.lanes))
+    }
+
+    fn further(&mut self) -> &mut Further {
+        let first = self.first.as_ref().map(|lane| lane.number);
+        self.further.get_or_insert_with(|| {
+            Box::new(Further { order: first.into_iter().collect(), ..Further::default() })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Hop, Parent};
+
+    fn path(name: &str) -> Arc<Path> {
+        let parent = Parent::socks5("127.0.0.1:1".parse().unwrap(), None);
+        Arc::new(Path::new(name, [Hop::Parent(parent)]))
+    }
+
+    /// Adds a lane with the next number.
+    fn add(lanes: &mut Lanes, path: &Arc<Path>) -> (LaneNumber, Option<Arc<Path>>) {
+        let newest = lanes.iter().map(|lane| lane.number.0).max();
+        let number = LaneNumbers(newest.unwrap_or_default()).next();
+        let displaced = lanes.push(number, Arc::clone(path), Way::Direct(Box::default()));
+        (number, displaced.map(|lane| lane.path))
+    }
+
+    #[test]
+    fn a_lane_alone_needs_no_more_than_itself() {
+        let (mut lanes, only) = (Lanes::default(), path("only"));
+        assert_eq!(lanes.settled(b"target", false), None);
+        let (number, _) = add(&mut lanes, &only);
+        assert_eq!(lanes.settled(b"target", false), Some(number));
+        assert_eq!(lanes.settled(b"another", false), Some(number));
+        assert_eq!(lanes.settled(b"target", true), None, "with rules it is chosen for each target");
+        assert!(lanes.further.is_none());
+    }
+
+    #[test]
+    fn a_lane_alone_is_small() {
+        assert!(size_of::<Lanes>() <= 80);
+    }
+
+    #[test]
+    fn a_target_keeps_its_lane_and_one_that_has_failed_is_chosen_again() {
+        let mut lanes = Lanes::default();
+        let [(one, _), (other, _)] = [path("one"), path("other")].map(|path| add(&mut lanes, &path));
+        lanes.settle(b"target", other);
+        assert_eq!(lanes.settled(b"target", true), Some(other));
+        assert_eq!(lanes.settled(b"targe", true), None);
+        lanes.settle(b"t", one);
+        assert_eq!(lanes.settled(b"t", true), Some(one));
+        assert_eq!(lanes.settled(b"target", true), None, "the last one is kept in mind");
+        lanes.get_mut(one).unwrap().has_failed = true;
+        assert_eq!(lanes.settled(b"t", true), None);
+    }
+
+    #[test]
+    fn at_the_bound_the_lane_goes_that_was_used_the_longest_time_ago() {
+        let mut lanes = Lanes::default();
+        let paths: Vec<_> = (0..=LANES_PER_ASSOCIATION_MAX).map(|_| path("one of many")).collect();
+        let (most, [past]) = paths.split_at(LANES_PER_ASSOCIATION_MAX) else { panic!() };
+        let numbers: Vec<_> = most
+            .iter()
+            .map(|path| {
+                let (number, displaced) = add(&mut lanes, path);
+                assert!(displaced.is_none());
+                number
+            })
+            .collect();
+        assert_eq!(lanes.iter().count(), LANES_PER_ASSOCIATION_MAX);
+        // The first is used again, so that the second is the one to go.
+        lanes.settle(b"target", numbers[0]);
+        let (number, displaced) = add(&mut lanes, past);
+        assert!(displaced.is_some_and(|displaced| Arc::ptr_eq(&displaced, &paths[1])));
+        assert!(!numbers.contains(&number), "no later lane has its number");
+        assert!(lanes.get_mut(numbers[1]).is_none());
+        assert_eq!(lanes.iter().count(), LANES_PER_ASSOCIATION_MAX);
+        assert_eq!(lanes.settled(b"target", true), Some(numbers[0]));
+        for (index, path) in paths.iter().enumerate() {
+            assert_eq!(lanes.along(path).is_some(), index != 1);
+        }
+    }
+
+    #[test]
+    fn the_first_lane_can_go_as_any_other() {
+        let mut lanes = Lanes::default();
+        let [one, other] = [path("one"), path("other")];
+        let ((first, _), (second, _)) = (add(&mut lanes, &one), add(&mut lanes, &other));
+        assert!(lanes.remove(first).is_some_and(|lane| Arc::ptr_eq(&lane.path, &one)));
+        assert!(lanes.remove(first).is_none());
+        assert_eq!((lanes.first(), lanes.iter().count()), (Some(second), 1));
+        assert!(lanes.remove(second).is_some());
+        assert_eq!(lanes.iter().count(), 0);
+    }
+
+    #[test]
+    fn everything_that_goes_direct_has_one_lane() {
+        let mut lanes = Lanes::default();
+        let (number, _) = add(&mut lanes, &Arc::new(Path::direct()));
+        let found = lanes.along(&Arc::new(Path::new("by another name", [])));
+        assert_eq!(found.map(|lane| lane.number), Some(number));
+        assert!(lanes.along(&path("not direct")).is_none());
+    }
+
+    #[test]
+    fn what_was_chosen_in_a_group_stays_chosen() {
+        let group = || Arc::new(Group::of_servers(vec![]));
+        let [one, other] = [group(), group()];
+        let [first, second] = [path("first"), path("second")];
+        let mut lanes = Lanes::default();
+        assert!(lanes.chosen(&one, true).is_none());
+        lanes.choose(&one, &first);
+        lanes.choose(&other, &second);
+        lanes.choose(&Arc::clone(&one), &second);
+        assert!(lanes.chosen(&one, true).is_some_and(|path| Arc::ptr_eq(path, &second)));
+        for _ in 0..2 * LANES_PER_ASSOCIATION_MAX {
+            lanes.choose(&group(), &first);
+        }
+        assert!(lanes.further.unwrap().choices.len() <= LANES_PER_ASSOCIATION_MAX);
+    }
+}

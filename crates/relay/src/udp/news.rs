@@ -1,0 +1,119 @@
+//! What an engine does with letters: what slow work has come to.
+
+use std::net::SocketAddr;
+
+use umbra_proto::address::{Address, AddressBlock};
+
+use super::association::{Association, Face};
+use super::choice::path_failed;
+use super::core::{Core, Post};
+use super::dropped::Why;
+use super::lanes::{Lane, LaneId};
+use super::letter::Letter;
+use super::link::Link;
+use super::outbox::Course;
+use super::outside::WayOut;
+use super::way::Way;
+use crate::limits::HOP_RETRY_DELAY;
+use crate::net::Net;
+use crate::net::datagram::Datagrams;
+
+impl<N: Net, D: Datagrams> Core<N, D> {
+    /// What slow work has come to.
+    pub(super) fn read(&mut self, letter: Letter) {
+        match letter {
+            Letter::Named { id, block, address } => self.named(id, &block, address),
+            Letter::Reached { id, address, stops } => self.reached(id, address, &stops),
+            Letter::Lost(id) => self.lost(id),
+            Letter::End(id) => self.end(id),
+            Letter::Probe(question) => {
+                if let Err(why) = self.probe(*question) {
+                    self.outside.dropped.count(why);
+                }
+            }
+            Letter::Strayed(strayed) => {
+                self.outside.letters.arrived();
+                if let Err(why) = self.strayed(*strayed) {
+                    self.outside.dropped.count(why);
+                }
+            }
+        }
+    }
+
+    fn named(&mut self, id: LaneId, block: &[u8], address: Option<SocketAddr>) {
+        let now = self.now();
+        let Self { posts, outside, .. } = self;
+        let Post { door, udp, table, .. } = &mut posts[id.association.post];
+        let Some(Association { lanes, .. }) = table.get_mut(id.association.handle) else { return };
+        let Some(Lane { way: Way::Direct(direct), path, .. }) = lanes.get_mut(id.number) else { return };
+        let waiting = direct.names.learn(block, address, now.instant);
+        let Some((waiting, address)) = waiting.zip(address) else { return };
+        let way_out = WayOut { door, udp, id, path, now };
+        for payload in waiting.datagrams() {
+            if let Err(why) = outside.send_to_address(&way_out, direct, address, payload) {
+                outside.dropped.count(why);
+            }
+        }
+    }
+
+    fn reached(&mut self, id: LaneId, address: Option<SocketAddr>, stops: &[Address]) {
+        let now = self.now();
+        let Self { posts, outside, .. } = self;
+        let Post { door, udp, table, .. } = &mut posts[id.association.post];
+        let Some(Association { face, lanes, .. }) = table.get_mut(id.association.handle) else { return };
+        if address.is_none() {
+            path_failed(door, lanes, id.number, now.instant);
+        }
+        let Some(lane) = lanes.get_mut(id.number) else { return };
+        let opened = match address {
+            Some(address) => outside.open(id, udp, address.ip(), Some(address)),
+            None => Err(Why::Unroutable),
+        };
+        let is_in_vain = address.is_none() && matches!(face, Face::Probe(_));
+        let Lane { way, path, .. } = lane;
+        let Some(link) = way.link() else { return };
+        match (opened, std::mem::replace(link, Link::Failed(now.instant + HOP_RETRY_DELAY))) {
+            (Ok(socket), Link::Waiting(queue, search)) => {
+                *link = Link::Open { socket, _search: Some(search) };
+                if let Way::Chain(chain) = way {
+                    chain.found(stops);
+                    let way_out = WayOut { door, udp, id, path, now };
+                    for waiting in queue.datagrams() {
+                        let Ok((target, payload)) = AddressBlock::split(waiting) else { continue };
+                        if let Err(why) = outside.send_through(&way_out, chain, target, payload) {
+                            outside.dropped.count(why);
+                        }
+                    }
+                } else {
+                    for datagram in queue.datagrams() {
+                        let course = Course { socket, to: None, from: None };
+                        outside.push(course, |out| out.extend_from_slice(datagram));
+                    }
+                }
+            }
+            // Nobody waits any more.
+            (Ok(socket), other) => {
+                *link = other;
+                outside.shut(socket);
+            }
+            (Err(why), _) => outside.dropped.count(why),
+        }
+        if is_in_vain {
+            self.end(id.association);
+        }
+    }
+
+    /// A hop has let go of the association; the next datagram asks it again, or takes another path of the group.
+    fn lost(&mut self, id: LaneId) {
+        let now = self.now();
+        let Self { posts, outside, .. } = self;
+        let Post { door, table, .. } = &mut posts[id.association.post];
+        let Some(Association { lanes, .. }) = table.get_mut(id.association.handle) else { return };
+        path_failed(door, lanes, id.number, now.instant);
+        let Some(lane) = lanes.get_mut(id.number) else { return };
+        let Some(link) = lane.way.link() else { return };
+        if let Link::Open { socket, .. } = std::mem::take(link) {
+            outside.shut(socket);
+        }
+    }
+}

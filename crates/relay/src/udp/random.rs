@@ -1,0 +1,34 @@
+//! Chance for packets, drawn before they are begun: without it nothing may be sealed.
+
+use umbra_proto::shadowsocks::SALT_BYTES_MAX;
+use umbra_proto::shadowsocks::packet::SessionId;
+
+use super::dropped::Why;
+use crate::net::Net;
+
+/// Chance for one packet.
+pub(super) struct Random([u8; SALT_BYTES_MAX]);
+
+impl Random {
+    pub(super) fn draw<N: Net>(net: &N) -> Result<Self, Why> {
+        let mut random = [0; SALT_BYTES_MAX];
+        net.fill_random(&mut random).map_err(|_| Why::NoRoom)?;
+        Ok(Self(random))
+    }
+
+    pub(super) fn fill(&self, room: &mut [u8]) {
+        room.copy_from_slice(&self.0[..room.len()]);
+    }
+
+    #[cfg(test)]
+    pub(super) fn constant(byte: u8) -> Self {
+        Self([byte; SALT_BYTES_MAX])
+    }
+}
+
+/// An id for a session of ours.
+pub(super) fn session_id<N: Net>(net: &N) -> Result<SessionId, Why> {
+    let mut id = [0; 8];
+    net.fill_random(&mut id).map_err(|_| Why::NoRoom)?;
+    Ok(SessionId(id))
+}

@@ -1,0 +1,231 @@
+//! Associations whose datagrams go several ways, over real sockets.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use umbra_proto::address::{Address, AddressBlock};
+use umbra_proto::shadowsocks::Method;
+use umbra_proto::shadowsocks::identity::Credentials;
+use umbra_proto::shadowsocks::stream::HeadReads;
+use umbra_proto::socks5::udp as socks5;
+
+use crate::config::{
+    Config, Hop, Inbound, Mode, Parent, Path, Protocol, ProxyDoor, ProxyHeader, Route, Routes, Server, Tcp,
+    Udp,
+};
+use crate::limits::LANES_PER_ASSOCIATION_MAX;
+use crate::net::os::OsNet;
+use crate::net::os::datagram::OsDatagrams;
+use crate::router::{Conditions, Router, Rule};
+use crate::{Budget, Door, Engine, Relay, Workers};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn socket() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+fn at(socket: &UdpSocket) -> SocketAddr {
+    socket.local_addr().unwrap()
+}
+
+/// Where a datagram comes from.
+fn heard(socket: &UdpSocket) -> SocketAddr {
+    socket.recv_from(&mut [0; 999]).unwrap().1
+}
+
+fn inbound(routes: Routes) -> Inbound {
+    Inbound {
+        name: "door".into(),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        protocol: Protocol::Proxy(ProxyDoor::MIXED),
+        routes,
+        mode: Mode::Both(Udp::default()),
+        forbidden: Arc::default(),
+        idle: Duration::from_secs(60),
+        tcp: Tcp { no_delay: true, fast_open: false },
+        proxy_header: ProxyHeader::default(),
+    }
+}
+
+fn run(routes: Routes) -> Relay {
+    Relay::start(&Config { inbounds: vec![inbound(routes)], workers: NonZeroUsize::MIN }).unwrap()
+}
+
+/// A SOCKS5 client's side of an association.
+struct Client {
+    _control: TcpStream,
+    socket: UdpSocket,
+    relay: SocketAddr,
+}
+
+impl Client {
+    fn associate(relay: &Relay) -> Self {
+        let mut control = TcpStream::connect(relay.addresses()[0]).unwrap();
+        control.write_all(&[5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+        let mut answer = [0; 2 + 10];
+        control.read_exact(&mut answer).unwrap();
+        let (address, _) = AddressBlock::split(&answer[5..]).unwrap();
+        Self { _control: control, socket: socket(), relay: address.ip().unwrap() }
+    }
+
+    fn send(&self, target: &Address, payload: &[u8]) {
+        let mut bytes = vec![0; 3];
+        target.encode(&mut bytes);
+        bytes.extend_from_slice(payload);
+        self.socket.send_to(&bytes, self.relay).unwrap();
+    }
+
+    fn receive(&self) -> Vec<u8> {
+        let mut bytes = [0; 999];
+        let (len, _) = self.socket.recv_from(&mut bytes).unwrap();
+        socks5::open(&bytes[..len]).unwrap().1.to_vec()
+    }
+
+    fn hears_nothing(&self) -> bool {
+        self.socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        let heard = self.socket.recv_from(&mut [0; 1]);
+        self.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        heard.is_err()
+    }
+}
+
+/// A path through a server at `socket`, of whose packets only the source is looked at.
+fn through(socket: &UdpSocket) -> Route {
+    let address = Address::Ip(at(socket));
+    let server = Server {
+        mode: Mode::Datagrams(address.clone()),
+        address,
+        credentials: Credentials::from_password(Method::Aes256Gcm, "long enough").unwrap(),
+        heads: HeadReads::One,
+        one_time_auth: false,
+    };
+    Route::Path(Arc::new(Path::new("through", [Hop::Shadowsocks(server)])))
+}
+
+fn target(number: usize) -> Address {
+    Address::from_host("target.example", port(number)).unwrap()
+}
+
+fn port(number: usize) -> u16 {
+    u16::try_from(number + 1).unwrap()
+}
+
+/// Direct, but for these ports.
+fn by_port(exceptions: impl IntoIterator<Item = (u16, Route)>) -> Routes {
+    let rule = |(port, route)| {
+        let conditions = Conditions { ports: Some(vec![port..=port]), ..Conditions::default() };
+        Rule { name: port.to_string().into(), conditions, verdict: route }
+    };
+    Routes::new(Router { rules: exceptions.into_iter().map(rule).collect(), otherwise: Route::direct() })
+}
+
+#[test]
+fn each_target_goes_its_way_and_past_the_bound_the_lane_goes_that_was_used_the_longest_time_ago() {
+    let servers: Vec<_> = (0..=LANES_PER_ASSOCIATION_MAX).map(|_| socket()).collect();
+    let routes = by_port(servers.iter().enumerate().map(|(number, server)| (port(number), through(server))));
+    let relay = run(routes);
+    let client = Client::associate(&relay);
+    let (past, most) = servers.split_last().unwrap();
+    let sources: Vec<_> = most
+        .iter()
+        .enumerate()
+        .map(|(number, server)| {
+            client.send(&target(number), b"one");
+            heard(server)
+        })
+        .collect();
+    let distinct: std::collections::HashSet<_> = sources.iter().collect();
+    assert_eq!(distinct.len(), LANES_PER_ASSOCIATION_MAX, "each lane has a socket of its own");
+    client.send(&target(0), b"used again");
+    assert_eq!(heard(&servers[0]), sources[0]);
+    client.send(&target(LANES_PER_ASSOCIATION_MAX), b"one past the bound");
+    heard(past);
+    for number in [0, 2] {
+        client.send(&target(number), b"still there");
+        assert_eq!(heard(&servers[number]), sources[number]);
+    }
+    client.send(&target(1), b"made again");
+    assert_ne!(heard(&servers[1]), sources[1]);
+}
+
+#[test]
+fn answers_are_opened_by_the_lane_that_they_come_through_and_all_that_goes_direct_has_one() {
+    let [server, one, other] = [(); 3].map(|()| socket());
+    let routes = by_port([(at(&other).port(), Route::direct()), (port(0), through(&server))]);
+    let relay = run(routes);
+    let client = Client::associate(&relay);
+    client.send(&Address::Ip(at(&one)), b"direct");
+    let direct = heard(&one);
+    client.send(&target(0), b"through a server");
+    let sealed = heard(&server);
+    client.send(&Address::Ip(at(&other)), b"direct by a rule");
+    assert_eq!(heard(&other), direct);
+    assert_ne!(sealed, direct);
+    // In the open, what is no packet is an answer; through the server, nothing but its packets are.
+    server.send_to(b"no packet", sealed).unwrap();
+    assert!(client.hears_nothing());
+    other.send_to(b"an answer", direct).unwrap();
+    assert_eq!(client.receive(), b"an answer");
+    client.send(&Address::Ip(at(&one)), b"direct again");
+    assert_eq!(heard(&one), direct);
+}
+
+/// What a worker's engine without clients says to a question along a path through hops, or none, within `patience`. The target answers
+/// twice, or not at all.
+fn asked(
+    hops: impl Into<Box<[Hop]>>,
+    target: &UdpSocket,
+    answers: bool,
+    patience: Duration,
+) -> Option<Vec<u8>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let address = at(&socket);
+        let door = Door::new(inbound(Route::direct().into()), OsNet, 1);
+        let door = Arc::new(door.with_datagrams(address, Workers::One));
+        let mut sockets = OsDatagrams::new().unwrap();
+        let socket = sockets.adopt(socket).unwrap();
+        let engine = Engine::new(vec![(Arc::clone(&door), socket)], sockets, Arc::new(Budget::new(2)));
+        let path = Arc::new(Path::new("probed", hops));
+        let (address, target) = (Address::Ip(at(target)), target.try_clone().unwrap());
+        let answering = tokio::task::spawn_blocking(move || {
+            let mut bytes = [0; 99];
+            let Ok((len, from)) = target.recv_from(&mut bytes) else { return };
+            assert_eq!(&bytes[..len], b"a question");
+            for answer in [&b"an answer"[..], b"another"].iter().filter(|_| answers) {
+                target.send_to(answer, from).unwrap();
+            }
+        });
+        let mut engine = Box::pin(engine.run());
+        let asking = door.ask_along(path, &address, b"a question", patience);
+        let answer = tokio::select! {
+            never = &mut engine => match never {},
+            answer = asking => answer,
+        };
+        if answers {
+            answering.await.unwrap();
+        }
+        answer
+    })
+}
+
+#[test]
+fn a_question_of_our_own_has_its_first_answer_or_none_by_its_deadline() {
+    let target = socket();
+    target.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    assert_eq!(asked([], &target, true, PATIENCE).unwrap(), b"an answer");
+    assert_eq!(asked([], &target, false, Duration::from_millis(100)), None);
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let parent = Hop::Parent(Parent::socks5(nobody.into(), None));
+    let since = Instant::now();
+    assert_eq!(asked([parent], &target, false, 2 * PATIENCE), None);
+    assert!(since.elapsed() < PATIENCE, "it is known at once that nobody is there");
+}
