@@ -140,7 +140,7 @@ impl ParentError {
     pub(crate) fn outcome(self) -> Outcome {
         match self {
             Self::Socks5(socks5::client::ClientError::Denied(3..=6)) => Outcome::Declined,
-            Self::Http(http::client::ClientError::Denied(502 | 503 | 504)) => Outcome::Declined,
+            Self::Http(http::client::ClientError::Denied(502..=504)) => Outcome::Declined,
             Self::Socks4Request(_) | Self::HttpRequest(_) => Outcome::Declined,
             Self::Socks4(_) | Self::Socks5(_) | Self::Http(_) => Outcome::Failed,
         }

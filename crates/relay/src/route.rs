@@ -288,7 +288,7 @@ impl Parent {
 impl Group {
     /// A group of `members`. Without one, no target can be reached.
     pub fn new(name: impl Into<Arc<str>>, settings: Settings, members: Vec<Candidate>) -> Self {
-        let (streams, datagrams) = sides(members);
+        let (streams, datagrams) = sides(&members);
         Self {
             name: name.into(),
             streams: Shared::new(settings, streams),
@@ -321,7 +321,7 @@ impl Group {
     /// health, and are known by their names.
     pub fn replace(&self, members: Vec<Candidate>) {
         let now = Instant::now();
-        let (streams, datagrams) = sides(members);
+        let (streams, datagrams) = sides(&members);
         self.streams.replace(streams, now);
         self.datagrams.replace(datagrams, now);
     }
@@ -371,7 +371,7 @@ impl From<Path> for Candidate {
 
 /// The members that carry streams, and those that carry datagrams.
 #[expect(clippy::type_complexity, reason = "two lists of what a group is made of")]
-fn sides(members: Vec<Candidate>) -> (Vec<(Member, Arc<Path>)>, Vec<(Member, Arc<Path>)>) {
+fn sides(members: &[Candidate]) -> (Vec<(Member, Arc<Path>)>, Vec<(Member, Arc<Path>)>) {
     let side = |fits: fn(&Path) -> bool| {
         let fitting = members.iter().filter(|member| fits(&member.path));
         let named =
