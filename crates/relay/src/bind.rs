@@ -18,7 +18,7 @@ use crate::inbound::see_off;
 use crate::limits::{BIND_SECS_MAX, REFUSAL_SECS_MAX};
 use crate::net::{Listener as _, Net, Socket};
 use crate::origin::Origin;
-use crate::path::{Asker, Errand, TargetSide, Who, reach, route};
+use crate::path::{Asker, Errand, TargetSide, Who, decide, follow};
 use crate::session::{Unfinished, Way};
 
 /// Who waits for the target.
@@ -94,26 +94,38 @@ async fn wait<N: Net>(
     target: &Address,
     asker: Asker<'_>,
 ) -> Result<(Waiting<N>, SocketAddr), Failure> {
-    if route(door, asker, target).await?.is_direct() {
-        let expected = addresses(door, target).await?;
+    let who = Who::Client(asker);
+    let (route, known) = decide(door, who, target).await?;
+    if route.is_direct() {
+        let expected = addresses(door, target, known).await?;
         let listening = listen(door, client, expected.first());
         let (listener, address) = listening.map_err(|error| connect(Cause::Io(error)))?;
         return Ok((Waiting::Here(listener, expected), address));
     }
     let (command, forbidden) = (Command::Bind, &door.inbound.forbidden);
-    let errand = Errand { command, target, addresses: None, forbidden };
-    let agreed = reach(door, Who::Client(asker), errand).await?;
+    let errand = Errand { addresses: known.as_deref(), ..Errand::new(command, target, forbidden) };
+    let agreed = follow(door, route, who, errand).await?;
     let address = agreed.bound().unwrap_or(UNKNOWN);
     Ok((Waiting::AtParent(agreed), address))
 }
 
-/// Whom the client expects; nobody in particular, if it says so.
-async fn addresses<N: Net>(door: &Door<N>, target: &Address) -> Result<Vec<IpAddr>, Failure> {
+/// Whom the client expects; nobody in particular, if it says so. A name at whose addresses rules have looked has those, and no others.
+async fn addresses<N: Net>(
+    door: &Door<N>,
+    target: &Address,
+    known: Option<Vec<SocketAddr>>,
+) -> Result<Vec<IpAddr>, Failure> {
     match target {
         Address::Ip(address) if address.ip().is_unspecified() => Ok(Vec::new()),
         Address::Ip(address) => Ok(vec![address.ip().to_canonical()]),
         Address::Name(name, port) => {
-            let addresses = resolve(&door.net, name.as_str(), *port).await?;
+            let addresses = match known {
+                None => resolve(&door.net, name.as_str(), *port).await?,
+                Some(known) if known.is_empty() => {
+                    return Err(Failure::outbound(Stage::Resolve, Cause::NoAddress));
+                }
+                Some(known) => known,
+            };
             Ok(addresses.iter().map(|address| address.ip().to_canonical()).collect())
         }
     }

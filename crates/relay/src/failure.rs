@@ -35,6 +35,14 @@ pub struct At {
     pub hop: usize,
 }
 
+/// A failure below, as whoever speaks through that layer meets it: an error of the connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Buried {
+    kind: io::ErrorKind,
+    cause: Arc<str>,
+    at: Option<At>,
+}
+
 /// What a session was doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -111,9 +119,35 @@ impl Failure {
         Self::new(Stage::Handshake, Side::Inbound, cause)
     }
 
-    /// A failure at no hop.
+    /// A failure at no hop, or at the one below whose layer has failed first.
     pub(crate) fn new(stage: Stage, side: Side, cause: Cause) -> Self {
-        Self { stage, side, cause, at: None }
+        let at = match &cause {
+            Cause::Io(error) => Buried::in_error(error).and_then(|buried| buried.at.clone()),
+            Cause::Deadline | Cause::Displaced | Cause::Truncated | Cause::TooLong => None,
+            Cause::NoAddress | Cause::Forbidden(_) | Cause::Proxy(_) | Cause::Header(_) => None,
+            Cause::Http(_) | Cause::Command(_) | Cause::Parent(_) | Cause::Refused { .. } => None,
+            Cause::NoPath | Cause::Probe(_) | Cause::Head(_) | Cause::Open(_) => None,
+        };
+        Self { stage, side, cause, at }
+    }
+
+    /// The same for whoever speaks through the layer that it has happened to.
+    pub(crate) fn bury(&self) -> Buried {
+        let kind = match &self.cause {
+            Cause::Io(error) => error.kind(),
+            Cause::Deadline => io::ErrorKind::TimedOut,
+            Cause::Displaced | Cause::Truncated | Cause::TooLong => io::ErrorKind::ConnectionReset,
+            Cause::NoAddress | Cause::Forbidden(_) | Cause::Proxy(_) | Cause::Header(_) => {
+                io::ErrorKind::ConnectionReset
+            }
+            Cause::Http(_) | Cause::Command(_) | Cause::Parent(_) | Cause::Refused { .. } => {
+                io::ErrorKind::ConnectionReset
+            }
+            Cause::NoPath | Cause::Probe(_) | Cause::Head(_) | Cause::Open(_) => {
+                io::ErrorKind::ConnectionReset
+            }
+        };
+        Buried { kind, cause: self.cause.to_string().into(), at: self.at.clone() }
     }
 
     /// The same at this hop, unless one is named already.
@@ -153,19 +187,50 @@ impl Failure {
         }
     }
 
-    /// What it says about the path that it happened on.
-    pub(crate) fn outcome(&self) -> Outcome {
+    /// What it says about the path that it happened on, which has so many hops.
+    pub(crate) fn outcome(&self, hops: usize) -> Outcome {
         match (&self.cause, &self.at) {
             // Our own want of something, or a command that this kind of path has no words for.
             (Cause::Command(_), _) => Outcome::Abandoned,
             (Cause::Io(error), _) if is_ours(error) => Outcome::Abandoned,
             // A direct path is as good as its target, and what a parent cannot reach is the target's fault as well.
             (_, None) => Outcome::Declined,
-            (Cause::Parent(error), Some(_)) => error.outcome(),
+            // One that cannot reach the next hop is on a path that leads nowhere.
+            (Cause::Parent(error), Some(at)) if at.hop == hops => error.outcome(),
             (_, Some(_)) => Outcome::Failed,
         }
     }
 }
+
+impl Buried {
+    /// What lies in `error`, which may have passed through hands that wrapped it.
+    fn in_error(error: &io::Error) -> Option<&Self> {
+        let mut inner: &(dyn std::error::Error + 'static) = error.get_ref()?;
+        loop {
+            if let Some(buried) = inner.downcast_ref() {
+                return Some(buried);
+            }
+            inner = match inner.downcast_ref::<io::Error>() {
+                Some(error) => error.get_ref()?,
+                None => inner.source()?,
+            };
+        }
+    }
+}
+
+impl From<Buried> for io::Error {
+    fn from(buried: Buried) -> Self {
+        Self::new(buried.kind, buried)
+    }
+}
+
+impl fmt::Display for Buried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.cause)
+    }
+}
+
+impl std::error::Error for Buried {}
 
 /// Whether it is our own machine that has nothing left, and says nothing about anybody else.
 fn is_ours(error: &io::Error) -> bool {
@@ -275,5 +340,28 @@ mod tests {
         assert_eq!(told(Cause::Forbidden(Rule::Loopback)), Refusal::NotAllowed);
         let unknown = Failure::outbound(Stage::Resolve, Cause::NoAddress).refusal();
         assert_eq!(unknown, Refusal::NameNotFound);
+    }
+    #[test]
+    fn what_has_happened_below_keeps_its_place_and_its_words_however_often_it_is_passed_on() {
+        let at = |hop| At { path: "way".into(), hop };
+        let first = Failure::outbound(Stage::Relay, Cause::Truncated).at(at(1));
+        let words = first.cause.to_string();
+        let met = Cause::Io(io::Error::other(io::Error::from(first.bury())));
+        let second = Failure::outbound(Stage::Negotiate, met).at(at(2));
+        let third = Failure::outbound(Stage::Relay, Cause::Io(second.bury().into())).at(at(3));
+        for failure in [second, third] {
+            assert_eq!(failure.at, Some(at(1)));
+            assert_eq!(failure.cause.to_string(), words);
+            assert_eq!(failure.outcome(3), Outcome::Failed);
+        }
+    }
+
+    #[test]
+    fn a_parent_that_cannot_reach_the_next_hop_is_held_against_the_path() {
+        let told = |hop| {
+            let cause = Cause::Parent(ParentError::Socks5(ClientError::Denied(5)));
+            Failure::outbound(Stage::Negotiate, cause).at(At { path: "way".into(), hop }).outcome(2)
+        };
+        assert_eq!((told(1), told(2)), (Outcome::Failed, Outcome::Declined));
     }
 }

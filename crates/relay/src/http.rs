@@ -7,7 +7,7 @@
 mod io;
 mod onward;
 
-pub(crate) use io::Io;
+pub(crate) use io::{Io, Moved};
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -44,7 +44,6 @@ use crate::origin::Origin;
 use crate::path::{Asker, Errand, TargetSide, Who, reach};
 use crate::pipe::{Pipe, pipe};
 use crate::session::{Session, Way};
-use io::Moved;
 use onward::{Onward, Present, Unanswered};
 
 /// A client and its requests.
@@ -143,7 +142,7 @@ pub(crate) async fn converse<N: Net>(
 /// Carries bytes between two ends that have agreed on another protocol.
 async fn carry_on<N: Net>(door: &Door<N>, client: N::Socket, inbox: Inbox, onward: Onward) {
     let Some((pipe, said, _present)) = onward.into_pipe().await else { return client.reset() };
-    let mut target = TargetSide::direct(Conn::<N::Socket>::Pipe(pipe));
+    let mut target = TargetSide::direct(Conn::<N::Socket>::inside(pipe));
     target.inbox = Inbox::holding(&said);
     let session = Session::new(client, ClientSide::plain(), inbox, None, target);
     if let Err(failure) = session.run(door).await {
@@ -152,7 +151,7 @@ async fn carry_on<N: Net>(door: &Door<N>, client: N::Socket, inbox: Inbox, onwar
 }
 
 /// Ends when nothing has moved for `idle`.
-async fn idle(moved: Moved, idle: Duration) {
+pub(crate) async fn idle(moved: Moved, idle: Duration) {
     let mut deadline = pin!(sleep_until(moved.last() + idle));
     loop {
         deadline.as_mut().await;
@@ -257,18 +256,18 @@ impl<N: Net> Conversation<'_, N> {
                 // The target may have ended the connection at any time between two requests.
                 Err(Unanswered::MayBeSentAgain(request)) => *request,
                 Err(Unanswered::Malformed) => return Err(Status::BadRequest),
-                Err(Unanswered::Lost) => return Err(self.lost()),
+                Err(Unanswered::Lost) => return Err(self.lost(Some(&onward))),
             },
         };
         self.end_earlier().await;
         let side = self.reach(target, user).await?;
         let header = self.header.clone();
         let (pipe, gone) = self.carry(header, side);
-        let mut onward = Onward::open(target, user, pipe, gone).await.map_err(|_| self.lost())?;
+        let mut onward = Onward::open(target, user, pipe, gone).await.map_err(|_| self.lost(None))?;
         match onward.send(request).await {
             Ok(response) => Ok((onward, response)),
             Err(Unanswered::Malformed) => Err(Status::BadRequest),
-            Err(Unanswered::MayBeSentAgain(_) | Unanswered::Lost) => Err(self.lost()),
+            Err(Unanswered::MayBeSentAgain(_) | Unanswered::Lost) => Err(self.lost(Some(&onward))),
         }
     }
 
@@ -278,7 +277,7 @@ impl<N: Net> Conversation<'_, N> {
         user: Option<&UserName>,
     ) -> Result<TargetSide<N::Socket>, Status> {
         let (command, forbidden) = (Command::Connect, &*self.door.inbound.forbidden);
-        let errand = Errand { command, target, addresses: None, forbidden };
+        let errand = Errand::new(command, target, forbidden);
         let who = Who::Client(Asker { source: self.source, user: user.map(UserName::as_str) });
         reach(self.door, who, errand).await.map_err(|failure| self.failed(&failure))
     }
@@ -287,13 +286,14 @@ impl<N: Net> Conversation<'_, N> {
     /// speaker is gone.
     fn carry(&self, header: Option<Vec<u8>>, side: TargetSide<N::Socket>) -> (Pipe, Present) {
         let (ours, theirs) = pipe();
-        let (present, gone) = Present::new();
+        let (present, gone, told) = Present::new();
         let session = Session::new(theirs, ClientSide::plain(), Inbox::default(), header, side);
         let door = Arc::clone(self.door);
         self.state().carriers.spawn(async move {
             tokio::select! {
                 ended = session.run(&door) => {
                     if let Err(failure) = ended {
+                        told.note();
                         door.notices.failure(&failure);
                     }
                 }
@@ -309,8 +309,13 @@ impl<N: Net> Conversation<'_, N> {
         failure.refusal().http()
     }
 
-    fn lost(&self) -> Status {
-        self.failed(&Failure::outbound(Stage::Relay, Cause::Truncated))
+    /// An answer that never came. Where the session that carried the request has failed, that one has told why.
+    fn lost(&self, onward: Option<&Onward>) -> Status {
+        let failure = Failure::outbound(Stage::Relay, Cause::Truncated);
+        if onward.is_some_and(Onward::is_told) {
+            return failure.refusal().http();
+        }
+        self.failed(&failure)
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 use umbra_proto::address::Address;
 use umbra_proto::forbidden::Forbidden;
@@ -23,7 +24,7 @@ use crate::pipe::{Pipe, pipe};
 use crate::probe::{tell, wake};
 use crate::pump::{Reader, Writer};
 use crate::router::{Decision, Dial, Query, Transport};
-use crate::session::Session;
+use crate::session::{Session, Unfinished};
 use crate::tls::wrap;
 
 /// Whose errand it is.
@@ -55,6 +56,8 @@ pub(crate) struct Errand<'e> {
     pub(crate) addresses: Option<&'e [SocketAddr]>,
     /// Where a direct path does not lead.
     pub(crate) forbidden: &'e Forbidden,
+    /// When nobody waits for it any more, where that is before all the deadlines on the way have passed.
+    pub(crate) until: Option<Instant>,
 }
 
 impl Who<'_> {
@@ -67,9 +70,14 @@ impl Who<'_> {
 }
 
 impl<'e> Errand<'e> {
+    /// One of whose target nothing more is known.
+    pub(crate) fn new(command: Command, target: &'e Address, forbidden: &'e Forbidden) -> Self {
+        Self { command, target, addresses: None, forbidden, until: None }
+    }
+
     /// One that no client has asked for.
     pub(crate) fn of_our_own(command: Command, target: &'e Address) -> Self {
-        Self { command, target, addresses: None, forbidden: &NOTHING_FORBIDDEN }
+        Self::new(command, target, &NOTHING_FORBIDDEN)
     }
 }
 
@@ -85,6 +93,8 @@ pub(crate) struct TargetSide<S> {
     bound: Bound,
     /// How a parent tells who has come, where it was asked to wait for somebody.
     visitor: Option<Visitor>,
+    /// The hop at the other end of the socket, if that is not the target itself.
+    pub(crate) at: Option<At>,
 }
 
 /// The address that a target sees.
@@ -108,7 +118,7 @@ impl<S: Socket> TargetSide<S> {
     pub(crate) fn direct(socket: Conn<S>) -> Self {
         let inbox = Inbox::default();
         let (reader, writer) = (Reader::Plain, Writer::Plain);
-        Self { socket, reader, writer, inbox, bound: Bound::Ours, visitor: None }
+        Self { socket, reader, writer, inbox, bound: Bound::Ours, visitor: None, at: None }
     }
 
     /// Waits for whom a parent was asked to wait for. Gives the visitor's address, if the parent tells it.
@@ -127,20 +137,26 @@ pub(crate) async fn reach<N: Net>(
     errand: Errand<'_>,
 ) -> Result<TargetSide<N::Socket>, Failure> {
     let (route, addresses) = decide(door, who, errand.target).await?;
-    let errand = Errand { addresses: addresses.as_deref(), ..errand };
+    follow(door, route, who, Errand { addresses: addresses.as_deref(), ..errand }).await
+}
+
+/// Dials the way towards the target of `errand` along `route`, which has been decided on for it.
+pub(crate) async fn follow<N: Net>(
+    door: &Arc<Door<N>>,
+    route: &Route,
+    who: Who<'_>,
+    errand: Errand<'_>,
+) -> Result<TargetSide<N::Socket>, Failure> {
     match route {
         Route::Path(path) => travel(door, path, errand, door.inbound.tcp).await,
-        Route::Group(group) => match timeout(group.patience, through(door, group, who, errand)).await {
-            Ok(reached) => reached,
-            Err(_) => Err(Failure::outbound(Stage::Connect, Cause::Deadline)),
-        },
+        Route::Group(group) => through(door, group, who, errand).await,
         // Such a route is decided about before it comes here.
         Route::Refuse(refusal) => Err(refused("otherwise", *refusal)),
     }
 }
 
 /// The route of a session, and the addresses that may be dialled for its name, where a rule had to know them.
-async fn decide<'d, N: Net>(
+pub(crate) async fn decide<'d, N: Net>(
     door: &'d Door<N>,
     who: Who<'_>,
     target: &Address,
@@ -156,26 +172,22 @@ async fn decide<'d, N: Net>(
     let query = Query { target, transport: Transport::Tcp, source, inbound: &door.inbound.name, user };
     match (routes.decide(&query, None), target) {
         (Decision::Resolve, Address::Name(name, port)) => {
-            let addresses = resolve(&door.net, name.as_str(), *port).await.unwrap_or_default();
-            taken(routes.decide(&query, Some(&addresses)), Some(addresses))
+            match resolve(&door.net, name.as_str(), *port).await {
+                Ok(addresses) => taken(&routes.decide(&query, Some(&addresses)), Some(addresses)),
+                Err(failure) => match routes.decide(&query, Some(&[])) {
+                    Decision::Unresolvable { .. } | Decision::Resolve => Err(failure),
+                    decision @ Decision::Take { .. } => taken(&decision, None),
+                },
+            }
         }
-        (decision, _) => taken(decision, None),
+        (decision, _) => taken(&decision, None),
     }
 }
 
-/// The route of a client's errand to `target`.
-pub(crate) async fn route<'d, N: Net>(
-    door: &'d Door<N>,
-    asker: Asker<'_>,
-    target: &Address,
-) -> Result<&'d Route, Failure> {
-    decide(door, Who::Client(asker), target).await.map(|(route, _)| route)
-}
-
-fn taken(
-    decision: Decision<'_, Route>,
+fn taken<'r>(
+    decision: &Decision<'r, Route>,
     addresses: Option<Vec<SocketAddr>>,
-) -> Result<(&Route, Option<Vec<SocketAddr>>), Failure> {
+) -> Result<(&'r Route, Option<Vec<SocketAddr>>), Failure> {
     match decision {
         Decision::Take { rule, verdict: Route::Refuse(refusal), .. } => {
             Err(refused(rule.map_or("otherwise", |rule| &rule.name), *refusal))
@@ -208,30 +220,47 @@ async fn through<N: Net>(
     let is_alone = group.streams.with_state(|state| state.len() == 1);
     let tcp = Tcp { fast_open: door.inbound.tcp.fast_open && is_alone, ..door.inbound.tcp };
     let wanted = Wanted { target: errand.target, source: who.source(), chance: chance(&door.net) };
-    let mut attempts = group.streams.begin(&wanted, Instant::now());
-    if attempts.wakes() {
-        wake(door, group);
-    }
-    let mut failure: Option<Failure> = None;
+    let begun = Instant::now();
+    let until = begun + group.patience;
+    let errand = Errand { until: Some(until), ..errand };
+    let mut attempts = group.streams.begin(&wanted, begun);
+    // Whoever probed it may have ended with its own relay, however much the group is in use.
+    wake(door, group);
+    let mut told: Option<(Outcome, Failure)> = None;
     while let Some(held) = group.streams.next(&mut attempts, Instant::now()) {
-        if let Some(earlier) = failure.take() {
-            door.notices.failure(&earlier);
-        }
         let path = Arc::clone(held.member());
         debug!(path = %path.name, "chosen path");
         let began = Instant::now();
-        let travelled = travel(door, &path, errand, tcp).await;
-        let outcome = match &travelled {
-            Ok(_) => Outcome::Reached { latency: Some(began.elapsed()) },
-            Err(failure) => failure.outcome(),
+        let failure = match Box::pin(travel(door, &path, errand, tcp)).await {
+            Ok(reached) => {
+                let outcome = Outcome::Reached { latency: Some(began.elapsed()) };
+                tell(group, &path, held.report(outcome, Instant::now()), None);
+                return Ok(reached);
+            }
+            Err(failure) => failure,
         };
-        tell(group, &path, held.report(outcome, Instant::now()));
-        match travelled {
-            Ok(reached) => return Ok(reached),
-            Err(why) => failure = Some(why),
+        let now = Instant::now();
+        // The time of the group, and not its own, has run out: it has not had enough of it to be judged.
+        let was_cut = now >= until && now.saturating_duration_since(began) < path.deadlines.connect;
+        let outcome = if was_cut { Outcome::Abandoned } else { failure.outcome(path.hops.len()) };
+        tell(group, &path, held.report(outcome, now), Some(&failure));
+        if outcome != Outcome::Failed {
+            // It would say the same again: the target is to blame, or we are.
+            attempts.leave();
+        }
+        debug!(path = %path.name, %failure, "path led nowhere");
+        // What was heard of the target is truer than what goes wrong with somebody else on the way.
+        told = match told {
+            Some((Outcome::Declined, earlier)) if outcome != Outcome::Declined => {
+                Some((Outcome::Declined, earlier))
+            }
+            Some(_) | None => Some((outcome, failure)),
+        };
+        if now >= until {
+            break;
         }
     }
-    Err(failure.unwrap_or_else(|| Failure::outbound(Stage::Connect, Cause::NoPath)))
+    Err(told.map_or_else(|| Failure::outbound(Stage::Connect, Cause::NoPath), |(_, failure)| failure))
 }
 
 /// A random number; 0 where there is no chance to be had.
@@ -261,50 +290,118 @@ pub(crate) async fn travel_through<N: Net>(
     errand: Errand<'_>,
     tcp: Tcp,
 ) -> Result<TargetSide<N::Socket>, Failure> {
-    let at = |hop| move |failure: Failure| failure.at(At { path: Arc::clone(&path.name), hop });
-    let Some(first) = hops.first() else {
-        // Fast open would say "connected" before anything has been sent, and nothing is sent to a target that speaks first.
-        let tcp = Tcp { fast_open: false, ..tcp };
-        if errand.command != Command::Connect {
-            return Err(Failure::handshake(Cause::Command(errand.command)));
-        }
-        let (forbidden, patience) = (errand.forbidden, path.deadlines.connect);
-        let dialled = match errand.addresses {
-            None => dial_target(&door.net, errand.target, tcp, forbidden, patience).await,
-            Some(addresses) => dial_any(&door.net, addresses.to_vec(), tcp, forbidden, patience).await,
-        };
-        return dialled.map(|socket| TargetSide::direct(Conn::Socket(socket)));
+    let (Some(first), Some(last)) = (hops.first(), hops.last()) else {
+        return straight(door, errand, tcp, path.deadlines.connect).await;
     };
-    // A rule has looked at these addresses, so none of them is left to be found anew.
-    let known = errand.addresses.and_then(|addresses| addresses.first()).map(|address| Address::Ip(*address));
-    let target = known.as_ref().unwrap_or(errand.target);
+    let here = |number| At { path: Arc::clone(&path.name), hop: number };
+    // Whom each hop is asked for. All of it is found before anybody is dialled, so that nobody is left in the middle of it.
+    let mut nexts = Vec::with_capacity(hops.len());
+    for (number, (hop, after)) in (2..).zip(hops.iter().zip(hops.iter().skip(1))) {
+        let settling = settle(door, hop, after.address(), None);
+        let settled = in_time(errand.until, Stage::Resolve, settling).await;
+        nexts.push(settled.map_err(|failure| failure.at(here(number)))?);
+    }
+    // A target whose name has no address is no fault of any hop.
+    let settling = settle(door, last, errand.target, errand.addresses);
+    nexts.push(in_time(errand.until, Stage::Resolve, settling).await?);
     // Whoever is asked in the open answers before anything else is said, so that nothing is promised too early; and a Shadowsocks
     // server is always spoken to first.
     let tcp = Tcp { fast_open: tcp.fast_open && hops.len() == 1, ..tcp };
-    let dialled = dial(&door.net, first.address(), tcp, path.deadlines.connect).await.map_err(at(1))?;
-    let mut reached = TargetSide::direct(Conn::Socket(dialled));
-    for (index, hop) in hops.iter().enumerate() {
+    let dialling = dial(&door.net, first.address(), tcp, path.deadlines.connect);
+    let dialled = in_time(errand.until, Stage::Connect, dialling).await;
+    let mut reached = TargetSide::direct(Conn::Socket(dialled.map_err(|failure| failure.at(here(1)))?));
+    for (number, (hop, next)) in (1..).zip(hops.iter().zip(&nexts)) {
         if let Reader::Sealed(_) = reached.reader {
             // What is behind it speaks through a layer that has to be sealed and opened first.
-            let inside = inside(door, reached, At { path: Arc::clone(&path.name), hop: index });
-            reached = TargetSide::direct(Conn::Pipe(inside));
+            let inside = inside(door, reached, here(number - 1));
+            reached = TargetSide::direct(Conn::inside(inside));
         }
-        let (command, next) = match hops.get(index + 1) {
-            Some(after) => (Command::Connect, after.address()),
-            None => (errand.command, target),
-        };
-        reached = match hop {
+        let command = if number == nexts.len() { errand.command } else { Command::Connect };
+        let agreed = match hop {
             Hop::Shadowsocks(server) => request(door, server, reached, command, next),
             Hop::Parent(parent) => {
-                let here = At { path: Arc::clone(&path.name), hop: index + 1 };
-                let asking = Box::pin(ask(door, parent, reached, (command, next), here));
-                let agreed = timeout(path.deadlines.negotiate, asking).await;
-                agreed.unwrap_or(Err(Failure::outbound(Stage::Negotiate, Cause::Deadline)))
+                let own = Instant::now() + path.deadlines.negotiate;
+                let until = errand.until.map_or(own, |until| until.min(own));
+                let asking = Box::pin(ask(door, parent, reached, (command, next), here(number)));
+                in_time(Some(until), Stage::Negotiate, asking).await
             }
-        }
-        .map_err(at(index + 1))?;
+        };
+        reached = agreed.map_err(|failure| failure.at(here(number)))?;
+        reached.at = Some(here(number));
     }
     Ok(reached)
+}
+
+/// Holds a step to `until`, if there is such a time.
+async fn in_time<T>(
+    until: Option<Instant>,
+    stage: Stage,
+    step: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    match until {
+        Some(until) => match timeout_at(until, step).await {
+            Ok(done) => done,
+            Err(_) => Err(Failure::outbound(stage, Cause::Deadline)),
+        },
+        None => step.await,
+    }
+}
+
+/// Dials the target itself.
+async fn straight<N: Net>(
+    door: &Door<N>,
+    errand: Errand<'_>,
+    tcp: Tcp,
+    patience: Duration,
+) -> Result<TargetSide<N::Socket>, Failure> {
+    // Fast open would say "connected" before anything has been sent, and nothing is sent to a target that speaks first.
+    let tcp = Tcp { fast_open: false, ..tcp };
+    if errand.command != Command::Connect {
+        return Err(Failure::handshake(Cause::Command(errand.command)));
+    }
+    let dialling = async {
+        match errand.addresses {
+            None => dial_target(&door.net, errand.target, tcp, errand.forbidden, patience).await,
+            Some(addresses) => dial_any(&door.net, addresses.to_vec(), tcp, errand.forbidden, patience).await,
+        }
+    };
+    let dialled = in_time(errand.until, Stage::Connect, dialling).await?;
+    Ok(TargetSide::direct(Conn::Socket(dialled)))
+}
+
+/// `address` as `hop` is to be asked for it. Where rules have looked at `addresses`, none of them is left to be found anew: one of
+/// them is asked for; if there are none, nobody here may look for others, while a hop to which names are passed on is told the name.
+async fn settle<N: Net>(
+    door: &Door<N>,
+    hop: &Hop,
+    address: &Address,
+    addresses: Option<&[SocketAddr]>,
+) -> Result<Address, Failure> {
+    let Address::Name(name, port) = address else { return Ok(address.clone()) };
+    let (is_resolved_here, is_socks4) = match hop {
+        Hop::Shadowsocks(_) => (false, false),
+        Hop::Parent(parent) => {
+            let is_socks4 = match parent.protocol {
+                ParentProtocol::Socks4(_) => true,
+                ParentProtocol::Socks5(_) | ParentProtocol::Http(_) => false,
+            };
+            (parent.names == Names::ResolveHere, is_socks4)
+        }
+    };
+    let found;
+    let addresses = match addresses {
+        None if is_resolved_here => {
+            found = resolve(&door.net, name.as_str(), *port).await?;
+            &*found
+        }
+        None => &[],
+        Some([]) if is_resolved_here => return Err(Failure::outbound(Stage::Resolve, Cause::NoAddress)),
+        Some(addresses) => addresses,
+    };
+    // SOCKS4 has no words for the others.
+    let fits = |address: &&SocketAddr| address.is_ipv4() || !is_socks4;
+    let chosen = addresses.iter().find(fits).or(addresses.first());
+    Ok(chosen.map_or_else(|| address.clone(), |address| Address::Ip(*address)))
 }
 
 /// Asks `parent`, at the other end of `reached`, for `command` towards `next`.
@@ -316,30 +413,23 @@ async fn ask<N: Net>(
     here: At,
 ) -> Result<TargetSide<N::Socket>, Failure> {
     let failure = |cause| Failure::outbound(Stage::Negotiate, cause);
-    let resolved = match (parent.names, next) {
-        (Names::ResolveHere, Address::Name(name, port)) => {
-            let addresses = resolve(&door.net, name.as_str(), *port).await?;
-            // SOCKS4 has no words for the others.
-            let fits = |address: &&SocketAddr| match parent.protocol {
-                ParentProtocol::Socks4(_) => address.is_ipv4(),
-                ParentProtocol::Socks5(_) | ParentProtocol::Http(_) => true,
-            };
-            addresses.iter().find(fits).or(addresses.first()).map(|address| Address::Ip(*address))
-        }
-        (Names::ResolveHere, Address::Ip(_)) | (Names::PassOn, _) => None,
-    };
-    let next = resolved.as_ref().unwrap_or(next);
     let TargetSide { socket, mut inbox, .. } = reached;
     let socket = match &parent.tls {
         None => socket,
         Some(tls) => {
             // Whatever was said before the parent has shown who it is, somebody else may have said.
             inbox.clear();
-            Conn::Pipe(wrap(socket, tls, here).await.map_err(failure)?)
+            Conn::inside(wrap(socket, tls, here, door.inbound.idle).await.map_err(failure)?)
         }
     };
-    let Agreed { bound, visitor } =
-        negotiate(&socket, &mut inbox, parent, command, next).await.map_err(failure)?;
+    // It may have agreed without our hearing of it, and whoever is behind it must not take our leaving for an end in order.
+    let unanswered = Unfinished::new(&socket);
+    let answer = negotiate(&socket, &mut inbox, parent, command, next).await;
+    match &answer {
+        Ok(_) | Err(Cause::Parent(_) | Cause::Command(_)) => unanswered.finish(),
+        Err(_) => drop(unanswered),
+    }
+    let Agreed { bound, visitor } = answer.map_err(failure)?;
     let bound = bound.map(|bound| reachable(bound, command, &parent.address));
     Ok(TargetSide { inbox, bound: Bound::Theirs(bound), visitor, ..TargetSide::direct(socket) })
 }
@@ -393,10 +483,10 @@ pub(crate) fn inside<N: Net>(door: &Arc<Door<N>>, outside: TargetSide<N::Socket>
     }));
     ours
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     use umbra_proto::shadowsocks::Method;
     use umbra_proto::shadowsocks::identity::Credentials;

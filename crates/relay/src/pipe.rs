@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use crate::failure::Failure;
+use crate::failure::{Buried, Failure};
 use crate::limits::PIPE_BYTES_MAX;
 use crate::net::Socket;
 
@@ -31,7 +31,7 @@ struct Shared {
     /// One end wants the other to know that what it has got is not the whole.
     reset: bool,
     /// Why.
-    epitaph: Option<String>,
+    epitaph: Option<Buried>,
 }
 
 /// What tells the other end why a pipe was reset.
@@ -76,7 +76,7 @@ impl Epitaph {
     pub(crate) fn write(self, why: &Failure) {
         let mut shared = lock(&self.0);
         shared.reset = true;
-        shared.epitaph = Some(why.to_string());
+        shared.epitaph = Some(why.bury());
         shared.wake_all();
     }
 }
@@ -90,7 +90,7 @@ impl Shared {
         match (self.reset, &self.epitaph) {
             (false, _) => Ok(()),
             (true, None) => Err(io::ErrorKind::ConnectionReset.into()),
-            (true, Some(why)) => Err(io::Error::new(io::ErrorKind::ConnectionReset, why.clone())),
+            (true, Some(why)) => Err(why.clone().into()),
         }
     }
 
@@ -185,7 +185,11 @@ impl Socket for Pipe {
 
     fn try_read(&self, pieces: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let mut shared = self.shared();
-        shared.check()?;
+        // What came through a layer before it failed is as good as it was; whoever resets in person wants nothing more to pass.
+        let is_torn = shared.reset && shared.epitaph.is_none();
+        if is_torn || shared.inward(self.end).len() == 0 {
+            shared.check()?;
+        }
         let way = shared.inward(self.end);
         if way.len() == 0 {
             return if way.ended { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
@@ -243,6 +247,7 @@ impl Drop for Pipe {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::{Cause, Stage};
 
     fn write(pipe: &Pipe, bytes: &[u8]) -> io::Result<usize> {
         pipe.try_write(&[IoSlice::new(bytes)])
@@ -291,6 +296,14 @@ mod tests {
         near.reset();
         drop(near);
         assert_eq!(kind(read(&far, 9)), Some(io::ErrorKind::ConnectionReset));
+
+        let (near, far) = pipe();
+        write(&near, b"part").unwrap();
+        let why = Failure::outbound(Stage::Relay, Cause::Truncated);
+        near.epitaph().write(&why);
+        drop(near);
+        assert_eq!(read(&far, 9).unwrap(), b"part");
+        assert_eq!(read(&far, 9).unwrap_err().to_string(), why.cause.to_string());
 
         let (near, far) = pipe();
         write(&near, b"all").unwrap();

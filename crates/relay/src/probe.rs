@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,20 +96,28 @@ async fn keep_probing<N: Net>(door: Arc<Door<N>>, claim: Claim) {
                 let (door, group, probe) = (Arc::clone(&door), Arc::clone(group), probe.clone());
                 // One that is silent keeps nobody waiting.
                 drop(tokio::spawn(async move {
-                    let outcome = match run(&door, &path, &probe).await {
-                        Ok(latency) => Outcome::Reached { latency: Some(latency) },
-                        Err(failure) => {
-                            debug!(path = %path.name, %failure, "probe failed");
-                            Outcome::Failed
-                        }
+                    let (outcome, failure) = match run(&door, &path, &probe).await {
+                        Ok(latency) => (Outcome::Reached { latency: Some(latency) }, None),
+                        Err(failure) => (judge(&failure, path.hops.len()), Some(failure)),
                     };
+                    if let Some(failure) = &failure {
+                        debug!(path = %path.name, %failure, "probe failed");
+                    }
                     let change = probe.kind.side(&group).probed(ticket, outcome, Instant::now());
-                    tell(&group, &path, change);
+                    tell(&group, &path, change, failure.as_ref());
                 }));
             }
             Duty::At(next) => sleep_until(next).await,
             Duty::Unused => return,
         }
+    }
+}
+
+/// What a failed probe says: all of it is the path's fault, unless it is our own machine's.
+fn judge(failure: &Failure, hops: usize) -> Outcome {
+    match failure.outcome(hops) {
+        Outcome::Abandoned => Outcome::Abandoned,
+        Outcome::Failed | Outcome::Declined | Outcome::Reached { .. } => Outcome::Failed,
     }
 }
 
@@ -170,14 +179,14 @@ where
         .header(CONNECTION, "close")
         .body(String::new())
         .map_err(|_| Cause::Probe(0))?;
+    let mut answering = pin!(sender.send_request(request));
     let answer = tokio::select! {
-        answer = sender.send_request(request) => answer.map_err(Cause::Http)?,
-        ended = connection => match ended {
-            Ok(()) => return Err(Cause::Truncated),
-            Err(error) => return Err(Cause::Http(error)),
-        },
+        biased;
+        answer = answering.as_mut() => answer,
+        // Whoever answers may end the connection in the same breath.
+        _ = connection => answering.await,
     };
-    let status = answer.status().as_u16();
+    let status = answer.map_err(Cause::Http)?.status().as_u16();
     if probe.expect.contains(&status) { Ok(()) } else { Err(Cause::Probe(status)) }
 }
 
@@ -204,18 +213,19 @@ fn is_answer(question: &[u8], answer: &[u8]) -> bool {
 const DNS_HEAD_BYTES: usize = 12;
 const DNS_LABEL_BYTES_MAX: usize = 63;
 
-/// Says what has become of a member: what the operator has to see.
-pub(crate) fn tell(group: &Group, path: &Path, change: Option<Change>) {
+/// Says what has become of a member, and why: what the operator has to see.
+pub(crate) fn tell(group: &Group, path: &Path, change: Option<Change>, why: Option<&Failure>) {
     let Some(Change { event, .. }) = change else { return };
+    let why = why.map(tracing::field::display);
     let (group, path) = (&*group.name, &*path.name);
     match event {
-        Event::Failing => info!(group, path, "path initially marked as failing"),
-        Event::MarkedDown { failures } => info!(group, path, failures, "path marked down"),
+        Event::Failing => info!(group, path, why, "path initially marked as failing"),
+        Event::MarkedDown { failures } => info!(group, path, failures, why, "path marked down"),
         Event::Spared { failures } => {
-            info!(group, path, failures, "path failed too often, and is kept since too many are down");
+            info!(group, path, failures, why, "path failed too often, and is kept since too many are down");
         }
-        Event::TrialFailed => info!(group, path, "path tried again and still down"),
-        Event::Ejected { probes } => info!(group, path, probes, "path marked down by probes"),
+        Event::TrialFailed => info!(group, path, why, "path tried again and still down"),
+        Event::Ejected { probes } => info!(group, path, probes, why, "path marked down by probes"),
         Event::Restored => info!(group, path, "path restored"),
     }
 }

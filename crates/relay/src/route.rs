@@ -288,7 +288,7 @@ impl Parent {
 impl Group {
     /// A group of `members`. Without one, no target can be reached.
     pub fn new(name: impl Into<Arc<str>>, settings: Settings, members: Vec<Candidate>) -> Self {
-        let (streams, datagrams) = sides(&members);
+        let (streams, datagrams) = sides(members);
         Self {
             name: name.into(),
             streams: Shared::new(settings, streams),
@@ -321,7 +321,7 @@ impl Group {
     /// health, and are known by their names.
     pub fn replace(&self, members: Vec<Candidate>) {
         let now = Instant::now();
-        let (streams, datagrams) = sides(&members);
+        let (streams, datagrams) = sides(members);
         self.streams.replace(streams, now);
         self.datagrams.replace(datagrams, now);
     }
@@ -348,8 +348,9 @@ impl Group {
 
     /// The right to probe its members, if nobody has it.
     pub(crate) fn claim_probes(self: &Arc<Self>) -> Option<Claim> {
-        let was_free = !self.is_probed.swap(true, Ordering::AcqRel);
-        was_free.then(|| Claim(Arc::clone(self)))
+        // Every session asks; looking first keeps what all workers share from going back and forth between them.
+        let is_free = !self.is_probed.load(Ordering::Relaxed) && !self.is_probed.swap(true, Ordering::AcqRel);
+        is_free.then(|| Claim(Arc::clone(self)))
     }
 }
 
@@ -371,14 +372,18 @@ impl From<Path> for Candidate {
 
 /// The members that carry streams, and those that carry datagrams.
 #[expect(clippy::type_complexity, reason = "two lists of what a group is made of")]
-fn sides(members: &[Candidate]) -> (Vec<(Member, Arc<Path>)>, Vec<(Member, Arc<Path>)>) {
-    let side = |fits: fn(&Path) -> bool| {
-        let fitting = members.iter().filter(|member| fits(&member.path));
-        let named =
-            |Candidate { path, weight }: &Candidate| (path.member().with_weight(*weight), Arc::clone(path));
-        fitting.map(named).collect()
-    };
-    (side(Path::has_streams), side(Path::has_datagrams))
+fn sides(members: Vec<Candidate>) -> (Vec<(Member, Arc<Path>)>, Vec<(Member, Arc<Path>)>) {
+    let (mut streams, mut datagrams) = (Vec::new(), Vec::new());
+    for Candidate { path, weight } in members {
+        let member = path.member().with_weight(weight);
+        if path.has_streams() {
+            streams.push((member, Arc::clone(&path)));
+        }
+        if path.has_datagrams() {
+            datagrams.push((member, path));
+        }
+    }
+    (streams, datagrams)
 }
 
 /// Each server is a path of its own, named after its place in the list and known by its address.

@@ -16,7 +16,7 @@ use crate::bind::bind;
 use crate::conn::Conn;
 use crate::door::{Door, NetClock};
 use crate::drive::Inbox;
-use crate::failure::{Cause, Failure, Side, Stage};
+use crate::failure::{At, Cause, Failure, Side, Stage};
 use crate::first_flight::first_flight;
 use crate::http::converse;
 use crate::inbound::{ClientSide, Wish, dismiss, understand};
@@ -33,6 +33,8 @@ pub(crate) struct Session<C, T> {
     target: T,
     uplink: Flow,
     downlink: Flow,
+    /// The hop at the other end of the target's connection.
+    at: Option<At>,
 }
 
 /// A client that has been told that its way stands: bytes follow.
@@ -110,7 +112,7 @@ async fn establish<N: Net>(
     }
     let unanswered = Unfinished::new(&client);
     let (command, target, forbidden) = (wish.command(), wish.target(), wish.forbidden(door));
-    let errand = Errand { command, target, addresses: None, forbidden };
+    let errand = Errand::new(command, target, forbidden);
     let reached = reach(door, wish.who(origin.source.ip()), errand).await;
     unanswered.finish();
     let target = match reached {
@@ -209,7 +211,7 @@ impl<C: Socket, T: Socket> Session<C, Conn<T>> {
         };
         let uplink = Flow::new(side.reader, target.writer, batch, early);
         let downlink = Flow::new(target.reader, side.writer, target.inbox.into_batch(), 0..0);
-        Self { client, target: target.socket, uplink, downlink }
+        Self { client, target: target.socket, uplink, downlink, at: target.at }
     }
 
     /// All that is left of a session.
@@ -237,7 +239,7 @@ impl<C: Socket, T: Socket> Session<C, Conn<T>> {
     }
 
     async fn carry<N: Net>(&mut self, door: &Door<N>) -> Ended {
-        let Self { client, target, uplink, downlink } = self;
+        let Self { client, target, uplink, downlink, at: _ } = self;
         let ends = (Unfinished::new(client), Unfinished::new(target));
         let ended = pump(client, target, uplink, downlink, &NetClock(&door.net), door.inbound.idle).await;
         if let Ended::Whole = ended {
@@ -247,13 +249,30 @@ impl<C: Socket, T: Socket> Session<C, Conn<T>> {
         ended
     }
 
-    fn end(self, ended: Ended) -> Result<(), Failure> {
+    fn end(mut self, ended: Ended) -> Result<(), Failure> {
         debug!(uplink = self.uplink.carried(), downlink = self.downlink.carried(), "session ended");
         match ended {
-            Ended::Whole => Ok(()),
+            Ended::Whole => {
+                self.target.finish();
+                Ok(())
+            }
             Ended::Idle => Err(Failure::new(Stage::Relay, Side::Inbound, Cause::Deadline)),
-            Ended::Uplink(error) => Err(failure_of(error, Side::Inbound, Side::Outbound)),
-            Ended::Downlink(error) => Err(failure_of(error, Side::Outbound, Side::Inbound)),
+            Ended::Uplink(error) => Err(self.failure_of(error, Side::Inbound, Side::Outbound)),
+            Ended::Downlink(error) => Err(self.failure_of(error, Side::Outbound, Side::Inbound)),
+        }
+    }
+
+    fn failure_of(self, error: FlowError, source: Side, sink: Side) -> Failure {
+        let (side, cause) = match error {
+            FlowError::Read(error) => (source, Cause::Io(error)),
+            FlowError::Open(error) => (source, Cause::Open(error)),
+            FlowError::Truncated => (source, Cause::Truncated),
+            FlowError::Write(error) => (sink, Cause::Io(error)),
+        };
+        let failure = Failure::new(Stage::Relay, side, cause);
+        match (side, self.at) {
+            (Side::Outbound, Some(at)) => failure.at(at),
+            (Side::Outbound, None) | (Side::Inbound, _) => failure,
         }
     }
 }
@@ -276,14 +295,4 @@ impl<S: Socket> Drop for Unfinished<'_, S> {
     fn drop(&mut self) {
         self.0.reset();
     }
-}
-
-fn failure_of(error: FlowError, source: Side, sink: Side) -> Failure {
-    let (side, cause) = match error {
-        FlowError::Read(error) => (source, Cause::Io(error)),
-        FlowError::Open(error) => (source, Cause::Open(error)),
-        FlowError::Truncated => (source, Cause::Truncated),
-        FlowError::Write(error) => (sink, Cause::Io(error)),
-    };
-    Failure::new(Stage::Relay, side, cause)
 }

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::{InvalidDnsNameError, ServerName};
@@ -13,6 +14,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::conn::Conn;
 use crate::failure::{At, Cause, Failure, Side, Stage};
+use crate::http::{Moved, idle};
 use crate::limits::PIPE_BYTES_MAX;
 use crate::net::Socket;
 use crate::pipe::{Pipe, pipe};
@@ -40,21 +42,39 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// Agrees on TLS with whoever is at the other end of `conn`, which has said nothing yet. No deadline: whoever waits has one.
-pub(crate) async fn wrap<S: Socket>(conn: Conn<S>, tls: &Tls, at: At) -> Result<Pipe, Cause> {
+/// Agrees on TLS with whoever is at the other end of `conn`, which has said nothing yet. No deadline: whoever waits has one. Once agreed,
+/// the layer lasts until both directions have ended, or nothing has moved for `patience`.
+pub(crate) async fn wrap<S: Socket>(
+    conn: Conn<S>,
+    tls: &Tls,
+    at: At,
+    patience: Duration,
+) -> Result<Pipe, Cause> {
+    let moved = Moved::new();
     let connector = TlsConnector::from(Arc::clone(&tls.config));
-    let mut outside = connector.connect(tls.name.clone(), Stream::new(conn)).await.map_err(Cause::Io)?;
+    let conn = Stream::new(conn, &moved);
+    let mut outside = connector.connect(tls.name.clone(), conn).await.map_err(Cause::Io)?;
     let (inside, theirs) = pipe();
     let epitaph = theirs.epitaph();
     drop(tokio::spawn(async move {
-        let mut theirs = Stream::new(theirs);
-        match copy_bidirectional_with_sizes(&mut theirs, &mut outside, PIPE_BYTES_MAX, PIPE_BYTES_MAX).await {
-            Ok(_) => {
-                theirs.is_whole = true;
-                outside.get_mut().0.is_whole = true;
-            }
-            Err(error) => epitaph.write(&Failure::new(Stage::Relay, Side::Outbound, Cause::Io(error)).at(at)),
-        }
+        let mut theirs = Stream::new(theirs, &moved);
+        let copying =
+            copy_bidirectional_with_sizes(&mut theirs, &mut outside, PIPE_BYTES_MAX, PIPE_BYTES_MAX);
+        let cause = tokio::select! {
+            biased;
+            copied = copying => match copied {
+                Ok(_) => {
+                    theirs.is_whole = true;
+                    let outside = outside.get_mut().0;
+                    outside.is_whole = true;
+                    outside.socket.finish();
+                    return;
+                }
+                Err(error) => Cause::Io(error),
+            },
+            () = idle(moved, patience) => Cause::Deadline,
+        };
+        epitaph.write(&Failure::new(Stage::Relay, Side::Outbound, cause).at(at));
     }));
     Ok(inside)
 }
@@ -62,12 +82,13 @@ pub(crate) async fn wrap<S: Socket>(conn: Conn<S>, tls: &Tls, at: At) -> Result<
 /// A socket as tokio's own traits have it. Unless all that was to be said has been said, its peer sees a reset.
 struct Stream<S: Socket> {
     socket: S,
+    moved: Moved,
     is_whole: bool,
 }
 
 impl<S: Socket> Stream<S> {
-    fn new(socket: S) -> Self {
-        Self { socket, is_whole: false }
+    fn new(socket: S, moved: &Moved) -> Self {
+        Self { socket, moved: moved.clone(), is_whole: false }
     }
 }
 
@@ -89,6 +110,7 @@ impl<S: Socket> AsyncRead for Stream<S> {
             ready!(self.socket.poll_readable(cx))?;
             match self.socket.try_read(&mut [IoSliceMut::new(buffer.initialize_unfilled())]) {
                 Ok(count) => {
+                    self.moved.note();
                     buffer.advance(count);
                     return Poll::Ready(Ok(()));
                 }
@@ -106,7 +128,10 @@ impl<S: Socket> AsyncWrite for Stream<S> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready!(self.socket.poll_writable(cx))?;
                 }
-                written => return Poll::Ready(written),
+                written => {
+                    self.moved.note();
+                    return Poll::Ready(written);
+                }
             }
         }
     }

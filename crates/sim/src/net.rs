@@ -1,6 +1,6 @@
 //! The simulated outside: hosts that answer or do not, names, a clock that starts at a fixed time, and chance from the seed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::pending;
 use std::io;
@@ -34,7 +34,7 @@ struct State {
     /// What sessions take for real randomness; of its own, so that they may take more without changing behaviours.
     randomness: Chance,
     hosts: HashMap<SocketAddr, Host>,
-    names: HashMap<String, Name>,
+    names: HashMap<String, VecDeque<Name>>,
     dials: Vec<Dial>,
     records: Option<Vec<Arc<Mutex<Record>>>>,
     next_port: u16,
@@ -134,7 +134,12 @@ impl SimNet {
 
     /// Gives a name to addresses.
     pub fn name(&self, name: &str, entry: Name) {
-        self.state().names.insert(name.into(), entry);
+        self.names(name, [entry]);
+    }
+
+    /// Gives a name to something else at each lookup; the last of `entries` stays.
+    pub fn names(&self, name: &str, entries: impl Into<VecDeque<Name>>) {
+        self.state().names.insert(name.into(), entries.into());
     }
 
     /// Keeps what passes through connections that are made from here on.
@@ -253,7 +258,10 @@ impl Net for SimNet {
     }
 
     async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        let entry = self.state().names.get(name).cloned();
+        let entry = self.state().names.get_mut(name).and_then(|entries| {
+            let last = entries.front().cloned();
+            if entries.len() > 1 { entries.pop_front() } else { last }
+        });
         // Resolvers name what they did not find; logs must not.
         let unknown = || io::Error::other(format!("{name}: no such name"));
         let entry = entry.ok_or_else(unknown)?;

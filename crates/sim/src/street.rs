@@ -9,8 +9,10 @@ use umbra_proto::proxy_header::Version;
 use umbra_proto::shadowsocks::Method;
 use umbra_proto::shadowsocks::key::{Key, KeyError};
 use umbra_proto::shadowsocks::stream::HeadReads;
+use umbra_proto::socks4::client::UserId;
 use umbra_relay::config::{
-    Inbound, Mode, Parent, Protocol, ProxyDoor, ProxyHeader, Route, Server, ShadowsocksDoor, Tcp,
+    self, Inbound, Mode, Parent, ParentProtocol, Path, Protocol, ProxyDoor, ProxyHeader, Route, Server,
+    ShadowsocksDoor, Tcp,
 };
 
 use crate::house::House;
@@ -35,6 +37,10 @@ pub enum Hop {
     Shadowsocks(Method),
     /// A SOCKS5 proxy.
     Socks5,
+    /// A SOCKS4 proxy, which is told names as 4a has them.
+    Socks4,
+    /// An HTTP proxy.
+    Http,
 }
 
 /// What a street is made of.
@@ -44,6 +50,8 @@ pub struct Plan {
     pub entrance: Entrance,
     /// The hops on the way, from the client's side; none is a door that goes straight on.
     pub hops: Vec<Hop>,
+    /// Whether the first door leads through all hops itself, one inside the other; else each door knows the next one only.
+    pub is_chain: bool,
     /// Whether the first door tells the target who its client is.
     pub header: Option<Version>,
     /// The connections from the client to the first door, from there to the next, and so on to the target.
@@ -68,6 +76,7 @@ impl Plan {
         Self {
             entrance: Entrance::Socks5,
             hops: Vec::new(),
+            is_chain: false,
             header: None,
             links,
             heads: HeadReads::One,
@@ -85,7 +94,7 @@ impl Plan {
             };
         };
         match self.hops[hop] {
-            Hop::Socks5 => proxy(),
+            Hop::Socks5 | Hop::Socks4 | Hop::Http => proxy(),
             Hop::Shadowsocks(method) => Protocol::Shadowsocks(ShadowsocksDoor {
                 keys: Arc::new(key_of(method, hop).into()),
                 heads: self.heads,
@@ -96,17 +105,31 @@ impl Plan {
 
     /// The way on from a door.
     fn route(&self, number: usize) -> Route {
+        let hops = match (self.is_chain, number) {
+            (true, 0) => 0..self.hops.len(),
+            (true, _) => 0..0,
+            (false, _) => number..self.hops.len().min(number + 1),
+        };
+        let hops: Box<[_]> = hops.map(|number| self.hop(number)).collect();
+        Route::Path(Arc::new(Path::new("way", hops)))
+    }
+
+    /// A hop, as whoever goes through it has it.
+    fn hop(&self, number: usize) -> config::Hop {
         let address = Address::Ip(door(number + 1));
-        match self.hops.get(number) {
-            None => Route::direct(),
-            Some(Hop::Socks5) => Route::parent(Parent::socks5(address, None)),
-            Some(Hop::Shadowsocks(method)) => Route::servers(vec![Server {
+        let parent =
+            |protocol| config::Hop::Parent(Parent { protocol, ..Parent::socks5(address.clone(), None) });
+        match self.hops[number] {
+            Hop::Socks5 => parent(ParentProtocol::Socks5(None)),
+            Hop::Socks4 => parent(ParentProtocol::Socks4(UserId::new(b"").expect("nobody is somebody"))),
+            Hop::Http => parent(ParentProtocol::Http(None)),
+            Hop::Shadowsocks(method) => config::Hop::Shadowsocks(Server {
                 address,
                 mode: Mode::Streams,
-                credentials: key_of(*method, number).into(),
+                credentials: key_of(method, number).into(),
                 heads: self.heads,
                 one_time_auth: false,
-            }]),
+            }),
         }
     }
 

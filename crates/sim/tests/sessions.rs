@@ -117,16 +117,20 @@ fn words(speech: &Speech) -> Vec<u8> {
     speech.pieces.iter().flat_map(|(_, piece)| piece.clone()).collect()
 }
 
-/// A way straight to the target, through a server, or through two.
+/// A way straight to the target, or through up to three hops, each behind the other or one inside the other.
 fn plan(chance: &mut Chance) -> Plan {
-    let hops = *chance.choose(&[0, 1, 1, 1, 2]);
+    let hops = *chance.choose(&[0, 1, 1, 1, 2, 2, 3]);
     let hops: Vec<_> = (0..hops)
-        .map(|_| match chance.within(0..=3) {
-            0 => Hop::Socks5,
+        .map(|_| match chance.within(0..=7) {
+            0 | 1 => Hop::Socks5,
+            2 => Hop::Socks4,
+            3 => Hop::Http,
             _ => Hop::Shadowsocks(*chance.choose(&Method::COMMON)),
         })
         .collect();
-    let heads = *chance.choose(&[HeadReads::One, HeadReads::Many]);
+    let is_chain = hops.len() > 1 && chance.one_in(2);
+    // What is inside something else is cut as that is.
+    let heads = if is_chain { HeadReads::Many } else { *chance.choose(&[HeadReads::One, HeadReads::Many]) };
     let wide = chance.one_in(3);
     let link = |chance: &mut Chance| {
         let link = Link::random(chance);
@@ -139,13 +143,13 @@ fn plan(chance: &mut Chance) -> Plan {
             |method: &Method| method.generation() == Generation::Aead2022 && heads == HeadReads::One;
         links.push(match hop {
             Hop::Shadowsocks(method) if one_read(method) => link.with_whole_start(),
-            Hop::Shadowsocks(_) | Hop::Socks5 => link,
+            Hop::Shadowsocks(_) | Hop::Socks5 | Hop::Socks4 | Hop::Http => link,
         });
     }
     links.push(link(chance));
     let entrance = *chance.choose(&Entrance::ALL);
     let header = chance.one_in(4).then_some(Version::V2);
-    Plan { entrance, hops, header, links, heads, idle: Duration::from_secs(3600) }
+    Plan { entrance, hops, is_chain, header, links, heads, idle: Duration::from_secs(3600) }
 }
 
 fn script(chance: &mut Chance, net: &SimNet, plan: &Plan) -> Script {

@@ -10,6 +10,8 @@ pub struct Attempts {
     walk: Walk,
     made: u32,
     visited: Visited,
+    /// Those with whom it has done for good.
+    left: Visited,
     round: Round,
     trials: Trials,
     turn: Option<Turn>,
@@ -106,6 +108,7 @@ impl Attempts {
             walk,
             made: 0,
             visited: Visited::default(),
+            left: Visited::default(),
             round: Round::First,
             trials: Trials::NotYet,
             turn: None,
@@ -123,9 +126,12 @@ impl Attempts {
         self.walk.wakes
     }
 
-    /// Has done with the member that was tried last, also if it may be tried more often.
+    /// Has done with the member that was tried last: it is not tried once more, in this turn or in another.
     pub fn leave(&mut self) {
         self.turn = None;
+        if let Some(last) = self.last {
+            self.left.insert(last);
+        }
     }
 
     pub(super) fn start(&self) -> usize {
@@ -142,7 +148,7 @@ impl Attempts {
     }
 
     pub(super) fn has_visited(&self, index: usize) -> bool {
-        self.visited.contains(index)
+        self.visited.contains(index) || self.left.contains(index)
     }
 
     pub(super) fn has_had_trial(&self) -> bool {
@@ -159,6 +165,7 @@ impl Attempts {
             self.walk.revision = revision;
             self.walk.faithful = None;
             self.visited = Visited::default();
+            self.left = Visited::default();
             self.turn = None;
             self.last = None;
         }

@@ -45,12 +45,18 @@ struct Ends<S> {
 pub(crate) struct Moved(Arc<Mutex<Instant>>);
 
 impl Moved {
+    /// Something moves now.
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
     /// The last time.
     pub(crate) fn last(&self) -> Instant {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self) {
+    /// Something moves once more.
+    pub(crate) fn note(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 }
@@ -59,7 +65,7 @@ impl<S: Socket> Io<S> {
     /// Gives `socket` to hyper, behind what has `early` arrived from it.
     pub(crate) fn new(socket: S, early: Option<Batch>) -> Self {
         let line = Arc::new(Mutex::new(Ends { socket: Some(socket), early, ended: false }));
-        Self { line, moved: Moved(Arc::new(Mutex::new(Instant::now()))), finished: false }
+        Self { line, moved: Moved::new(), finished: false }
     }
 
     /// When something moves here.

@@ -1,5 +1,8 @@
 //! A connection to a target that requests are forwarded over, as long as both it and the client last.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, Parts, SendRequest};
 use hyper::{Method, Request, Response};
@@ -28,13 +31,29 @@ pub(super) struct Onward {
 
 /// Tells the session of a connection that somebody still speaks into its pipe.
 #[derive(Debug)]
-pub(super) struct Present(#[expect(dead_code, reason = "its drop is what tells")] oneshot::Sender<()>);
+pub(super) struct Present {
+    /// Its drop is what tells.
+    _sender: oneshot::Sender<()>,
+    told: Told,
+}
+
+/// Whether it has been told why a connection failed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told(Arc<AtomicBool>);
+
+impl Told {
+    /// It has.
+    pub(super) fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 impl Present {
-    /// Somebody, and what ends when it is gone.
-    pub(super) fn new() -> (Self, oneshot::Receiver<()>) {
-        let (present, gone) = oneshot::channel();
-        (Self(present), gone)
+    /// Somebody, what ends when it is gone, and where the session says that it has told of its failure.
+    pub(super) fn new() -> (Self, oneshot::Receiver<()>, Told) {
+        let (sender, gone) = oneshot::channel();
+        let told = Told::default();
+        (Self { _sender: sender, told: told.clone() }, gone, told)
     }
 }
 
@@ -73,6 +92,11 @@ impl Onward {
     /// Whether it is for requests of `user` to `target`, as far as is known.
     pub(super) fn leads_to(&self, target: &Address, user: Option<&UserName>) -> bool {
         self.target == *target && self.user.as_ref() == user && !self.sender.is_closed()
+    }
+
+    /// Whether it has been told why the connection failed.
+    pub(super) fn is_told(&self) -> bool {
+        self.present.told.0.load(Ordering::Relaxed)
     }
 
     /// Sends a request and waits for the head of its answer.

@@ -154,6 +154,6 @@ fn note<N: Net>(door: &Arc<Door<N>>, lanes: &Lanes, path: &Arc<Path>, is_well: b
     };
     if let Some(group) = group {
         let change = group.datagrams.with_state(|state| state.note(path.member(), is_well, now));
-        tell(group, path, change);
+        tell(group, path, change, None);
     }
 }

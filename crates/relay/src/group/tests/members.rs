@@ -244,6 +244,26 @@ fn tries_of_a_member_end_when_it_is_left() {
 }
 
 #[test]
+fn a_member_that_was_left_has_no_other_turn_and_who_failed_has() {
+    let mut world = strict(3);
+    world.state.settings = Settings { attempts_max: some(9), ..world.state.settings };
+    let (mut attempts, first) = step(&mut world);
+    world.state.report(first, Outcome::Declined, world.now);
+    attempts.leave();
+    let mut tried = Vec::new();
+    while let Some(attempt) = world.state.next(&mut attempts, world.now) {
+        tried.push(attempt.member());
+        world.state.report(attempt, Outcome::Declined, world.now);
+        if tried.len() == 3 {
+            attempts.leave();
+        }
+    }
+    assert_eq!(tried[..3], [1, 2, 1], "the first has been left");
+    assert_eq!(tried[3..], [2; 5], "and then the second");
+    assert_eq!(attempts.made(), 9);
+}
+
+#[test]
 fn an_attempt_that_is_dropped_gives_its_place_back() {
     let mut world = due(2);
     let named = members(0..2);

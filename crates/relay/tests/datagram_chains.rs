@@ -1,0 +1,229 @@
+//! Datagrams through several hops, over real sockets.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
+
+#[expect(dead_code, reason = "streams use the rest")]
+mod common;
+#[expect(dead_code, reason = "associations use the rest")]
+mod peers;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use common::{run, server_with};
+use peers::{Client, Echo, PATIENCE, key, mirrored, mixed, with_datagrams};
+use umbra_proto::address::Address;
+use umbra_proto::shadowsocks::Method;
+use umbra_proto::shadowsocks::stream::HeadReads;
+use umbra_proto::socks5::udp;
+use umbra_relay::Relay;
+use umbra_relay::config::{Group, Hop, Inbound, Mode, Names, Parent, Path, Route, Server};
+use umbra_relay::group::{Policy, Settings};
+
+fn server_at(address: Address, method: Method, byte: u8) -> Hop {
+    let mode = Mode::Both(address.clone());
+    let credentials = key(method, byte).into();
+    Hop::Shadowsocks(Server { address, mode, credentials, heads: HeadReads::One, one_time_auth: false })
+}
+
+fn parent_at(address: SocketAddr) -> Hop {
+    Hop::Parent(Parent::socks5(address.into(), None))
+}
+
+fn through(hops: Vec<Hop>) -> Route {
+    Route::Path(Arc::new(Path::new("chain", hops)))
+}
+
+/// Any of the paths through these hops.
+fn any_of(members: impl IntoIterator<Item = Vec<Hop>>) -> Route {
+    let member = |(index, hops)| Path::new(format!("members[{index}]"), hops).into();
+    let settings = Settings { policy: Policy::Random, ..Settings::default() };
+    Route::Group(Arc::new(Group::new("any", settings, members.into_iter().enumerate().map(member).collect())))
+}
+
+/// A Shadowsocks server of ours, and the hop that it is.
+fn server(method: Method, byte: u8) -> (Relay, Hop) {
+    let relay = run(with_datagrams(server_with(key(method, byte)), Route::direct()));
+    let hop = server_at(relay.addresses()[0].into(), method, byte);
+    (relay, hop)
+}
+
+/// A SOCKS5 proxy of ours, and the hop that it is.
+fn parent() -> (Relay, Hop) {
+    let relay = run(with_datagrams(mixed(), Route::direct()));
+    let hop = parent_at(relay.addresses()[0]);
+    (relay, hop)
+}
+
+/// Sends until something has come back, as long as it may take to find out that a hop has gone.
+fn insists(client: &Client, target: &Address, payload: &[u8]) {
+    client.socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let since = Instant::now();
+    loop {
+        client.send(target, payload);
+        match client.socket.recv_from(&mut [0; 999]) {
+            Ok(_) => break,
+            Err(_) => assert!(since.elapsed() < 2 * PATIENCE, "nothing comes back"),
+        }
+    }
+    client.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+}
+
+#[test]
+fn datagrams_pass_any_two_and_three_hops() {
+    let echo = Echo::start("127.0.0.1:0");
+    let target = Address::Ip(echo.address);
+    for method in [Method::Aes256Gcm, Method::Blake3Aes256Gcm, Method::Blake3Chacha20Poly1305] {
+        let (_one, first) = server(method, 1);
+        let (_other, second) = server(Method::Blake3Aes128Gcm, 2);
+        let (_parent, asked) = parent();
+        let (_another, asked_too) = parent();
+        let lists = [
+            vec![first.clone(), second.clone()],
+            vec![first.clone(), asked.clone()],
+            vec![asked.clone(), first.clone()],
+            vec![asked.clone(), asked_too.clone()],
+            vec![first.clone(), asked.clone(), second.clone()],
+            vec![asked.clone(), first.clone(), asked_too.clone()],
+            vec![second, first.clone(), first],
+        ];
+        for (index, hops) in lists.into_iter().enumerate() {
+            let relay = run(with_datagrams(mixed(), through(hops)));
+            let client = Client::associate(relay.addresses()[0]);
+            for len in [0, 1, 1200, 30_000] {
+                let payload: Vec<u8> = (0..=250).cycle().take(len).collect();
+                let (source, answer) = client.trip(&target, &payload);
+                assert_eq!((source, answer.len()), (target.clone(), len), "{method}, list {index}");
+                assert_eq!(answer, mirrored(&payload), "{method}, list {index}");
+            }
+            let named = Address::from_host("localhost", echo.address.port()).unwrap();
+            client.send(&named, b"ab");
+            let heard = client.receive();
+            assert_eq!((heard.0.port(), heard.1), (named.port(), b"ba".to_vec()), "{method}, list {index}");
+        }
+    }
+}
+
+#[test]
+fn a_hops_name_is_looked_up_by_whoever_sends_to_it() {
+    let echo = Echo::start("127.0.0.1:0");
+    let target = Address::Ip(echo.address);
+    let named = |relay: &Relay| Address::from_host("localhost", relay.addresses()[0].port()).unwrap();
+    let (one, _) = server(Method::Aes256Gcm, 1);
+    let (other, _) = server(Method::Blake3Aes256Gcm, 2);
+    let (asked, _) = parent();
+    let first = server_at(named(&one), Method::Aes256Gcm, 1);
+    let second = server_at(named(&other), Method::Blake3Aes256Gcm, 2);
+    let third = Hop::Parent(Parent::socks5(named(&asked), None));
+    let resolving = Hop::Parent(Parent { names: Names::ResolveHere, ..Parent::socks5(named(&asked), None) });
+    for hops in [vec![first.clone(), second.clone()], vec![first, third], vec![resolving, second]] {
+        let relay = run(with_datagrams(mixed(), through(hops)));
+        let client = Client::associate(relay.addresses()[0]);
+        for payload in [&b"one"[..], b"two"] {
+            assert_eq!(client.trip(&target, payload), (target.clone(), mirrored(payload)));
+        }
+    }
+}
+
+/// A SOCKS5 proxy that takes one association, sends what it gets to `server`, and gives the answer back twice: first as if it were from
+/// somebody else.
+fn liar(server: SocketAddr) -> (SocketAddr, JoinHandle<TcpStream>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let relay = UdpSocket::bind("127.0.0.1:0").unwrap();
+    relay.set_read_timeout(Some(PATIENCE)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let thread = thread::spawn(move || {
+        let (mut control, _) = listener.accept().unwrap();
+        control.read_exact(&mut [0; 3]).unwrap();
+        control.write_all(&[5, 0]).unwrap();
+        control.read_exact(&mut [0; 10]).unwrap();
+        let mut granted = vec![5, 0, 0];
+        Address::Ip(relay.local_addr().unwrap()).encode(&mut granted);
+        control.write_all(&granted).unwrap();
+        let mut bytes = vec![0; 2000];
+        let (len, client) = relay.recv_from(&mut bytes).unwrap();
+        let (target, payload) = udp::open(&bytes[..len]).unwrap();
+        assert_eq!(target.to_address(), Address::Ip(server));
+        relay.send_to(payload, server).unwrap();
+        let (len, from) = relay.recv_from(&mut bytes).unwrap();
+        assert_eq!(from, server);
+        for source in
+            [SocketAddr::new(server.ip(), 9), SocketAddr::from(([127, 0, 0, 9], server.port())), server]
+        {
+            relay.send_to(&peers::datagram(&source.into(), &bytes[..len]), client).unwrap();
+        }
+        control
+    });
+    (address, thread)
+}
+
+#[test]
+fn an_answer_is_taken_from_the_next_hop_and_from_nobody_else() {
+    let echo = Echo::start("127.0.0.1:0");
+    let target = Address::Ip(echo.address);
+    // A packet of SIP022 is taken once: had the lie come through, the truth would not. One of SIP004 is taken as often as it comes.
+    for method in [Method::Blake3Aes256Gcm, Method::Aes256Gcm] {
+        let (server, hop) = server(method, 1);
+        let (at, lying) = liar(server.addresses()[0]);
+        let relay = run(with_datagrams(mixed(), through(vec![parent_at(at), hop])));
+        let client = Client::associate(relay.addresses()[0]);
+        client.send(&target, b"hello");
+        assert_eq!(client.receive(), (target.clone(), mirrored(b"hello")), "{method}");
+        assert!(client.hears_nothing(), "{method}");
+        drop(lying.join().unwrap());
+    }
+}
+
+#[test]
+fn a_parent_behind_another_hop_is_asked_again_when_it_has_gone() {
+    let echo = Echo::start("127.0.0.1:0");
+    let target = Address::Ip(echo.address);
+    let (_server, hop) = server(Method::Blake3Aes256Gcm, 1);
+    let (asked, last) = parent();
+    let at = asked.addresses()[0];
+    let relay = run(with_datagrams(mixed(), through(vec![hop, last])));
+    let client = Client::associate(relay.addresses()[0]);
+    assert_eq!(client.trip(&target, b"one"), (target.clone(), mirrored(b"one")));
+    asked.stop();
+    let _asked = run(Inbound { listen: at, ..with_datagrams(mixed(), Route::direct()) });
+    insists(&client, &target, b"two");
+}
+
+#[test]
+fn a_member_that_cannot_be_reached_gives_way_to_another() {
+    let echo = Echo::start("127.0.0.1:0");
+    let target = Address::Ip(echo.address);
+    let (_asked, well) = parent();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_server, hop) = server(Method::Aes256Gcm, 1);
+    // Most associations begin with one of those that are dead.
+    let relay = run(with_datagrams(
+        mixed(),
+        any_of([vec![parent_at(nobody)], vec![hop.clone(), parent_at(nobody)], vec![hop, well]]),
+    ));
+    for _ in 0..6 {
+        let client = Client::associate(relay.addresses()[0]);
+        insists(&client, &target, b"somebody");
+        assert_eq!(client.trip(&target, b"again").1, mirrored(b"again"), "and it stays there");
+    }
+}
+
+#[test]
+fn no_member_that_carries_streams_alone_is_chosen() {
+    let echo = Echo::start("127.0.0.1:0");
+    let target = Address::Ip(echo.address);
+    let (_server, hop) = server(Method::Aes256Gcm, 1);
+    let streams = |hop: &Hop| match hop {
+        Hop::Shadowsocks(server) => Hop::Shadowsocks(Server { mode: Mode::Streams, ..server.clone() }),
+        Hop::Parent(_) => hop.clone(),
+    };
+    let unfit = [[streams(&hop), hop.clone()], [hop.clone(), streams(&hop)], [streams(&hop), streams(&hop)]];
+    let members = unfit.into_iter().chain([[hop.clone(), hop]]).map(Vec::from);
+    let relay = run(with_datagrams(mixed(), any_of(members)));
+    for _ in 0..8 {
+        let client = Client::associate(relay.addresses()[0]);
+        assert_eq!(client.trip(&target, b"fit").1, mirrored(b"fit"));
+    }
+}

@@ -1,0 +1,315 @@
+//! Groups over real sockets: whatever is wrong with a parent, the next one is tried in the same session before anything has been promised,
+//! and every attempt is one connection.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
+
+#[expect(dead_code, reason = "shared with other tests")]
+mod common;
+#[path = "common/parents.rs"]
+mod parents;
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use umbra_proto::address::Address;
+use umbra_relay::Relay;
+use umbra_relay::config::{
+    Candidate, Deadlines, Group, Hop, Parent, Path, Probe, ProbeKind, Protocol, ProxyDoor, Route,
+};
+use umbra_relay::group::{Condition, Health, Policy, Probing, Settings};
+
+use common::{inbound, run};
+use parents::{Scripted, ask, hear_socks5, nobody, reset};
+
+fn number(number: u32) -> NonZeroU32 {
+    NonZeroU32::new(number).unwrap()
+}
+
+/// The path through the SOCKS5 proxies at `addresses`, which have little time.
+fn path(name: &str, addresses: &[SocketAddr]) -> Candidate {
+    let hops: Vec<_> =
+        addresses.iter().map(|address| Hop::Parent(Parent::socks5((*address).into(), None))).collect();
+    let mut path = Path::new(name, hops);
+    path.deadlines = Deadlines { connect: SOON, negotiate: SOON };
+    path.into()
+}
+
+fn door(group: &Arc<Group>) -> Relay {
+    run(inbound(PROXY, Route::Group(Arc::clone(group))))
+}
+
+/// A target that echoes to all that come.
+fn echo() -> Scripted {
+    Scripted::start(|mut stream| {
+        let mut bytes = [0; 512];
+        while let Ok(count @ 1..) = stream.read(&mut bytes) {
+            stream.write_all(&bytes[..count]).unwrap();
+        }
+    })
+}
+
+/// Whether a session passes.
+fn passes(relay: &Relay, target: SocketAddr) -> bool {
+    let (code, mut near) = ask(relay.addresses()[0], &target.into());
+    if code != 0 {
+        return false;
+    }
+    near.write_all(b"words").unwrap();
+    let mut heard = [0; 5];
+    near.read_exact(&mut heard).is_ok() && heard == *b"words"
+}
+
+/// What is wrong with a parent.
+fn broken() -> Vec<(&'static str, Scripted)> {
+    let mut all = vec![
+        ("silent", Scripted::silent()),
+        ("silent after its choice", Scripted::saying(b"\x05\x00")),
+        ("silent in its reply", Scripted::saying(b"\x05\x00\x05\x00\x00")),
+        ("wants none of our methods", Scripted::saying(b"\x05\xff")),
+        ("wants a login that we have not", Scripted::saying(b"\x05\x02")),
+        ("speaks HTTP", Scripted::saying(b"HTTP/1.1 400 Bad Request\r\n\r\n")),
+        ("speaks without end", Scripted::saying(&[5; 70_000])),
+        ("ends at once", Scripted::start(drop)),
+        ("resets at once", Scripted::start(reset)),
+        (
+            "ends after the request",
+            Scripted::start(|mut stream| {
+                let _request = hear_socks5(&mut stream);
+            }),
+        ),
+        (
+            "resets in its reply",
+            Scripted::start(|mut stream| {
+                let _request = hear_socks5(&mut stream);
+                let _gone_already = stream.write_all(&[5, 0, 0, 1]);
+                reset(stream);
+            }),
+        ),
+    ];
+    all.extend([1, 2, 7, 8, 9, 255].map(|code| ("denies", Scripted::answering(code))));
+    all
+}
+
+#[test]
+fn whatever_a_parent_does_wrong_the_next_one_serves_the_same_session() {
+    let (good, target) = (run(inbound(PROXY, Route::direct())), echo());
+    let trials = broken().into_iter().map(|(what, bad)| {
+        let (good, target) = (good.addresses()[0], target.address);
+        thread::spawn(move || {
+            let settings = Settings { attempts_per_member: number(2), ..Settings::default() };
+            let members = vec![path("bad", &[bad.address]), path("good", &[good])];
+            let group = Arc::new(Group::new("parents", settings, members));
+            let relay = door(&group);
+            assert!(passes(&relay, target), "{what}");
+            assert_eq!(bad.came(), 2, "{what}: each try is a connection");
+            let health = group.health();
+            assert_eq!((health[0].sessions_failed, health[1].sessions_reached), (2, 1), "{what}");
+            assert_eq!(health[0].condition, Condition::Failing { failures: 1, threshold: 2 }, "{what}");
+            relay.stop();
+        })
+    });
+    let trials: Vec<_> = trials.collect();
+    trials.into_iter().for_each(|trial| trial.join().unwrap());
+    good.stop();
+}
+
+#[test]
+fn parents_that_are_not_there_are_followed_by_the_next() {
+    let (good, target) = (run(inbound(PROXY, Route::direct())), echo());
+    let (full, _queued, _listening) = parents::full();
+    for bad in [nobody(), full, "240.0.0.1:1".parse().unwrap()] {
+        let members = vec![path("bad", &[bad]), path("good", &good.addresses()[..1])];
+        let group = Arc::new(Group::new("parents", Settings::default(), members));
+        let relay = door(&group);
+        assert!(passes(&relay, target.address), "{bad}");
+        assert_eq!(group.health()[0].sessions_failed, 1, "{bad}");
+        relay.stop();
+    }
+    good.stop();
+}
+
+#[test]
+fn attempts_are_as_many_as_are_allowed_and_no_more() {
+    let bad = [(); 3].map(|()| Scripted::answering(1));
+    let settings =
+        Settings { attempts_per_member: number(2), attempts_max: number(5), ..Settings::default() };
+    let members = bad.iter().map(|bad| path(&bad.address.to_string(), &[bad.address])).collect();
+    let relay = door(&Arc::new(Group::new("parents", settings, members)));
+    assert_eq!(ask(relay.addresses()[0], &"9.9.9.9:9".parse().unwrap()).0, 1);
+    assert_eq!(bad.each_ref().map(Scripted::came), [2, 2, 1]);
+    relay.stop();
+}
+
+#[test]
+fn a_target_that_is_to_blame_is_asked_for_once_at_each_parent_and_nobody_is_held_to_it() {
+    let bad = [3, 5, 1].map(Scripted::answering);
+    let settings = Settings { attempts_per_member: number(2), ..Settings::default() };
+    let members = bad[..2].iter().map(|bad| path(&bad.address.to_string(), &[bad.address]));
+    let group = Arc::new(Group::new("parents", settings, members.collect()));
+    let relay = door(&group);
+    for session in 1..=3 {
+        assert_eq!(ask(relay.addresses()[0], &"9.9.9.9:9".parse().unwrap()).0, 5);
+        assert_eq!(bad.each_ref().map(Scripted::came), [session, session, 0]);
+    }
+    assert!(group.health().iter().all(|member| member.condition == Condition::Up));
+    relay.stop();
+    // What one of them says of the target is told, and not what is wrong with another.
+    let members = bad[1..].iter().map(|bad| path(&bad.address.to_string(), &[bad.address]));
+    let settings = Settings { attempts_max: number(2), ..settings };
+    let settings = Settings { attempts_per_member: number(1), ..settings };
+    let relay = door(&Arc::new(Group::new("parents", settings, members.collect())));
+    assert_eq!(ask(relay.addresses()[0], &"9.9.9.9:9".parse().unwrap()).0, 5);
+    assert_eq!(bad[2].came(), 1);
+    relay.stop();
+}
+
+#[test]
+fn a_path_whose_second_hop_is_dead_has_failed_whatever_the_first_one_says_of_it() {
+    let (first, target) = (run(inbound(PROXY, Route::direct())), echo());
+    let first_at = first.addresses()[0];
+    let members = vec![path("broken", &[first_at, nobody()]), path("whole", &[first_at, first_at])];
+    let group = Arc::new(Group::new("paths", Settings::default(), members));
+    let relay = door(&group);
+    assert!(passes(&relay, target.address));
+    assert_eq!(group.health()[0].condition, Condition::Failing { failures: 1, threshold: 2 });
+    relay.stop();
+    first.stop();
+}
+
+#[test]
+fn the_patience_of_a_group_ends_a_session_and_the_silent_one_is_still_held_to_it() {
+    let silent = [(); 2].map(|()| Scripted::silent());
+    let members = silent.iter().map(|bad| {
+        let hop = Hop::Parent(Parent::socks5(bad.address.into(), None));
+        let mut path = Path::new(bad.address.to_string(), [hop]);
+        path.deadlines = Deadlines { connect: SOON, negotiate: Duration::from_secs(30) };
+        path.into()
+    });
+    let group = Group::new("parents", Settings::default(), members.collect());
+    let group = Arc::new(group.with_patience(SOON * 3));
+    let (relay, began) = (door(&group), Instant::now());
+    assert_eq!(ask(relay.addresses()[0], &"9.9.9.9:9".parse().unwrap()).0, 4);
+    assert!((SOON * 3..SOON * 20).contains(&began.elapsed()), "{:?}", began.elapsed());
+    assert_eq!(silent.each_ref().map(Scripted::came), [1, 0]);
+    assert_eq!(group.health()[0].sessions_failed, 1);
+    relay.stop();
+}
+
+#[test]
+fn the_death_of_a_parent_costs_no_session() {
+    let (one, two, target) =
+        (run(inbound(PROXY, Route::direct())), run(inbound(PROXY, Route::direct())), echo());
+    let members = vec![path("one", &one.addresses()[..1]), path("two", &two.addresses()[..1])];
+    let group = Arc::new(Group::new("parents", Settings::default(), members));
+    let relay = door(&group);
+    (0..20).for_each(|_| assert!(passes(&relay, target.address)));
+    one.stop();
+    (0..40).for_each(|_| assert!(passes(&relay, target.address)));
+    let health = group.health();
+    assert_eq!((health[0].sessions_reached, health[0].sessions_failed), (20, 2), "then it is left alone");
+    assert_eq!(health[1].sessions_reached, 40);
+    relay.stop();
+    two.stop();
+}
+
+#[test]
+fn members_that_are_replaced_serve_no_session_that_begins_after_it() {
+    let (one, two) = (Scripted::answering(5), Scripted::answering(5));
+    let group = Arc::new(Group::new("parents", Settings::default(), vec![path("one", &[one.address])]));
+    let relay = door(&group);
+    let target: Address = "9.9.9.9:9".parse().unwrap();
+    assert_eq!(ask(relay.addresses()[0], &target).0, 5);
+    group.replace(vec![path("two", &[two.address])]);
+    assert_eq!(ask(relay.addresses()[0], &target).0, 5);
+    assert_eq!((one.came(), two.came()), (1, 1));
+    group.replace(Vec::new());
+    assert_eq!(ask(relay.addresses()[0], &target).0, 1);
+    relay.stop();
+}
+
+/// Settings with probes as often as they may be.
+fn probed(policy: Policy) -> Settings {
+    let probing = Probing {
+        interval: Duration::from_secs(1),
+        rise: number(1),
+        fall: number(1),
+        unused_intervals: 60,
+        ..Probing::default()
+    };
+    let health =
+        Health { probing: Some(probing), retry_time: Duration::from_secs(3600), ..Health::default() };
+    Settings { policy, health, ..Settings::default() }
+}
+
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(15), "never: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn probes_of_every_kind_take_a_member_out_and_bring_it_back() {
+    let target = Scripted::start(|mut stream| {
+        let _request = stream.read(&mut [0; 512]);
+        let _gone_already = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n");
+    });
+    let http = umbra_relay::config::HttpProbe {
+        target: target.address.into(),
+        host: "there.example".into(),
+        path: "/".into(),
+        expect: 200..=299,
+    };
+    let kinds = [ProbeKind::Connect, ProbeKind::Handshake(target.address.into()), ProbeKind::Http(http)];
+    let trials = kinds.map(|kind| {
+        thread::spawn(move || {
+            let first = run(inbound(PROXY, Route::direct()));
+            let at = first.addresses()[0];
+            let members = vec![path("probed", &[at])];
+            let probe = Probe { kind: kind.clone(), patience: SOON };
+            let group = Group::new("parents", probed(Policy::Ordered), members).with_probe(probe);
+            let group = Arc::new(group);
+            let relay = door(&group);
+            thread::sleep(SOON);
+            assert_eq!(group.health()[0].probes_good, 0, "{kind:?}: nobody uses it");
+            let _code = ask(relay.addresses()[0], &nobody().into());
+            eventually(&format!("a good probe, {kind:?}"), || group.health()[0].probes_good > 0);
+            first.stop();
+            eventually("out", || matches!(group.health()[0].condition, Condition::Down { .. }));
+            let again = umbra_relay::config::Inbound { listen: at, ..inbound(PROXY, Route::direct()) };
+            let again = run(again);
+            eventually("back", || group.health()[0].condition == Condition::Up);
+            relay.stop();
+            again.stop();
+        })
+    });
+    trials.into_iter().for_each(|trial| trial.join().unwrap());
+}
+
+#[test]
+fn probes_go_on_where_the_relay_that_sent_them_has_ended_and_end_with_the_last() {
+    let member = Scripted::answering(5);
+    let probe = Probe { kind: ProbeKind::Connect, patience: SOON };
+    let members = vec![path("member", &[member.address])];
+    let group = Arc::new(Group::new("parents", probed(Policy::Ordered), members).with_probe(probe));
+    let (one, two) = (door(&group), door(&group));
+    let target: Address = "9.9.9.9:9".parse().unwrap();
+    let _code = ask(one.addresses()[0], &target);
+    eventually("a probe", || group.health()[0].probes_good > 0);
+    one.stop();
+    let before = group.health()[0].probes_good;
+    let _code = ask(two.addresses()[0], &target);
+    eventually("another probe", || group.health()[0].probes_good > before);
+    two.stop();
+    let last = member.came();
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(member.came(), last, "no probe outlives its relay");
+}
+
+const PROXY: Protocol = Protocol::Proxy(ProxyDoor::MIXED);
+
+const SOON: Duration = Duration::from_millis(500);

@@ -1,0 +1,522 @@
+//! Parents that die and return, names that change, and layers that break: who is served all the same, what is asked of whom, and what is
+//! told of it.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use umbra_proto::address::Address;
+use umbra_proto::request::Refusal;
+use umbra_proto::shadowsocks::Method;
+use umbra_proto::shadowsocks::stream::HeadReads;
+use umbra_proto::socks4::client::UserId;
+use umbra_relay::config::{
+    Candidate, Deadlines, Group, Hop, Inbound, Mode, Names, Parent, ParentProtocol, Path, Protocol,
+    ProxyDoor, ProxyHeader, Route, Routes, Tcp,
+};
+use umbra_relay::group::{Condition, Health, NoneLeft, Policy, Rounds, Settings};
+use umbra_relay::router::{Conditions, Router, Rule, TargetsBuilder};
+use umbra_sim::house::House;
+use umbra_sim::link::{Fault, FaultKind, Link};
+use umbra_sim::net::{Absence, Name};
+use umbra_sim::peer::{Ending, Peer};
+use umbra_sim::seed::{each_seed, note, one_seed};
+use umbra_sim::street::{self, Plan, Street, TARGET, door};
+use umbra_sim::{Chance, SimNet};
+
+fn inbound(number: usize, routes: impl Into<Routes>) -> Inbound {
+    Inbound {
+        name: "door".into(),
+        listen: door(number),
+        protocol: Protocol::Proxy(ProxyDoor::MIXED),
+        routes: routes.into(),
+        mode: Mode::Streams,
+        forbidden: Arc::default(),
+        idle: Duration::from_secs(3600),
+        tcp: Tcp { no_delay: true, fast_open: false },
+        proxy_header: ProxyHeader::default(),
+    }
+}
+
+fn member(name: &str, parent: Parent) -> Candidate {
+    let mut path = Path::new(name, [Hop::Parent(parent)]);
+    path.deadlines = Deadlines { connect: STEP, negotiate: STEP };
+    path.into()
+}
+
+async fn enter(net: &SimNet) -> Peer {
+    Peer::new(net.dial(door(0)).await.unwrap())
+}
+
+/// How a parent is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Well,
+    Absent(Absence),
+    /// Takes connections, and says nothing.
+    Mute,
+    /// Says no to everything.
+    Denying,
+    /// Ends, or resets, in the middle of its answer.
+    Breaking,
+}
+
+/// Parents whose health changes.
+struct Parents {
+    net: SimNet,
+    house: House,
+    health: Vec<State>,
+    /// Who serves in the place of those that are not well.
+    stand_ins: Vec<Option<JoinHandle<()>>>,
+}
+
+impl Parents {
+    fn turn(&mut self, number: usize, health: State) {
+        if let Some(stand_in) = self.stand_ins[number].take() {
+            stand_in.abort();
+        }
+        self.health[number] = health;
+        let at = door(number + 1);
+        match health {
+            State::Well => self.house.open(inbound(number + 1, Route::direct()), Link::plain()),
+            State::Absent(absence) => self.net.absent(at, absence),
+            State::Mute | State::Denying | State::Breaking => {
+                let mut listener = self.net.listen(at, Link::plain());
+                self.stand_ins[number] = Some(tokio::spawn(async move {
+                    while let Some((socket, _)) = listener.accept().await {
+                        drop(tokio::spawn(misbehave(Peer::new(socket), health)));
+                    }
+                }));
+            }
+        }
+    }
+}
+
+async fn misbehave(peer: Peer, health: State) {
+    if health == State::Mute {
+        peer.hear_out().await;
+        return;
+    }
+    let _gone = peer.hear(3).await;
+    let _gone = peer.say(&[5, 0]).await;
+    let _gone = peer.hear(10).await;
+    if health == State::Denying {
+        let _gone = peer.say(&[5, 1, 0, 1, 0, 0, 0, 0, 0, 0]).await;
+    } else {
+        let _gone = peer.say(&[5, 0, 0, 1]).await;
+    }
+}
+
+/// An echo at the target.
+fn echo(net: &SimNet) -> JoinHandle<()> {
+    let mut listener = net.listen(TARGET, Link::plain());
+    tokio::spawn(async move {
+        while let Some((socket, _)) = listener.accept().await {
+            drop(tokio::spawn(async move {
+                let peer = Peer::new(socket);
+                while let Ok(some) = peer.hear_some(1000).await {
+                    if some.is_empty() || peer.say(&some).await.is_err() {
+                        break;
+                    }
+                }
+                let _gone = peer.end();
+            }));
+        }
+    })
+}
+
+fn settings(chance: &mut Chance, count: usize) -> Settings {
+    let policies = [
+        Policy::Ordered,
+        Policy::RoundRobin,
+        Policy::AddressModulo,
+        Policy::Latched,
+        Policy::TargetHash,
+        Policy::SourceHash,
+        Policy::LeastLatency,
+        Policy::Weighted,
+        Policy::Random,
+    ];
+    let per_member = u32::try_from(chance.within(1..=2)).unwrap();
+    let count = u32::try_from(count).unwrap();
+    let number = |number| NonZeroU32::new(number).unwrap();
+    Settings {
+        policy: *chance.choose(&policies),
+        attempts_per_member: number(per_member),
+        attempts_max: number(per_member * count),
+        rounds: *chance.choose(&[Rounds::One, Rounds::UntilAttemptsEnd]),
+        none_left: NoneLeft::TryAll,
+        sticky: *chance.choose(&[None, Some(Duration::from_secs(60))]),
+        health: Health {
+            fail_threshold: number(u32::try_from(chance.within(1..=3)).unwrap()),
+            retry_time: Duration::from_secs(chance.within(1..=60)),
+            ..Health::default()
+        },
+    }
+}
+
+#[test]
+fn whoever_can_be_served_by_a_parent_that_is_well_is_served_in_time_and_within_the_attempts() {
+    each_seed(150, |net, mut chance| async move {
+        let count = chance.length(1..=4);
+        let settings = settings(&mut chance, count);
+        let house = House::new(&net);
+        let stand_ins = (0..count).map(|_| None).collect();
+        let mut parents =
+            Parents { net: net.clone(), house: house.clone(), health: vec![State::Well; count], stand_ins };
+        (0..count).for_each(|number| parents.turn(number, State::Well));
+        let members = (0..count)
+            .map(|number| member(&number.to_string(), Parent::socks5(door(number + 1).into(), None)));
+        let group = Arc::new(Group::new("parents", settings, members.collect()));
+        house.open(inbound(0, Route::Group(Arc::clone(&group))), Link::plain());
+        let _echo = echo(&net);
+        for _ in 0..30 {
+            for number in 0..count {
+                if chance.one_in(4) {
+                    let healths = [
+                        State::Well,
+                        State::Well,
+                        State::Absent(Absence::Refuses),
+                        State::Absent(Absence::Unreachable),
+                        State::Absent(Absence::Silent),
+                        State::Mute,
+                        State::Denying,
+                        State::Breaking,
+                    ];
+                    parents.turn(number, *chance.choose(&healths));
+                }
+            }
+            note(format!("{settings:?} {:?}", parents.health));
+            Box::pin(session(&net, &parents, &settings, &mut chance)).await;
+            sleep(Duration::from_secs(chance.within(0..=40))).await;
+        }
+        house.empties(Duration::from_secs(5)).await;
+    });
+}
+
+/// One session, judged.
+async fn session(net: &SimNet, parents: &Parents, settings: &Settings, chance: &mut Chance) {
+    let dials = |net: &SimNet| -> Vec<usize> {
+        (0..parents.health.len()).map(|number| net.dials_to(door(number + 1))).collect()
+    };
+    let (before, began) = (dials(net), Instant::now());
+    let client = enter(net).await;
+    let code = timeout(Duration::from_secs(61), client.ask_socks5(&Street::target(), b"")).await;
+    let code = code.expect("every session is answered by its deadline").unwrap();
+    let is_servable = parents.health.contains(&State::Well);
+    assert_eq!(code == 0, is_servable, "after {:?}", began.elapsed());
+    let made: Vec<_> = dials(net).iter().zip(&before).map(|(after, before)| after - before).collect();
+    let max = settings.attempts_max.get() as usize;
+    assert!(made.iter().sum::<usize>() <= max, "{made:?}");
+    if code == 0 {
+        let words = chance.bytes(3000);
+        client.say(&words).await.unwrap();
+        client.end().unwrap();
+        let heard = client.hear_out().await;
+        assert!(heard.bytes == words && heard.ending == Ending::End, "{heard:?}");
+    } else {
+        assert!(client.hear_out().await.bytes.is_empty());
+    }
+}
+
+/// Every event, as text with all fields.
+#[derive(Clone, Default)]
+struct Catcher(Arc<Mutex<Vec<String>>>);
+
+struct Text(String);
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0 += &format!(" {}={value:?}", field.name());
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Catcher {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        self.0.lock().unwrap().push(text.0);
+    }
+}
+
+/// What is told of sessions that failed on a way with hops.
+fn failures_told(scenario: impl AsyncFn(SimNet)) -> Vec<String> {
+    let catcher = Catcher::default();
+    let subscriber = tracing_subscriber::registry().with(catcher.clone());
+    tracing::subscriber::with_default(subscriber, || {
+        one_seed(1, |net, _| scenario(net));
+    });
+    let lines = std::mem::take(&mut *catcher.0.lock().unwrap());
+    lines
+        .into_iter()
+        .filter(|line| line.contains("session failed") && line.contains("path=\"way\""))
+        .collect()
+}
+
+#[test]
+fn a_layer_that_breaks_is_told_of_once_with_its_hop_and_its_reason() {
+    let method = Method::Aes256Gcm;
+    for (hops, broken, at_byte, kind, expected) in [
+        // While the second hop is asked.
+        (INSIDE, 1, 40, FaultKind::ForgedEnd, ["stage=negotiate", "hop=1", "the peer ended too early"]),
+        (INSIDE, 1, 0, FaultKind::Reset, ["stage=negotiate", "hop=1", "reset"]),
+        // While bytes are carried.
+        (INSIDE, 1, 200, FaultKind::ForgedEnd, ["stage=relay", "hop=1", "the peer ended too early"]),
+        (INSIDE, 1, 200, FaultKind::Reset, ["stage=relay", "hop=1", "reset"]),
+        (BEHIND, 1, 200, FaultKind::Reset, ["stage=relay", "hop=2", "reset"]),
+        (NESTED, 1, 400, FaultKind::ForgedEnd, ["stage=relay", "hop=1", "the peer ended too early"]),
+    ] {
+        let lines = failures_told(async |net: SimNet| {
+            let hops: Vec<_> = hops
+                .iter()
+                .map(
+                    |is_sealed| {
+                        if *is_sealed { street::Hop::Shadowsocks(method) } else { street::Hop::Socks5 }
+                    },
+                )
+                .collect();
+            let mut links = vec![Link::plain(); hops.len() + 2];
+            links[broken].downlink.fault = Some(Fault { at_byte, kind });
+            let plan = Plan { hops, is_chain: true, links, heads: HeadReads::Many, ..Plan::direct() };
+            let street = Street::lay(&net, &plan);
+            let _echo = echo(&net);
+            let client = street.enter().await;
+            let code = client.ask_socks5(&Street::target(), &[7; 3000]).await.unwrap();
+            assert_eq!(code == 0, at_byte >= 200, "{code}");
+            if code == 0 {
+                assert_eq!(client.hear_out().await.ending, Ending::Reset);
+            }
+            drop(client);
+            street.house.empties(Duration::from_secs(3)).await;
+            sleep(Duration::from_secs(1)).await;
+            assert!(net.live_sockets() <= 1, "{} sockets stay behind", net.live_sockets());
+        });
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(expected.iter().all(|part| lines[0].contains(part)), "{expected:?} in {lines:?}");
+    }
+}
+
+#[test]
+fn a_request_whose_connection_breaks_is_told_of_once() {
+    for is_end in [false, true] {
+        let catcher = Catcher::default();
+        let subscriber = tracing_subscriber::registry().with(catcher.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            one_seed(1, |net, _| async move {
+                let mut street = Street::lay(&net, &Plan::direct());
+                let client = street.enter().await;
+                client
+                    .say(b"POST http://203.0.113.9:443/ HTTP/1.1\r\nContent-Length: 1\r\n\r\nx")
+                    .await
+                    .unwrap();
+                let target = street.arrive().await;
+                target.hear_head().await.unwrap();
+                if is_end {
+                    target.hear(1).await.unwrap();
+                    drop(target);
+                } else {
+                    target.reset();
+                }
+                assert!(client.hear_head().await.unwrap().starts_with(b"HTTP/1.1 502 "));
+            });
+        });
+        let lines = catcher.0.lock().unwrap();
+        let failed: Vec<_> = lines.iter().filter(|line| line.contains("session failed")).collect();
+        assert_eq!(failed.len(), 1, "{failed:?}");
+        assert!(failed[0].contains(if is_end { "ended too early" } else { "reset" }), "{failed:?}");
+    }
+}
+
+/// Whether each hop seals.
+const INSIDE: &[bool] = &[true, false];
+const BEHIND: &[bool] = &[false, true];
+const NESTED: &[bool] = &[true, true, false];
+
+fn name(addresses: &[&str]) -> Name {
+    Name { addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(), delay: Duration::ZERO }
+}
+
+fn rules(network: &str, verdict: Route, otherwise: Route) -> Routes {
+    let mut targets = TargetsBuilder::default();
+    targets.network_text(network).unwrap();
+    let conditions = Conditions { target: Some(targets.build().unwrap()), ..Conditions::default() };
+    Routes::new(Router { rules: vec![Rule { name: "rule".into(), conditions, verdict }], otherwise })
+}
+
+#[test]
+fn a_name_that_changes_between_the_decision_and_the_dial_does_not_escape() {
+    let target: Address = format!("shifty.example:{}", TARGET.port()).parse().unwrap();
+    let innocent: SocketAddr = (TARGET.ip(), TARGET.port()).into();
+    let forbidden: SocketAddr = ([10, 0, 0, 1], TARGET.port()).into();
+    let parent = |names, protocol| {
+        let parent = Parent { names, protocol, ..Parent::socks5(door(1).into(), None) };
+        Route::parent(parent)
+    };
+    let socks4 = || ParentProtocol::Socks4(UserId::new(b"").unwrap());
+    for (route, is_direct) in [
+        (Route::direct(), true),
+        (parent(Names::PassOn, ParentProtocol::Socks5(None)), false),
+        (parent(Names::ResolveHere, ParentProtocol::Socks5(None)), false),
+        (parent(Names::ResolveHere, ParentProtocol::Http(None)), false),
+        (parent(Names::PassOn, socks4()), false),
+    ] {
+        let (route, target) = (&route, &target);
+        one_seed(1, |net, _| async move {
+            // What comes first in the second answer would lead inside.
+            net.names("shifty.example", [name(&["2001:db8::1", "203.0.113.9"]), name(&["10.0.0.1"])]);
+            let mut far = net.listen(innocent, Link::plain());
+            let _inside = net.listen(forbidden, Link::plain());
+            let house = House::new(&net);
+            let routes = rules("10.0.0.0/8", Route::Refuse(Refusal::NotAllowed), route.clone());
+            house.open(inbound(0, routes), Link::plain());
+            house.open(inbound(1, Route::direct()), Link::plain());
+            let client = enter(&net).await;
+            let code = client.ask_socks5(target, b"").await.unwrap();
+            let is_v4 = is_direct
+                || matches!(route, Route::Path(path) if matches!(&path.hops[0],
+                Hop::Parent(parent) if matches!(parent.protocol, ParentProtocol::Socks4(_))));
+            if is_v4 {
+                assert_eq!(code, 0);
+                assert!(far.accept().await.is_some());
+            }
+            assert_eq!(net.dials_to(forbidden), 0);
+            // And once it leads inside at the first look, nobody is dialled at all.
+            let before = net.dials().len();
+            let client = enter(&net).await;
+            assert_eq!(client.ask_socks5(target, b"").await.unwrap(), 2);
+            assert_eq!(net.dials().len(), before + 1, "but for the client itself");
+        });
+    }
+}
+
+#[test]
+fn bind_waits_for_the_addresses_that_the_rules_have_seen() {
+    one_seed(1, |net, _| async move {
+        net.names("shifty.example", [name(&["198.51.100.77"]), name(&["10.0.0.1"])]);
+        let house = House::new(&net);
+        let routes = rules("10.0.0.0/8", Route::Refuse(Refusal::NotAllowed), Route::direct());
+        house.open(inbound(0, routes), Link::plain());
+        let client = enter(&net).await;
+        client.say(b"\x05\x01\x00\x05\x02\x00\x03\x0eshifty.example\x00\x14").await.unwrap();
+        let reply = client.hear(12).await.unwrap();
+        assert_eq!(reply[..6], [5, 0, 5, 0, 0, 1]);
+        let ip = <[u8; 4]>::try_from(&reply[6..10]).unwrap();
+        let at: SocketAddr = (ip, u16::from_be_bytes([reply[10], reply[11]])).into();
+        // Whoever dials in this network comes from the address that the name had first.
+        let target = Peer::new(net.dial(at).await.unwrap());
+        assert_eq!(client.hear(10).await.unwrap()[..2], [5, 0]);
+        target.say(b"x").await.unwrap();
+        assert_eq!(client.hear(1).await.unwrap(), b"x");
+    });
+}
+
+#[test]
+fn a_target_without_an_address_is_no_parents_fault() {
+    one_seed(1, |net, _| async move {
+        net.name("nowhere.example", name(&[]));
+        let house = House::new(&net);
+        let parent = Parent { names: Names::ResolveHere, ..Parent::socks5(door(1).into(), None) };
+        let settings = Settings {
+            health: Health { fail_threshold: NonZeroU32::MIN, ..Health::default() },
+            ..Settings::default()
+        };
+        let group = Arc::new(Group::new("parents", settings, vec![member("parent", parent)]));
+        house.open(inbound(0, Route::Group(Arc::clone(&group))), Link::plain());
+        house.open(inbound(1, Route::direct()), Link::plain());
+        for _ in 0..3 {
+            let client = enter(&net).await;
+            assert_eq!(client.ask_socks5(&"nowhere.example:80".parse().unwrap(), b"").await.unwrap(), 4);
+        }
+        assert_eq!(net.dials_to(door(1)), 0);
+        assert_eq!(group.health()[0].condition, Condition::Up);
+        assert_eq!(group.health()[0].sessions_failed, 0);
+        // A parent that cannot be found itself is another matter.
+        let lost = Parent::socks5("nowhere.example:1080".parse().unwrap(), None);
+        group.replace(vec![member("lost", lost)]);
+        let client = enter(&net).await;
+        assert_ne!(client.ask_socks5(&Street::target(), b"").await.unwrap(), 0);
+        assert!(group.health()[0].sessions_failed > 0);
+    });
+}
+
+#[test]
+fn a_parent_is_looked_up_at_each_dial_and_tried_at_each_of_its_addresses() {
+    one_seed(1, |net, _| async move {
+        // Nobody answers at the first address, the second is a parent; and then there is another one.
+        net.names("parent.example", [name(&["192.0.2.99", "192.0.2.1"]), name(&["192.0.2.2"])]);
+        net.absent(door(99), Absence::Silent);
+        let house = House::new(&net);
+        let address = Address::from_host("parent.example", door(1).port()).unwrap();
+        house.open(inbound(0, Route::parent(Parent::socks5(address, None))), Link::plain());
+        (1..=2).for_each(|number| house.open(inbound(number, Route::direct()), Link::plain()));
+        let _echo = echo(&net);
+        for dialled in [[1, 1, 0], [1, 1, 1]] {
+            let client = enter(&net).await;
+            assert_eq!(client.ask_socks5(&Street::target(), b"").await.unwrap(), 0);
+            assert_eq!([99, 1, 2].map(|number| net.dials_to(door(number))), dialled);
+        }
+    });
+}
+
+#[test]
+fn parents_and_targets_may_have_ipv6_addresses() {
+    for protocol in [ParentProtocol::Socks5(None), ParentProtocol::Http(None)] {
+        let protocol = &protocol;
+        one_seed(1, |net, _| async move {
+            let (at, target): (SocketAddr, SocketAddr) =
+                ("[2001:db8::1]:1080".parse().unwrap(), "[2001:db8::2]:443".parse().unwrap());
+            let mut far = net.listen(target, Link::plain());
+            let house = House::new(&net);
+            let parent = Parent { protocol: protocol.clone(), ..Parent::socks5(at.into(), None) };
+            house.open(inbound(0, Route::parent(parent)), Link::plain());
+            house.open(Inbound { listen: at, ..inbound(1, Route::direct()) }, Link::plain());
+            let client = enter(&net).await;
+            assert_eq!(client.ask_socks5(&target.into(), b"words").await.unwrap(), 0);
+            let far = Peer::new(far.accept().await.unwrap().0);
+            assert_eq!(far.hear(5).await.unwrap(), b"words");
+        });
+    }
+}
+
+#[test]
+fn a_client_that_goes_away_at_any_moment_leaves_nothing_behind() {
+    each_seed(200, |net, mut chance| async move {
+        let method = *chance.choose(&Method::COMMON);
+        let kinds =
+            [street::Hop::Socks5, street::Hop::Socks4, street::Hop::Http, street::Hop::Shadowsocks(method)];
+        let hops: Vec<_> = (0..chance.length(1..=3)).map(|_| *chance.choose(&kinds)).collect();
+        let links = (0..hops.len() + 2).map(|_| Link::random(&mut chance)).collect();
+        let plan = Plan { hops, is_chain: true, links, heads: HeadReads::Many, ..Plan::direct() };
+        note(format!("{plan:?}"));
+        let street = Street::lay(&net, &plan);
+        let echo = echo(&net);
+        let client = street.enter().await;
+        let visit = async {
+            let _ended = client.ask_socks5(&Street::target(), b"some words").await;
+            client.hear_out().await
+        };
+        let stay = Duration::from_millis(chance.within(0..=3000));
+        let _gone = timeout(stay, visit).await;
+        if chance.one_in(2) {
+            client.reset();
+        } else {
+            drop(client);
+        }
+        // The steps to the target are gone through whoever waits for them, each within its time.
+        street.house.empties(Duration::from_secs(60)).await;
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(net.live_sockets(), 0, "sockets stay behind");
+        echo.abort();
+    });
+}
+
+/// How long each step along a path may take.
+const STEP: Duration = Duration::from_secs(1);
