@@ -1,7 +1,6 @@
 //! An open inbound: its configuration, and what its sessions share.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use umbra_proto::address::Address;
@@ -14,7 +13,6 @@ use umbra_proto::shadowsocks::{Generation, Method, SALT_BYTES_MAX, Salt, UnixTim
 
 use crate::config::{Inbound, Protocol, ProxyDoor, ShadowsocksDoor};
 use crate::failure::Cause;
-use crate::limits::ENDURED_PEERS_MAX;
 use crate::net::Net;
 use crate::notice::Notices;
 use crate::places::{Place, Places};
@@ -37,7 +35,6 @@ pub struct Door<N> {
     /// Who carries datagrams of our own, once somebody does.
     pub(crate) engine: OnceLock<Home>,
     places: Places,
-    endured: AtomicUsize,
 }
 
 /// What is spoken at a door, with what its sessions share for it.
@@ -119,18 +116,8 @@ impl<N: Net> Door<N> {
             Protocol::Shadowsocks(door) => Speech::Shadowsocks(ServerSide::new(door)),
         };
         let notices = Notices::default();
-        let endured = AtomicUsize::new(0);
-        Self {
-            inbound,
-            net,
-            notices,
-            speech,
-            front: None,
-            datagrams_at: None,
-            engine: OnceLock::new(),
-            places,
-            endured,
-        }
+        let (front, datagrams_at, engine) = (None, None, OnceLock::new());
+        Self { inbound, net, notices, speech, front, datagrams_at, engine, places }
     }
 
     /// The same, with datagrams that come in at `address`, to an [`Engine`](crate::Engine) on each of these workers.
@@ -167,24 +154,6 @@ impl<N: Net> Door<N> {
         let mut random = [0; SALT_BYTES_MAX];
         self.net.fill_random(&mut random).map_err(Cause::Io)?;
         Ok(Salt::new(method, random))
-    }
-
-    /// A place among the failed peers that are kept waiting, if one is free.
-    pub(crate) fn endure(&self) -> Option<Endured<'_>> {
-        let taken = self.endured.fetch_add(1, Ordering::Relaxed);
-        let place = Endured(&self.endured);
-        // Peers whose head has failed wait in half of the places at the most.
-        (taken < ENDURED_PEERS_MAX.min(self.places.max() / 2)).then_some(place)
-    }
-}
-
-/// A place among the failed peers that are kept waiting; free again when dropped.
-#[derive(Debug)]
-pub(crate) struct Endured<'a>(&'a AtomicUsize);
-
-impl Drop for Endured<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

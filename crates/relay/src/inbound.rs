@@ -1,11 +1,11 @@
 //! Learns what a client wants, and lets go of one that is wrong.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io::{self, IoSliceMut};
 use std::net::IpAddr;
 use std::ops::Range;
 
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use umbra_proto::address::Address;
 use umbra_proto::detect::{self, Pending};
 use umbra_proto::forbidden::Forbidden;
@@ -24,7 +24,6 @@ use crate::limits::{DISCARDED_BYTES_MAX, REFUSAL_SECS_MAX};
 use crate::net::{Net, Socket};
 use crate::origin::Origin;
 use crate::path::{Asker, TargetSide, Who};
-use crate::places::Place;
 use crate::pump::{Reader, Writer};
 
 /// What a client wants, understood and not yet answered.
@@ -218,13 +217,13 @@ impl ClientSide {
 /// Lets go of a client whose handshake failed.
 ///
 /// To a Shadowsocks server's peer every failure looks the same at every length: bytes are read and thrown away, nothing is
-/// said, and at the handshake's deadline the connection is reset (SIP022, 3.1.3). Only a peer that ends first gets an end.
+/// said, and the connection is reset when it is `over`, as it would be if the head were unfinished still (SIP022, 3.1.3). Only a peer
+/// that ends first gets an end.
 pub(crate) async fn dismiss<N: Net>(
     door: &Door<N>,
-    place: &Place,
     client: N::Socket,
     cause: &Cause,
-    deadline: Instant,
+    over: impl Future<Output = Cause>,
 ) {
     match (&door.speech, cause) {
         // A connection that is gone, or whose peer has ended it, has nobody to hide from.
@@ -233,19 +232,17 @@ pub(crate) async fn dismiss<N: Net>(
         (_, Cause::Header(_) | Cause::Displaced) => client.reset(),
         (Speech::Proxy(_), Cause::Proxy(detect::Error::Protocol(_))) => {}
         (Speech::Proxy(_) | Speech::Tunnel(_), _) => see_off(client, Instant::now() + REFUSAL_SECS_MAX).await,
-        (Speech::Shadowsocks(_), _) => match door.endure() {
-            Some(_endured) => {
-                let ended = tokio::select! {
-                    biased;
-                    ended = discard(&client, deadline) => ended,
-                    () = place.wanted() => Err(StillThere),
-                };
-                if ended.is_err() {
-                    client.reset();
-                }
+        (Speech::Shadowsocks(_), Cause::Deadline) => client.reset(),
+        (Speech::Shadowsocks(_), _) => {
+            let ended = tokio::select! {
+                biased;
+                ended = discard(&client) => ended.is_ok(),
+                _ = over => false,
+            };
+            if !ended {
+                client.reset();
             }
-            None => client.reset(),
-        },
+        }
     }
 }
 
@@ -253,35 +250,24 @@ pub(crate) async fn dismiss<N: Net>(
 pub(crate) async fn see_off<S: Socket>(client: S, deadline: Instant) {
     if client.shutdown_write().is_ok() {
         // Whether the peer ended or the time did, the connection closes now.
-        let _ = discard(&client, deadline).await;
+        let _ = timeout_at(deadline, discard(&client)).await;
     }
 }
 
-/// The deadline passed before the peer ended.
-struct StillThere;
-
 /// Reads and throws away, up to a bound, until the peer ends; a peer that sends more is left to its closed window.
-async fn discard<S: Socket>(client: &S, deadline: Instant) -> Result<(), StillThere> {
+async fn discard<S: Socket>(client: &S) -> io::Result<()> {
     let mut left = DISCARDED_BYTES_MAX;
-    let ended = timeout_at(deadline, async {
-        while left > 0 {
-            poll_fn(|cx| client.poll_readable(cx)).await?;
-            let mut batch = Batch::take(Size::Small);
-            match client.try_read(&mut [IoSliceMut::new(&mut batch.bytes)]) {
-                Ok(0) => return Ok(()),
-                Ok(count) => left = left.saturating_sub(count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
+    while left > 0 {
+        poll_fn(|cx| client.poll_readable(cx)).await?;
+        let mut batch = Batch::take(Size::Small);
+        match client.try_read(&mut [IoSliceMut::new(&mut batch.bytes)]) {
+            Ok(0) => return Ok(()),
+            Ok(count) => left = left.saturating_sub(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
         }
-        sleep_until(deadline).await;
-        Err(io::ErrorKind::TimedOut.into())
-    })
-    .await;
-    match ended {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(StillThere),
     }
+    pending().await
 }
 
 impl From<DriveError<detect::Error>> for Cause {

@@ -6,8 +6,8 @@ use std::time::Duration;
 /// every failed head ends, whatever was wrong with it.
 pub const HANDSHAKE_SECS_MAX: Duration = Duration::from_secs(30);
 
-/// Whoever has said nothing useful for this long gives up its place if somebody else wants it. Honest clients have said all by then:
-/// it is the time of one lost packet on a long way.
+/// Whoever has not been understood this long after connecting gives up its place if somebody else wants it. Honest clients have said
+/// all by then: it is the time of one lost packet on a long way.
 pub const SILENCE_SECS_MAX: Duration = Duration::from_secs(2);
 
 /// The system's resolver tries several servers several times within this.
@@ -52,10 +52,6 @@ pub const REFUSAL_SECS_MAX: Duration = Duration::from_secs(2);
 
 /// Bytes read and thrown away from a peer whose head has failed; then its window closes.
 pub const DISCARDED_BYTES_MAX: usize = 64 * 1024;
-
-/// Failed peers of one door that are kept waiting at a time, where descriptors for twice as many sessions are to be had; one more is
-/// reset at once.
-pub const ENDURED_PEERS_MAX: usize = 4096;
 
 /// How long the kernel keeps a connection of a door whose clients speak first to itself; then it is accepted all the same.
 pub const ACCEPT_LATE_SECS: Duration = Duration::from_secs(3);

@@ -2,7 +2,7 @@
 //!
 //! Half of them are set aside, evenly, so that no door can take from another all that it has; the other half is for whoever comes
 //! first. So a crowd at one door is served almost as if it were the only one, however many doors there are. When no place is
-//! left, those who have come in and said nothing make room for those who wait, the one that has been silent longest first.
+//! left, those who have not been understood make room for those who wait, the one that came first before the others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -45,17 +45,12 @@ impl Places {
         (0..doors).map(|_| Self { own: Pool::new(each), common: Arc::clone(&common) }).collect()
     }
 
-    /// The most sessions that can be here at a time.
-    pub(crate) fn max(&self) -> usize {
-        self.own.max.saturating_add(self.common.max)
-    }
-
     /// A place, if one is free.
     pub(crate) fn take(&self) -> Option<Place> {
         self.own.take().or_else(|| self.common.take())
     }
 
-    /// Sends away whoever has been silent for longest, if anybody is, and waits for a place, for a moment.
+    /// Sends away whoever has been willing for longest, if anybody is, and waits for a place, for a moment.
     pub(crate) async fn make_room(&self) -> Option<Place> {
         let _waiting = (Counted::new(&self.own.waiting), Counted::new(&self.common.waiting));
         if !self.common.send_one_away() {
@@ -146,7 +141,7 @@ mod tests {
     fn a_crowd_at_one_door_leaves_the_other_its_share() {
         let doors = Places::share(100, 5);
         let crowd: Vec<_> = std::iter::from_fn(|| doors[0].take()).collect();
-        assert_eq!((crowd.len(), doors[0].max()), (60, 60));
+        assert_eq!(crowd.len(), 60);
         let others: Vec<_> = std::iter::from_fn(|| doors[1].take()).collect();
         assert_eq!(others.len(), 10);
         drop(crowd);

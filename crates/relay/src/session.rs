@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 use umbra_proto::request::Command;
 use umbra_proto::shadowsocks::head::HeadError;
@@ -70,16 +70,20 @@ async fn establish<N: Net>(
     client: N::Socket,
     source: SocketAddr,
 ) -> Result<Option<Session<N::Socket, Conn<N::Socket>>>, Failure> {
-    let deadline = Instant::now() + HANDSHAKE_SECS_MAX;
+    let mut over = pin!(patience(place, Instant::now()));
     let mut inbox = Inbox::default();
     let mut origin = Origin::of_connection(source);
-    let understanding = understand(door, &client, &mut origin, &mut inbox);
-    let wish = match in_time(place, deadline, understanding).await {
+    let understood = tokio::select! {
+        biased;
+        understood = understand(door, &client, &mut origin, &mut inbox) => understood,
+        cause = over.as_mut() => Err(cause),
+    };
+    let wish = match understood {
         Ok(wish) => wish,
         Err(cause) => {
             drop(inbox);
             blame(door, &origin, &cause);
-            dismiss(door, place, client, &cause, deadline).await;
+            dismiss(door, client, &cause, over).await;
             return Err(Failure::handshake(cause));
         }
     };
@@ -162,21 +166,14 @@ impl<S: Socket> Way<S> {
     }
 }
 
-/// Holds a handshake to its deadline. One that takes long gives up its place to whoever wants it.
-async fn in_time<T>(
-    place: &Place,
-    deadline: Instant,
-    handshake: impl Future<Output = Result<T, Cause>>,
-) -> Result<T, Cause> {
-    let mut handshake = pin!(handshake);
-    let soon = deadline.min(Instant::now() + SILENCE_SECS_MAX);
-    if let Ok(done) = timeout_at(soon, handshake.as_mut()).await {
-        return done;
-    }
+/// Ends when a client that `connected` then and has not been understood is let go, and says why: at its deadline, or as soon as its
+/// place is wanted once it has had its time to speak. Whoever has said something wrong waits here as if it had said too little.
+async fn patience(place: &Place, connected: Instant) -> Cause {
+    sleep_until(connected + SILENCE_SECS_MAX).await;
     tokio::select! {
         biased;
-        done = timeout_at(deadline, handshake) => done.unwrap_or(Err(Cause::Deadline)),
-        () = place.wanted() => Err(Cause::Displaced),
+        () = sleep_until(connected + HANDSHAKE_SECS_MAX) => Cause::Deadline,
+        () = place.wanted() => Cause::Displaced,
     }
 }
 

@@ -33,6 +33,12 @@ fn proxy() -> Inbound {
     inbound(Protocol::Proxy(ProxyDoor::MIXED))
 }
 
+fn shadowsocks() -> Inbound {
+    let keys = Arc::new(key_of(Method::Aes256Gcm, 0).into());
+    let heads = umbra_proto::shadowsocks::stream::HeadReads::One;
+    inbound(Protocol::Shadowsocks(ShadowsocksDoor { keys, heads, one_time_auth: false }))
+}
+
 async fn enter(net: &SimNet) -> Peer {
     Peer::new(net.dial(door(0)).await.unwrap())
 }
@@ -96,17 +102,12 @@ fn nobody_who_has_got_an_answer_loses_it_to_a_crowd() {
 #[test]
 fn failed_heads_make_room_as_silent_ones_do() {
     one_seed(1, |net, _| async move {
-        let method = Method::Aes256Gcm;
         let house = House::new(&net);
-        let keys = Arc::new(key_of(method, 0).into());
-        let heads = umbra_proto::shadowsocks::stream::HeadReads::One;
-        let protocol = Protocol::Shadowsocks(ShadowsocksDoor { keys, heads, one_time_auth: false });
-        house.open_for(8, inbound(protocol), Link::plain());
+        house.open_for(8, shadowsocks(), Link::plain());
         let mut peers = Vec::new();
         for number in 0..8 {
             let peer = enter(&net).await;
-            // Half of the places at most are kept for those whose head has failed.
-            if number % 2 == 0 {
+            if number % 4 != 0 {
                 peer.say(&[9; 200]).await.unwrap();
             }
             peers.push(peer);
@@ -122,5 +123,26 @@ fn failed_heads_make_room_as_silent_ones_do() {
         }
         assert_eq!(house.sessions(), 8, "and those who came late are in");
         assert!(net.elapsed() < HANDSHAKE_SECS_MAX);
+    });
+}
+
+#[test]
+fn a_head_that_turns_bad_late_keeps_its_turn() {
+    one_seed(1, |net, _| async move {
+        // One place is this door's own; the other two are whoever's comes first.
+        let house = House::new(&net);
+        house.open_for(3, shadowsocks(), Link::plain());
+        let _own = enter(&net).await;
+        let first = enter(&net).await;
+        sleep(Duration::from_millis(10)).await;
+        let second = enter(&net).await;
+        sleep(SILENCE_SECS_MAX + Duration::from_secs(1)).await;
+        first.say(&[9; 200]).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        let _fourth = enter(&net).await;
+        let heard = timeout(Duration::from_millis(10), first.hear_out()).await.unwrap();
+        assert_eq!(heard.ending, Ending::Reset);
+        assert!(timeout(Duration::from_secs(1), second.hear_out()).await.is_err(), "who came later stays");
+        assert_eq!(house.sessions(), 3);
     });
 }

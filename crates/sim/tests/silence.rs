@@ -1,6 +1,7 @@
 //! What strangers get from a Shadowsocks door: nothing, for the same time, whatever they say.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use umbra_proto::shadowsocks::keyring::{Keyring, User};
 use umbra_proto::shadowsocks::stream::{HeadReads, Sealer};
 use umbra_proto::shadowsocks::{Generation, Method, Salt, UnixTime};
 use umbra_relay::config::{Inbound, Mode, Protocol, ProxyHeader, Route, ShadowsocksDoor, Tcp};
-use umbra_relay::limits::{ENDURED_PEERS_MAX, HANDSHAKE_SECS_MAX};
+use umbra_relay::limits::{HANDSHAKE_SECS_MAX, SILENCE_SECS_MAX};
 use umbra_relay::net::Net;
 use umbra_sim::house::House;
 use umbra_sim::link::Link;
@@ -423,28 +424,97 @@ fn a_good_client_is_served_beside_a_flood_of_strangers() {
     });
 }
 
+/// Pairs of beginnings that a server must not tell apart: what is found to be wrong at its last byte, and what is not finished.
+fn twins(net: &SimNet, method: Method, chance: &mut Chance) -> [Vec<u8>; 2] {
+    let mut around = |judged_at| [chance.bytes(judged_at - 1), chance.bytes(judged_at)];
+    match method.generation() {
+        Generation::Aead => around(method.salt_len() + 18),
+        Generation::Aead2022 => around(method.salt_len() + 27),
+        Generation::Stream => [[3], [2]].map(|kind| answer_of(net, &key_of(method, 0), chance, &kind)),
+    }
+}
+
+const TWINS: [Method; 4] = [Method::Aes256Gcm, Method::Blake3Aes256Gcm, Method::Aes256Cfb, Method::Rc4Md5];
+
+/// A Shadowsocks door with so many places.
+fn door_of(net: &SimNet, method: Method, places: usize) -> House {
+    let house = House::new(net);
+    let keys = Arc::new(key_of(method, 0).into());
+    let protocol = Protocol::Shadowsocks(ShadowsocksDoor { keys, heads: MANY, one_time_auth: false });
+    house.open_for(places, shadowsocks_inbound(protocol), Link::plain());
+    house
+}
+
+fn shadowsocks_inbound(protocol: Protocol) -> Inbound {
+    Inbound {
+        name: "door".into(),
+        listen: door(1),
+        protocol,
+        routes: Route::direct().into(),
+        mode: Mode::Streams,
+        forbidden: Arc::default(),
+        idle: Duration::from_secs(300),
+        tcp: Tcp { no_delay: true, fast_open: false },
+        proxy_header: ProxyHeader::default(),
+    }
+}
+
 #[test]
-fn strangers_beyond_the_bound_are_reset_at_once_and_the_bound_opens_again() {
-    one_seed(1, |net, mut chance| async move {
-        let method = Method::Blake3Aes256Gcm;
-        let mut street = Street::lay(&net, &Plan::pair(method));
-        let mut endured = JoinSet::new();
-        for _ in 0..ENDURED_PEERS_MAX {
-            let (net, bytes) = (net.clone(), chance.bytes(100));
-            endured.spawn(async move { Probe::whole("endured", bytes).ask(&net).await });
+fn bad_heads_that_have_all_places_but_one_shorten_nobody_s_wait() {
+    for method in TWINS {
+        one_seed(1, |net, mut chance| async move {
+            let house = door_of(&net, method, 40);
+            let mut probes = Vec::new();
+            for number in 0..19 {
+                let [unfinished, bad] = twins(&net, method, &mut chance);
+                probes.push(Probe::whole(format!("{number}, unfinished"), unfinished));
+                probes.push(Probe::whole(format!("{number}, bad"), bad));
+            }
+            // All of the rest are bad, as they are where somebody fills the door before asking.
+            probes.extend((0..2).map(|number| Probe::whole(format!("filler {number}"), chance.bytes(500))));
+            all_are_met_with_silence(&net, probes).await;
+            house.empties(Duration::from_secs(1)).await;
+        });
+    }
+}
+
+#[test]
+fn at_a_full_door_a_bad_head_goes_when_an_unfinished_one_of_its_age_would() {
+    const PLACES: usize = 8;
+    for method in TWINS {
+        let goings = RefCell::new(Vec::new());
+        // Whether the peers by turns are: all unfinished, all bad, and both ways mixed.
+        for kinds in [[0, 0], [1, 1], [0, 1], [1, 0]] {
+            let goings = &goings;
+            one_seed(1, |net, mut chance| async move {
+                let house = door_of(&net, method, PLACES);
+                let mut asking = JoinSet::new();
+                for number in 0..2 * PLACES {
+                    let bytes = twins(&net, method, &mut chance)[kinds[number % 2]].clone();
+                    let net = net.clone();
+                    asking.spawn(async move { (number, Probe::whole("", bytes).ask(&net).await) });
+                    sleep(Duration::from_millis(10)).await;
+                }
+                let mut answers = asking.join_all().await;
+                answers.sort_by_key(|(number, _)| *number);
+                let nothing = Heard { bytes: Vec::new(), ending: Ending::Reset };
+                assert!(answers.iter().all(|(_, answer)| answer.heard == nothing), "{answers:?}");
+                let after = answers.into_iter().map(|(_, answer)| answer.after);
+                goings.borrow_mut().push(after.collect::<Vec<_>>());
+                house.empties(Duration::from_secs(1)).await;
+            });
         }
-        sleep(Duration::from_secs(1)).await;
-        let one_more = Probe::whole("one more", chance.bytes(100));
-        let answer = one_more.ask(&net).await;
-        assert_eq!(answer.heard, Heard { bytes: Vec::new(), ending: Ending::Reset });
-        assert!(answer.after < Duration::from_millis(30), "{:?}", answer.after);
-        drop(is_served(&mut street, &request(&net, &key_of(method, 0), &mut chance, 0)).await);
-        for answer in endured.join_all().await {
-            assert_is_at(answer.after, HANDSHAKE_SECS_MAX, "endured");
+        let goings = goings.into_inner();
+        let (all_unfinished, others) = goings.split_first().unwrap();
+        let early = SILENCE_SECS_MAX - Duration::from_millis(1);
+        assert!(all_unfinished.iter().all(|&after| after >= early), "{goings:?}");
+        assert!(all_unfinished[..PLACES].iter().all(|&after| after < HANDSHAKE_SECS_MAX / 2), "{goings:?}");
+        for goings in others {
+            for (number, (one, other)) in all_unfinished.iter().zip(goings).enumerate() {
+                assert!(one.abs_diff(*other) <= Duration::from_millis(2), "{number}: {one:?}, {other:?}");
+            }
         }
-        all_are_met_with_silence(&net, vec![one_more]).await;
-        street.empties(Duration::from_secs(1)).await;
-    });
+    }
 }
 
 /// What a server says: it has no address in it, and with SIP022 another type.
@@ -492,18 +562,7 @@ fn a_port_of_several_users_is_as_silent_whoever_it_is_that_is_unknown() {
             let protocol =
                 Protocol::Shadowsocks(ShadowsocksDoor { keys, heads: HeadReads::One, one_time_auth: false });
             let house = House::new(&net);
-            let inbound = Inbound {
-                name: "door".into(),
-                listen: door(1),
-                protocol,
-                routes: Route::direct().into(),
-                mode: Mode::Streams,
-                forbidden: Arc::default(),
-                idle: Duration::from_secs(300),
-                tcp: Tcp { no_delay: true, fast_open: false },
-                proxy_header: ProxyHeader::default(),
-            };
-            house.open(inbound, Link::plain());
+            house.open(shadowsocks_inbound(protocol), Link::plain());
             let mut probes: Vec<_> = (0..200)
                 .step_by(7)
                 .map(|len| Probe::whole(format!("{len} bytes"), chance.bytes(len)))
