@@ -173,3 +173,68 @@ impl<N: Net> Clock for NetClock<'_, N> {
         u16::from_le_bytes(random)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use umbra_proto::shadowsocks::head::Head;
+    use umbra_proto::shadowsocks::key::Key;
+    use umbra_proto::shadowsocks::keyring::User;
+    use umbra_proto::shadowsocks::stream::Sealer;
+    use umbra_proto::wire::Input;
+    use umbra_proto::{Handshake, Step};
+
+    use super::*;
+
+    const METHOD: Method = Method::Aes256Gcm;
+    const NOW: UnixTime = UnixTime(1_700_000_000);
+
+    fn key(user: u8) -> Key {
+        Key::from_bytes(METHOD, &[user; 32]).unwrap()
+    }
+
+    fn server(users: u8) -> ServerSide {
+        let user = |byte: u8| User { name: byte.to_string().into(), key: key(byte), forward: None };
+        let keys = Arc::new(Keyring::new(METHOD, None, (0..users).map(user).collect()).unwrap());
+        ServerSide::new(&ShadowsocksDoor { keys, heads: HeadReads::One, one_time_auth: false })
+    }
+
+    fn names_in_order(server: &ServerSide) -> Vec<String> {
+        let order = lock(&server.order);
+        order.holders().filter_map(|holder| server.keyring.name(holder).map(Into::into)).collect()
+    }
+
+    /// What `user` sends with this salt, as far as it is authentic to `server`.
+    fn head(server: &ServerSide, user: u8, salt: u8) -> Authentic {
+        let mut sealer = Sealer::request(
+            &key(user),
+            Salt::new(METHOD, [salt; SALT_BYTES_MAX]),
+            &"a.example:80".parse().unwrap(),
+        );
+        let mut bytes = Vec::new();
+        sealer.seal_request_without_payload(0, NOW, &mut bytes);
+        match server.expect_head().advance(&mut Input::new(&mut bytes), &mut Vec::new()).unwrap() {
+            Step::Done(Head::Authentic(head)) => head,
+            Step::Done(Head::Forward(_)) | Step::Wait(_) => panic!("a whole head of one of the users"),
+        }
+    }
+
+    #[test]
+    fn a_user_who_was_let_in_is_found_at_the_first_attempt_the_next_time() {
+        let server = server(5);
+        assert_eq!(names_in_order(&server), ["0", "1", "2", "3", "4"]);
+        server.admit(head(&server, 4, 1), NOW).unwrap();
+        assert_eq!(names_in_order(&server), ["4", "0", "1", "2", "3"]);
+        server.admit(head(&server, 2, 2), NOW).unwrap();
+        server.admit(head(&server, 4, 3), NOW).unwrap();
+        assert_eq!(names_in_order(&server), ["4", "2", "0", "1", "3"]);
+    }
+
+    #[test]
+    fn a_replay_moves_nobody_to_the_front() {
+        let server = server(3);
+        server.admit(head(&server, 2, 1), NOW).unwrap();
+        server.admit(head(&server, 1, 2), NOW).unwrap();
+        assert!(server.admit(head(&server, 2, 1), NOW).is_err());
+        assert_eq!(names_in_order(&server), ["1", "2", "0"]);
+    }
+}

@@ -241,7 +241,8 @@ impl TrialOrder {
         }
     }
 
-    pub(super) fn holders(&self) -> impl Iterator<Item = Holder> {
+    /// Whose keys are tried, one after the other.
+    pub fn holders(&self) -> impl Iterator<Item = Holder> {
         self.0.iter().copied().map(Holder)
     }
 }
