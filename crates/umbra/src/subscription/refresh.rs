@@ -155,7 +155,10 @@ const RETRY_SECS_MIN: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
+    use umbra_relay::config::Group;
+
     use super::*;
+    use crate::subscription::Source;
 
     #[test]
     fn failures_are_followed_sooner_and_sooner_becomes_later() {
@@ -185,6 +188,46 @@ mod tests {
         let old = [listed(Some("1"), "a"), listed(Some("2"), "b"), listed(None, "c")];
         let new = [listed(Some("2"), "moved"), listed(Some("3"), "a"), listed(None, "c"), listed(None, "d")];
         assert_eq!(Change::between(&old, &new), Change { new: 2, gone: 1 });
+    }
+
+    #[test]
+    fn a_document_that_comes_later_brings_no_method_that_is_denied() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let entry = |host, method| {
+            format!(
+                r#"{{"server": "{host}", "server_port": 1, "password": "long-enough", "method": "{method}"}}"#
+            )
+        };
+        let write = |entries: &[String]| {
+            let text = format!(r#"{{"version": 1, "servers": [{}]}}"#, entries.join(","));
+            std::fs::write(file.path(), text).unwrap();
+        };
+        let servers = Arc::new(Group::of_servers(Vec::new()));
+        let mut task = Task {
+            subscription: Subscription {
+                source: Source::File(file.path().into()),
+                interval: RETRY_SECS_MIN,
+                place: String::new(),
+                alone: true,
+            },
+            fixed: Vec::new(),
+            roster: Roster::start(Arc::clone(&servers), Vec::new()).unwrap(),
+            last: Document::default(),
+            listed: Vec::new(),
+            insecure: InsecureMethods::Deny,
+            bad: None,
+            failures: 0,
+        };
+        let mut listed_after = |entries: &[String]| {
+            write(entries);
+            task.renew();
+            assert_eq!(servers.paths().len(), task.listed.len());
+            task.listed.iter().map(|listed| listed.server.address.to_string()).collect::<Vec<_>>()
+        };
+        let good = [entry("a", "aes-128-gcm"), entry("b", "aes-256-gcm")];
+        assert_eq!(listed_after(&good), ["a:1", "b:1"]);
+        assert_eq!(listed_after(&[entry("c", "rc4-md5"), entry("d", "aes-128-gcm")]), ["d:1"]);
+        assert_eq!(listed_after(&[entry("e", "table"), entry("f", "none")]), ["d:1"], "nothing better came");
     }
 
     #[test]

@@ -4,7 +4,9 @@ mod datagrams;
 mod rules;
 mod ways;
 
+use umbra_proto::shadowsocks::Method;
 use umbra_relay::config::{Hop, Parent, ParentProtocol, Protocol, ProxyDoor, Route, Server, ShadowsocksDoor};
+use zeroize::Zeroizing;
 
 use super::*;
 use crate::file;
@@ -514,6 +516,77 @@ fn insecure_methods_run_with_a_warning_unless_they_are_denied() {
         Outcome::bad("umbra server -k long-enough", words)[0]
             .starts_with("security.insecure_methods: x is neither")
     );
+}
+
+#[test]
+fn insecure_methods_are_denied_wherever_a_server_is_described() {
+    let deny = r#""security": {"insecure_methods": "deny"}"#;
+    for method in Method::ALL.into_iter().filter(|method| method.is_insecure()) {
+        let entry =
+            format!(r#""server": "a", "server_port": 1, "password": "long-enough", "method": "{method}""#);
+        let link = ServerUrl {
+            method: method.name().into(),
+            password: Zeroizing::new("long-enough".into()),
+            address: "a.example:1".parse().unwrap(),
+            plugin: None,
+            tag: None,
+        };
+        let link = link.to_text().to_string();
+        let files = [
+            ("umbra local", format!("{{{entry}, {deny}}}")),
+            ("umbra server", format!("{{{entry}, {deny}}}")),
+            ("umbra local", format!(r#"{{"servers": [{{{entry}}}], {deny}}}"#)),
+            ("umbra server", format!(r#"{{"servers": [{{{entry}}}], {deny}}}"#)),
+            ("umbra local", format!(r#"{{"servers": ["{link}"], {deny}}}"#)),
+            ("umbra local", format!(r#"{{"version": 1, "servers": [{{{entry}}}], {deny}}}"#)),
+            (
+                "umbra server",
+                format!(
+                    r#"{{"port_password": {{"1": "long-enough", "2": "long-too-is"}}, "method": "{method}", {deny}}}"#
+                ),
+            ),
+            (
+                "umbra server",
+                format!(r#"{{{entry}, "users": [{{"name": "ann", "password": "long-too-is"}}], {deny}}}"#),
+            ),
+        ];
+        for (words, file) in files {
+            let errors = Outcome::bad(words, &file);
+            assert!(
+                errors.iter().any(|error| error.ends_with("security.insecure_methods is deny")),
+                "{file}: {errors:?}"
+            );
+        }
+        for words in
+            [format!("umbra local --server-url {link}"), format!("umbra server -k long-enough -m {method}")]
+        {
+            let errors = Outcome::bad(&words, &format!("{{{deny}}}"));
+            assert!(
+                errors.iter().any(|error| error.ends_with("security.insecure_methods is deny")),
+                "{words}: {errors:?}"
+            );
+        }
+        let (listed, report) = subscribed(&format!(r#"{{{entry}}}"#), deny);
+        assert_eq!(listed, None, "{method}");
+        assert!(report.errors[0].to_string().ends_with("names no server that can be used"), "{report:?}");
+        let good = r#"{"server": "b", "server_port": 1, "password": "long-enough", "method": "aes-128-gcm"}"#;
+        let (listed, report) = subscribed(&format!(r#"{{{entry}}}, {good}"#), deny);
+        assert_eq!((listed, report.errors.len()), (Some(1), 0), "{method}");
+        assert!(report.warnings[0].to_string().contains("security.insecure_methods is deny"), "{report:?}");
+    }
+}
+
+/// How many servers of a document with these entries are used by a client whose file says `rest`.
+fn subscribed(entries: &str, rest: &str) -> (Option<usize>, Report) {
+    let mut report = Report::default();
+    let text = format!(r#"{{"version": 1, "servers": [{entries}]}}"#);
+    let document = Document::parse(Zeroizing::new(text), "x").unwrap();
+    let file = format!(r#"{{"online_config": {{"config_url": "https://a.example/x"}}, {rest}}}"#);
+    let file = file::parse("x.json", &file, &mut report).unwrap();
+    let subscription = Subscription::from_settings(&file.root, &mut report).unwrap();
+    let online = Some(Online { subscription, loaded: Some(Ok(document)) });
+    let plan = resolve(Role::Client, Sources { file, online, ..Sources::default() }, &mut report);
+    (plan.map(|plan| plan.online.unwrap().listed.len()), report)
 }
 
 #[test]
