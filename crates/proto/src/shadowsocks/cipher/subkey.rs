@@ -120,6 +120,18 @@ mod tests {
     use super::super::super::Method;
     use super::*;
 
+    #[test]
+    fn the_subkey_is_that_of_the_original() {
+        let key = Key::from_password(Method::Aes256Gcm, "foobar").unwrap();
+        let salt = Salt::new(Method::Aes256Gcm, std::array::from_fn(|at| u8::try_from(at).unwrap()));
+        let mut subkey = [0; 32];
+        derive(&key, &salt, &mut subkey);
+        assert_eq!(
+            subkey.map(|byte| format!("{byte:02x}")).concat(),
+            "c4f0e9818348b2f30188d82b37a4cddc9f5ea531070ec67225160209faff573c"
+        );
+    }
+
     proptest! {
         #[test]
         fn it_is_the_librarys_hkdf(secret: [u8; 32], salt: [u8; 32]) {

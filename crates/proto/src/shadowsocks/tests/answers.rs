@@ -218,6 +218,14 @@ fn sealed(cipher: &mut Cipher, text: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn the_table_begins_as_the_originals_does() {
+    let secret = key(Method::Table);
+    let mut bytes: [u8; 32] = std::array::from_fn(|at| u8::try_from(at).unwrap());
+    Flat::new(&secret, &salt(Method::Table), Way::Seal).apply(&mut bytes);
+    assert_eq!(bytes.to_vec(), unhex("cd101ff42ee561ed1a2555e3eb0124e9f89d1cb0c6311460022138b3299869dd"));
+}
+
+#[test]
 fn streams_are_those_of_the_original_however_they_are_cut() {
     for (name, expected) in STREAMS {
         let method: Method = name.parse().unwrap();
