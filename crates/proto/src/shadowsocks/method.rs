@@ -108,7 +108,7 @@ methods! {
         /// AES-192-GCM.
         Aes192Gcm = "aes-192-gcm", ["mbedtls:aes-192-gcm"], 24, 24, |key| main(&AES_192_GCM, key);
         /// ChaCha20-Poly1305 with a nonce of 24 bytes.
-        Xchacha20IetfPoly1305 = "xchacha20-ietf-poly1305", ["aead_xchacha20_poly1305"], 32, 32, xchacha20_poly1305;
+        Xchacha20IetfPoly1305 = "xchacha20-ietf-poly1305", ["aead_xchacha20_poly1305", "xchacha20-poly1305"], 32, 32, xchacha20_poly1305;
         /// ChaCha20-Poly1305 as it was before RFC 8439: a nonce of 8 bytes, another padding of the MAC.
         Chacha20Poly1305 = "chacha20-poly1305", [], 32, 32, chacha20_poly1305;
         /// AES-128-OCB (RFC 7253).
@@ -216,6 +216,11 @@ impl Method {
         self.facts().name
     }
 
+    /// Other names that programs have for it.
+    pub fn aliases(self) -> &'static [&'static str] {
+        self.facts().aliases
+    }
+
     /// The specification it follows.
     pub fn generation(self) -> Generation {
         self.facts().generation
@@ -294,13 +299,51 @@ mod tests {
             assert_eq!(method.name().parse(), Ok(method));
             assert_eq!(method.name().to_uppercase().parse(), Ok(method));
         }
-        assert_eq!("AEAD_CHACHA20_POLY1305".parse(), Ok(Method::Chacha20IetfPoly1305));
-        assert_eq!("sodium:aes-256-gcm".parse(), Ok(Method::Aes256Gcm));
-        assert_eq!("mbedtls:AES-192-GCM".parse(), Ok(Method::Aes192Gcm));
         for unknown in ["", "aes-512-gcm", "sodium:", "mbedtls:aes-256-ocb", "salsa20-ctr"] {
             assert_eq!(unknown.parse::<Method>(), Err(UnknownMethod), "{unknown}");
         }
     }
+
+    #[test]
+    fn every_other_name_is_known_in_any_case() {
+        let mut told = Vec::new();
+        for method in Method::ALL {
+            for alias in method.aliases() {
+                assert_eq!(alias.parse(), Ok(method), "{alias}");
+                assert_eq!(alias.to_uppercase().parse(), Ok(method), "{alias}");
+                told.push((*alias, method.name()));
+            }
+        }
+        assert_eq!(told, ALIASES);
+    }
+
+    const ALIASES: [(&str, &str); 25] = [
+        ("aead_chacha20_poly1305", "chacha20-ietf-poly1305"),
+        ("aead_aes_256_gcm", "aes-256-gcm"),
+        ("sodium:aes-256-gcm", "aes-256-gcm"),
+        ("mbedtls:aes-256-gcm", "aes-256-gcm"),
+        ("aead_aes_128_gcm", "aes-128-gcm"),
+        ("mbedtls:aes-128-gcm", "aes-128-gcm"),
+        ("mbedtls:aes-192-gcm", "aes-192-gcm"),
+        ("aead_xchacha20_poly1305", "xchacha20-ietf-poly1305"),
+        ("xchacha20-poly1305", "xchacha20-ietf-poly1305"),
+        ("aes-128-cfb128", "aes-128-cfb"),
+        ("mbedtls:aes-128-cfb128", "aes-128-cfb"),
+        ("mbedtls:aes-128-ctr", "aes-128-ctr"),
+        ("aes-192-cfb128", "aes-192-cfb"),
+        ("mbedtls:aes-192-cfb128", "aes-192-cfb"),
+        ("mbedtls:aes-192-ctr", "aes-192-ctr"),
+        ("aes-256-cfb128", "aes-256-cfb"),
+        ("mbedtls:aes-256-cfb128", "aes-256-cfb"),
+        ("mbedtls:aes-256-ctr", "aes-256-ctr"),
+        ("camellia-128-cfb128", "camellia-128-cfb"),
+        ("mbedtls:camellia-128-cfb128", "camellia-128-cfb"),
+        ("camellia-192-cfb128", "camellia-192-cfb"),
+        ("mbedtls:camellia-192-cfb128", "camellia-192-cfb"),
+        ("camellia-256-cfb128", "camellia-256-cfb"),
+        ("mbedtls:camellia-256-cfb128", "camellia-256-cfb"),
+        ("plain", "none"),
+    ];
 
     #[test]
     fn no_name_has_two_methods() {

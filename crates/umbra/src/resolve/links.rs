@@ -121,14 +121,16 @@ fn links_of(settings: &Settings, report: &mut Report) -> Vec<ServerUrl> {
     }
     let text = |id| settings.text(id).map(|(text, _)| text).filter(|text| !text.is_empty());
     let method = text(Id::Method).unwrap_or(Method::Chacha20IetfPoly1305.name());
+    // Other programs know fewer of the names that one method has.
+    let method = method.parse().map_or_else(|_| method.to_lowercase(), |method: Method| method.name().into());
     let plugin = text(Id::Plugin).map(|name| match text(Id::PluginOpts) {
         Some(options) => format!("{name};{options}").into(),
         None => Box::from(name),
     });
     let mut urls = Vec::new();
-    for holder in holders(settings, method, report) {
+    for holder in holders(settings, &method, report) {
         urls.extend(addresses.iter().map(|address| ServerUrl {
-            method: method.to_lowercase().into(),
+            method: method.as_str().into(),
             password: holder.password.clone(),
             address: address.clone(),
             plugin: plugin.clone(),
@@ -136,4 +138,33 @@ fn links_of(settings: &Settings, report: &mut Report) -> Vec<ServerUrl> {
         }));
     }
     urls
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link_with(method: &str) -> String {
+        let file = format!(
+            r#"{{"server": "a.example", "server_port": 1, "password": "long-enough", "method": "{method}"}}"#
+        );
+        let mut report = Report::default();
+        let file = crate::file::parse("x.json", &file, &mut report).unwrap();
+        let urls = describe_servers(Sources { file, ..Sources::default() }, None, &mut report);
+        assert_eq!(report.errors, [], "{method}");
+        urls[0].to_text().to_string()
+    }
+
+    #[test]
+    fn a_link_has_the_name_that_every_program_knows() {
+        for method in Method::ALL {
+            let link = link_with(method.name());
+            for alias in method.aliases() {
+                assert_eq!(link_with(alias), link, "{alias}");
+                assert_eq!(link_with(&alias.to_uppercase()), link, "{alias}");
+            }
+            let url: ServerUrl = link.parse().unwrap();
+            assert_eq!(&*url.method, method.name());
+        }
+    }
 }
