@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use umbra_proto::shadowsocks::{Generation, Method};
+
 use crate::foreign::{Foreign, IGNORED, REFUSED};
 use crate::reference::{Kind, Place, Reach, SETTINGS, Setting};
 
@@ -48,6 +50,20 @@ fn every_key_is_in_the_table_once() {
 /// The objects that other implementations have as well.
 const OTHERS_TOO: [Place; 3] = [Place::Root, Place::Server, Place::Inbound];
 
+/// The methods by generation, safe ones first.
+fn write_methods(page: &mut String) {
+    page.push_str("| Method | Other names | Kind | Key |\n| --- | --- | --- | --- |\n");
+    for method in Method::ALL {
+        let kind = match method.generation() {
+            Generation::Aead2022 => "SIP022",
+            Generation::Aead => "SIP004",
+            Generation::Stream => "**insecure**",
+        };
+        let names = method.aliases().iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        writeln!(page, "| `{method}` | {names} | {kind} | {} bytes |", method.key_len()).unwrap();
+    }
+}
+
 fn page() -> String {
     let mut page = String::from(HEAD);
     page.push_str("| Key | Where | Value | Default | Meaning |\n| --- | --- | --- | --- | --- |\n");
@@ -56,6 +72,8 @@ fn page() -> String {
         let (places, kind) = (places(setting), kind(setting.kind));
         writeln!(page, "| {key} | {places} | {kind} | {default} | {help} |").unwrap();
     }
+    page.push_str(METHODS);
+    write_methods(&mut page);
     page.push_str(FLAGS);
     page.push_str("| Flag | Sets | Of |\n| --- | --- | --- |\n");
     for (setting, flag) in SETTINGS.iter().filter_map(|setting| Some((setting, setting.flag.as_ref()?))) {
@@ -167,14 +185,21 @@ Where sessions go is said by `paths`, `groups` and `rules`: the [README](../READ
 group holds against its members. `socks5` and `socks4` have names of targets resolved here, `socks5h` and `socks4a` leave them to the proxy; so does `outbound_proxy` with one proxy of SOCKS5, however it is written. In a rule or
 a hop, an unknown key is an error.
 
-The methods are `2022-blake3-aes-256-gcm`, `2022-blake3-aes-128-gcm`, `2022-blake3-chacha20-poly1305`, `chacha20-ietf-poly1305`, `aes-256-gcm` and
-`aes-128-gcm`. Numbers may stand in quotes; `null` is the same as nothing.
+The methods are in [a table below](#methods). Numbers may stand in quotes; `null` is the same as nothing.
 
 ## Keys
 
 "Top" is the file's outermost object.
 
 "#;
+
+const METHODS: &str = "
+## Methods
+
+Names are read without regard to case. Methods of SIP022 have a random key in base64, which `umbra key METHOD` makes; all others take any text, and make their key of it. One
+that is insecure authenticates nothing: it runs only where it is named, with a warning, and not where `security.insecure_methods` is `deny`.
+
+";
 
 const FLAGS: &str = "
 ## Flags
