@@ -110,13 +110,20 @@ impl Users {
         let offered = digest(&self.key, name, password);
         let mut found = None;
         for user in &self.users {
-            // The library compares digests in constant time; there is no early way out of the loop.
-            if user.digest == offered {
+            // There is no early way out of the loop.
+            if is_same(&user.digest, &offered) {
                 found = Some(&user.name);
             }
         }
         found
     }
+}
+
+/// The library compares digests in constant time.
+fn is_same(one: &blake3::Hash, other: &blake3::Hash) -> bool {
+    #[cfg(test)]
+    tests::COMPARED.set(tests::COMPARED.get() + 1);
+    one == other
 }
 
 fn digest(key: &[u8; DIGEST_KEY_BYTES], name: &[u8], password: &[u8]) -> blake3::Hash {
@@ -174,9 +181,36 @@ pub const DIGEST_KEY_BYTES: usize = 32;
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use crate::testing::users;
     use proptest::prelude::*;
+
+    thread_local! {
+        /// Digests that were compared on this thread.
+        pub(super) static COMPARED: Cell<usize> = const { Cell::new(0) };
+    }
+
+    #[test]
+    fn whoever_knocks_costs_a_comparison_with_every_user() {
+        let login =
+            |number: u16| Credentials::new(&format!("user {number}"), &format!("secret {number}")).unwrap();
+        let users = Users::new([7; DIGEST_KEY_BYTES], (0..1000).map(login)).unwrap();
+        let found = |name: &str, password: &str| {
+            COMPARED.set(0);
+            let found = users.check(name.as_bytes(), password.as_bytes()).map(UserName::as_str);
+            (found, COMPARED.get())
+        };
+        assert_eq!(found("user 0", "secret 0"), (Some("user 0"), 1000), "the first");
+        assert_eq!(found("user 500", "secret 500"), (Some("user 500"), 1000), "one of them");
+        assert_eq!(found("user 999", "secret 999"), (Some("user 999"), 1000), "the last");
+        for (name, password) in
+            [("user 0", "secret 9"), ("user 999", "secret 0"), ("nobody", "secret 0"), ("", "")]
+        {
+            assert_eq!(found(name, password), (None, 1000), "{name}");
+        }
+    }
 
     #[test]
     fn a_name_with_its_password_is_known_and_nothing_else_is() {
