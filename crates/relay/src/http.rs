@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use umbra_proto::address::Address;
 use umbra_proto::http::{self, CHALLENGE, Status};
-use umbra_proto::limits::HTTP_HEADERS_MAX;
+use umbra_proto::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 use umbra_proto::request::Command;
 use umbra_proto::users::{UserName, Users};
 
@@ -38,7 +38,7 @@ use crate::door::Door;
 use crate::drive::Inbox;
 use crate::failure::{Cause, Failure, Side, Stage};
 use crate::inbound::{ClientSide, see_off};
-use crate::limits::{HTTP_BUFFER_BYTES_MAX, REFUSAL_SECS_MAX};
+use crate::limits::REFUSAL_SECS_MAX;
 use crate::net::{Net, Socket};
 use crate::origin::Origin;
 use crate::path::{Asker, Errand, TargetSide, Who, reach};
@@ -94,7 +94,7 @@ pub(crate) async fn converse<N: Net>(
         .half_close(true)
         .preserve_header_case(true)
         .max_headers(HTTP_HEADERS_MAX)
-        .max_buf_size(HTTP_BUFFER_BYTES_MAX)
+        .max_buf_size(HTTP_HEAD_BYTES_MAX)
         .serve_connection(io, service);
     let ended = tokio::select! {
         biased;
@@ -192,6 +192,7 @@ impl<N: Net> Conversation<'_, N> {
         };
         let outcome = match user {
             Err(status) => Err(status),
+            Ok(_) if head_bytes_min(&request) > HTTP_HEAD_BYTES_MAX => Err(Status::HeadTooLarge),
             Ok(user) if request.method() == Method::CONNECT => self.open_way(&request, user).await,
             Ok(user) => self.forward(request, user).await,
         };
@@ -317,6 +318,19 @@ impl<N: Net> Conversation<'_, N> {
         }
         self.failed(&failure)
     }
+}
+
+/// How long the request's head was, where as little as possible stood between its parts. hyper's own bound is that of its buffer, which
+/// may be larger than it was asked to be.
+fn head_bytes_min(request: &Request<Incoming>) -> usize {
+    let uri = request.uri();
+    let scheme = uri.scheme_str().map_or(0, |scheme| scheme.len() + "://".len());
+    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let line = request.method().as_str().len() + scheme + authority + path + "  HTTP/1.1\r\n".len();
+    let header =
+        |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + ":\r\n".len();
+    line + request.headers().iter().map(header).sum::<usize>() + "\r\n".len()
 }
 
 /// Whose login the request has, if it is one and somebody's.

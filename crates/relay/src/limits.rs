@@ -95,7 +95,7 @@ pub const POOLED_LARGE_MAX: usize = 16;
 /// message together.
 pub const PIPE_BYTES_MAX: usize = 32 * 1024;
 
-/// The longest head of an HTTP message, and the most of its body that is read ahead.
+/// The longest head of an HTTP answer, and the most of its body that is read ahead.
 pub const HTTP_BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// Pieces handed to the kernel in one call; more would need a larger array on the stack for no gain.

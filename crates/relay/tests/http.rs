@@ -231,6 +231,55 @@ fn a_failure_is_told_with_a_status_and_the_conversation_goes_on() {
 }
 
 #[test]
+fn a_later_head_may_be_no_longer_than_a_first_one() {
+    let address = counting();
+    let relay = direct();
+    let head = |len: usize| {
+        let (start, end) = (format!("GET http://{address}/ HTTP/1.1\r\nHost: x\r\nX-Long: "), "\r\n\r\n");
+        format!("{start}{}{end}", "x".repeat(len - start.len() - end.len()))
+    };
+    let too_large = "http/1.1 431 request header fields too large";
+    for (len, status) in
+        [(16 * 1024, "http/1.1 200 ok"), (16 * 1024 + 8, too_large), (20_000, too_large), (60_000, too_large)]
+    {
+        for earlier in 0..3 {
+            let mut near = Wire::to(&relay);
+            for _ in 0..earlier {
+                near.get(address, "/");
+                assert_eq!(near.head()[0], "http/1.1 200 ok");
+                near.body(1);
+            }
+            near.say(&head(len));
+            assert_eq!(near.head()[0], status, "{len} bytes behind {earlier} requests");
+        }
+    }
+    relay.stop();
+}
+
+#[test]
+fn bare_line_feeds_of_a_later_request_are_not_passed_on() {
+    let address = server(|mut wire| {
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"X-Last: 1\r\n\r\n") {
+            heard.push(wire.body(1)[0]);
+            if heard.ends_with(b"\r\n\r\n") && !heard.ends_with(b"X-Last: 1\r\n\r\n") {
+                wire.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            }
+        }
+        let lines = heard.iter().filter(|byte| **byte == b'\n').count();
+        let whole = heard.windows(2).filter(|pair| pair == b"\r\n").count();
+        wire.say(&format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Bare: {}\r\n\r\n", lines - whole));
+    });
+    let relay = direct();
+    let mut near = Wire::to(&relay);
+    near.get(address, "/");
+    assert_eq!(near.head()[0], "http/1.1 200 ok");
+    near.say(&format!("GET http://{address}/ HTTP/1.1\nHost: x\nX-Last: 1\n\n"));
+    assert!(near.head().contains(&"x-bare: 0".into()));
+    relay.stop();
+}
+
+#[test]
 fn every_request_has_to_show_its_password() {
     let users = Users::new([7; 32], [Credentials::new("alice", "secret").unwrap()]).unwrap();
     let door = ProxyDoor { users: Some(Arc::new(users)), ..ProxyDoor::MIXED };
