@@ -51,7 +51,7 @@ use crate::reference::Id;
 use crate::report::Report;
 use crate::roster::{Front, Listed};
 use crate::secret::InsecureMethods;
-use crate::subscription::{Document, Source, Subscription, Usage};
+use crate::subscription::{Document, Source, Subscription, Unloaded, Usage};
 
 /// Everything that was said, from the weakest voice to the strongest.
 #[derive(Default)]
@@ -71,7 +71,7 @@ pub(crate) struct Online {
     /// Where it is.
     pub(crate) subscription: Subscription,
     /// What it says, or why it could not be loaded. Nothing, where it is not wanted.
-    pub(crate) loaded: Option<Result<Document, String>>,
+    pub(crate) loaded: Option<Result<Document, Unloaded>>,
 }
 
 /// What to run.

@@ -45,6 +45,14 @@ pub(crate) enum Source {
     Web(Web),
 }
 
+/// Why there is no document.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Unloaded {
+    why: String,
+    /// It may be another matter a while later, without anybody's doing: the network is down, or whoever keeps the document is.
+    pub(crate) may_pass: bool,
+}
+
 /// A URL, which is a secret but for its host.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Web {
@@ -88,13 +96,13 @@ impl Subscription {
     }
 
     /// Loads the document. An error does not say where it is, beyond its host.
-    pub(crate) fn load(&self) -> Result<Document, String> {
+    pub(crate) fn load(&self) -> Result<Document, Unloaded> {
         let text = match &self.source {
             Source::File(path) => crate::file::read_text(path, DOCUMENT_BYTES_MAX)
                 .map_err(|error| format!("cannot be read: {error}"))?,
             Source::Web(web) => fetch::fetch(web)?,
         };
-        Document::parse(text, &self.source.to_string())
+        Ok(Document::parse(text, &self.source.to_string())?)
     }
 }
 
@@ -155,6 +163,25 @@ impl Web {
 fn is_loopback(host: &str) -> bool {
     let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
+impl Unloaded {
+    fn passing(why: String) -> Self {
+        Self { why, may_pass: true }
+    }
+}
+
+/// What is wrong and stays so until somebody does something about it.
+impl From<String> for Unloaded {
+    fn from(why: String) -> Self {
+        Self { why, may_pass: false }
+    }
+}
+
+impl fmt::Display for Unloaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
 }
 
 impl fmt::Display for Source {

@@ -210,6 +210,27 @@ fn a_document_that_fails_leaves_the_servers_that_were_there() {
 }
 
 #[test]
+fn a_client_that_starts_before_its_document_can_be_had_comes_to_its_servers_later() {
+    let (web, target) = (Web::start("localhost"), echo());
+    let first = server(SECRETS[0]);
+    web.answer("503 Later", "");
+    let output = web.check(&["-c", &web.config()]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let complaint = "online_config.config_url: the document of servers at localhost its server answers 503; sessions are refused until";
+    assert!(text(&output.stderr).contains(&format!("warning: {complaint}")), "{}", text(&output.stderr));
+
+    let client = Umbra::start_with(&["local", "-c", &web.config(), "-vv"], &web.trust());
+    client.wait_for(complaint);
+    let asked = web.asked();
+    eventually(|| if web.asked() > asked { Ok(()) } else { Err("nobody asks again".into()) });
+    assert!(exchange(client.address, target, b"too early").is_err());
+    web.answer("200 OK", &document(&[entry("a", first.address, SECRETS[0])], 0));
+    client.wait_for("localhost: the document of servers can be loaded again");
+    client.wait_for("localhost: 1 servers, 1 of them new, 0 gone");
+    assert_echoes(client.address, target);
+}
+
+#[test]
 fn good_servers_are_used_and_bad_ones_named() {
     let (web, target) = (Web::start("localhost"), echo());
     let first = server(SECRETS[0]);

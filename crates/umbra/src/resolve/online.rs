@@ -47,7 +47,7 @@ pub(crate) fn read_document(
     listed
 }
 
-/// The document in use, if it has servers; whether it must have any depends on whether there are `others`.
+/// The document in use, if it has servers; whether it must have any depends on whether there are `others`, and on why it has not.
 pub(super) fn subscribe(
     online: Online,
     others: bool,
@@ -56,19 +56,25 @@ pub(super) fn subscribe(
 ) -> Option<Subscribed> {
     let Online { subscription, loaded } = online;
     let name = &subscription.source;
-    let (why, document) = match loaded? {
+    let (why, document, may_pass) = match loaded? {
         Ok(document) => {
             let listed = read_document(&document, insecure, report);
             if !listed.is_empty() {
                 return Some(Subscribed { subscription, document, listed, insecure });
             }
-            ("names no server that can be used".to_owned(), document)
+            ("names no server that can be used".to_owned(), document, false)
         }
-        Err(why) => (why, Document::default()),
+        Err(why) => (why.to_string(), Document::default(), why.may_pass),
     };
     let text = format!("the document of servers at {name} {why}");
-    if others {
-        report.warn(&subscription.place, format!("{text}; going on with the servers of the file"));
+    let meanwhile = match (others, may_pass) {
+        (true, _) => Some("going on with the servers of the file"),
+        // A machine that starts before its network does has to come to its servers by itself.
+        (false, true) => Some("sessions are refused until it can be loaded, which is tried again and again"),
+        (false, false) => None,
+    };
+    if let Some(meanwhile) = meanwhile {
+        report.warn(&subscription.place, format!("{text}; {meanwhile}"));
         return Some(Subscribed { subscription, document, listed: Vec::new(), insecure });
     }
     report.error(&subscription.place, text);

@@ -9,14 +9,14 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, Error, Timeout};
 use zeroize::Zeroizing;
 
-use super::{DOCUMENT_BYTES_MAX, Web};
+use super::{DOCUMENT_BYTES_MAX, Unloaded, Web};
 
 /// The text at `web`. What went wrong is told without the URL.
-pub(super) fn fetch(web: &Web) -> Result<Zeroizing<String>, String> {
+pub(super) fn fetch(web: &Web) -> Result<Zeroizing<String>, Unloaded> {
     fetch_within(web, FETCH_SECS_MAX)
 }
 
-fn fetch_within(web: &Web, patience: Duration) -> Result<Zeroizing<String>, String> {
+fn fetch_within(web: &Web, patience: Duration) -> Result<Zeroizing<String>, Unloaded> {
     let agent: Agent = Agent::config_builder()
         .https_only(web.is_https)
         // Without TLS, a redirect could come from anyone.
@@ -32,7 +32,7 @@ fn fetch_within(web: &Web, patience: Duration) -> Result<Zeroizing<String>, Stri
         .into();
     let mut response = agent.get(web.url.as_str()).call().map_err(|error| explain(&error))?;
     if response.status().is_redirection() {
-        return Err("answered with a redirect where none is followed".into());
+        return Err("answered with a redirect where none is followed".to_owned().into());
     }
     let body = response.body_mut().with_config().limit(DOCUMENT_BYTES_MAX).read_to_vec();
     let body = Zeroizing::new(body.map_err(|error| explain(&error))?);
@@ -62,8 +62,8 @@ fn tls_config(web: &Web) -> Result<TlsConfig, String> {
 
 /// Some errors would print the URL, so each is put into words of our own.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the library adds kinds as it likes")]
-fn explain(error: &Error) -> String {
-    match error {
+fn explain(error: &Error) -> Unloaded {
+    let why = match error {
         Error::StatusCode(code) => format!("its server answers {code}"),
         Error::Timeout(Timeout::Resolve) => "its server's name could not be looked up in time".into(),
         Error::Timeout(_) => format!("did not come whole within {} s", FETCH_SECS_MAX.as_secs()),
@@ -82,13 +82,27 @@ fn explain(error: &Error) -> String {
         }
         Error::Protocol(_) => "its server does not speak HTTP as it should".into(),
         _ => "cannot be fetched".into(),
+    };
+    if may_pass(error) { Unloaded::passing(why) } else { why.into() }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library adds kinds as it likes")]
+fn may_pass(error: &Error) -> bool {
+    match error {
+        Error::StatusCode(code) => (500..600).contains(code),
+        Error::Timeout(_) | Error::HostNotFound | Error::ConnectionFailed => true,
+        Error::Io(error) => tls_error(error).is_none(),
+        _ => false,
     }
 }
 
-/// Rustls speaks through errors of input and output as well.
 fn explain_io(error: &io::Error) -> String {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    inner.map_or_else(|| error.to_string(), |error| format!("TLS: {error}"))
+    tls_error(error).map_or_else(|| error.to_string(), |error| format!("TLS: {error}"))
+}
+
+/// Rustls speaks through errors of input and output as well.
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
 }
 
 /// All of it, from the name to the last byte.
@@ -130,7 +144,7 @@ mod tests {
     }
 
     fn why(web: &Web) -> String {
-        let why = fetch_within(web, Duration::from_secs(5)).map(|_| ()).unwrap_err();
+        let why = fetch_within(web, Duration::from_secs(5)).map(|_| ()).unwrap_err().to_string();
         assert!(!why.contains("secret"), "{why}");
         why
     }
@@ -154,6 +168,21 @@ mod tests {
             "its server does not speak HTTP as it should"
         );
         assert!(why(&Web::parse("http://127.0.0.1:1/secret").unwrap()).contains("refused"));
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_told_from_what_does_not() {
+        let may_pass = |web: &Web| fetch(web).map(|_| ()).unwrap_err().may_pass;
+        for web in [Web::parse("http://127.0.0.1:1/x").unwrap(), say("503 Later", Vec::new())] {
+            assert!(may_pass(&web));
+        }
+        for web in [
+            say("404 Not Found", Vec::new()),
+            say("200 OK", vec![0xff]),
+            serve(|stream| stream.write_all(b"SSH-2.0-x\r\n")),
+        ] {
+            assert!(!may_pass(&web));
+        }
     }
 
     #[test]
@@ -196,6 +225,8 @@ mod tests {
         for web in [silent, dripping] {
             let began = Instant::now();
             let why = fetch_within(&web, Duration::from_millis(300)).map(|_| ()).unwrap_err();
+            assert!(why.may_pass);
+            let why = why.to_string();
             assert!(why.starts_with("did not come whole"), "{why}");
             assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
         }

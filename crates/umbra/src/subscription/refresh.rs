@@ -78,7 +78,7 @@ impl Task {
                     self.take(&name, document, listed);
                 }
             }
-            Err(why) => self.fail(&name, &why),
+            Err(why) => self.fail(&name, &why.to_string()),
         }
     }
 
