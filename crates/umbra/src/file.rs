@@ -10,7 +10,7 @@ use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 use zeroize::Zeroizing;
 
 use crate::foreign::{Foreign, IGNORED, REFUSED};
-use crate::link::{explain as explain_link, link_settings};
+use crate::link::{explain as explain_link, is_link, link_settings};
 use crate::plugin::refuse_strange_plugin;
 use crate::raw::{Raw, Said, Settings, Value};
 use crate::reference::{Id, Kind, LISTS, Place, Setting, leading_key, nearest_key};
@@ -145,6 +145,13 @@ fn read_link(path: &str, text: &str, report: &mut Report) -> Option<Settings> {
             let settings = link_settings(url, path, path);
             refuse_strange_plugin(&settings, report);
             Some(settings)
+        }
+        Err(_) if !is_link(text) && text.contains("://") => {
+            report.error(
+                path,
+                "wants a link, ss://…; a document of servers is named once for all, as \"online_config\": { \"config_url\": \"https://…\" }",
+            );
+            None
         }
         Err(error) => {
             report.error(path, explain_link(error));
@@ -502,7 +509,7 @@ mod tests {
             r#"{"servers": ["http://a", 7, "ss://YWVzLTEyOC1nY206dGVzdA@192.168.100.1:8888/?plugin=rm"], "locals": ["ss://x"]}"#,
         );
         for (found, expected) in found.iter().zip([
-            "servers[0]: the link does not start with ss://",
+            "servers[0]: wants a link, ss://…; a document of servers is named once for all",
             "servers[1]: wants an object, { … }, or a link",
             "servers[2]: rm is not among the plugins",
             "locals[0]: wants an object: {",

@@ -576,6 +576,32 @@ fn insecure_methods_are_denied_wherever_a_server_is_described() {
     }
 }
 
+#[test]
+fn a_link_where_an_address_belongs_is_told_without_its_secret() {
+    let link = "ss://aes-128-gcm:hidden-secret@a.example:8388#name";
+    let coded = "ss://YWVzLTEyOC1nY206aGlkZGVu@a.example:8388";
+    for link in [link, coded] {
+        for role in ["umbra local", "umbra server"] {
+            for (words, file) in [
+                (role.to_owned(), format!(r#"{{"server": "{link}", "password": "long-enough"}}"#)),
+                (role.to_owned(), format!(r#"{{"server": ["{link}"], "password": "long-enough"}}"#)),
+                (
+                    role.to_owned(),
+                    format!(r#"{{"servers": [{{"server": "{link}", "password": "long-enough"}}]}}"#),
+                ),
+                (format!("{role} -s {link} -k long-enough"), String::new()),
+            ] {
+                let errors = Outcome::bad(&words, &file);
+                assert!(
+                    errors.len() == 1 && errors[0].contains("this is a link; give it with --server-url"),
+                    "{errors:?}"
+                );
+                assert!(!errors[0].contains("hidden") && !errors[0].contains("YWVz"), "{errors:?}");
+            }
+        }
+    }
+}
+
 /// How many servers of a document with these entries are used by a client whose file says `rest`.
 fn subscribed(entries: &str, rest: &str) -> (Option<usize>, Report) {
     let mut report = Report::default();
