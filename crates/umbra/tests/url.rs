@@ -52,6 +52,25 @@ fn every_published_link_becomes_a_configuration_and_the_same_link_again() {
 }
 
 #[test]
+fn servers_are_taken_from_where_a_client_takes_them() {
+    let document = file(
+        r#"{"version": 1, "servers": [{"server": "b.example", "server_port": 2, "password": "other-secret", "method": "aes-128-gcm"}]}"#,
+    );
+    let config = file(r#"{"server": "192.0.2.7", "server_port": 9, "password": "of-the-file"}"#);
+    let config = config.path().to_str().unwrap();
+    for link in PUBLISHED {
+        assert_eq!(good(&["encode", "--server-url", link], ""), format!("{link}\n"));
+        assert_eq!(good(&["encode", "-c", config, "--server-url", link], ""), format!("{link}\n"));
+    }
+    let document = document.path().to_str().unwrap();
+    let link = "ss://YWVzLTEyOC1nY206b3RoZXItc2VjcmV0@b.example:2\n";
+    assert_eq!(good(&["encode", "--server-url", document], ""), link);
+    assert_eq!(good(&["encode", "-c", config, "--server-url", document], ""), link);
+    assert!(good(&["qr", "--server-url", document], "").contains("b.example:2"));
+    assert_eq!(url(&["encode", "--server-url", document, "-s", "a.example"], "").status.code(), Some(2));
+}
+
+#[test]
 fn a_link_is_shown_as_a_file_that_can_be_started_with() {
     let shown = good(&["decode", PUBLISHED[1]], "");
     assert_eq!(

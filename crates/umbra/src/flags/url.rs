@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command as Clap, value_parser};
 use tracing::level_filters::LevelFilter;
 use zeroize::Zeroizing;
 
-use super::{Options, base, config_flag, read_settings, setting_flag};
+use super::{Options, base, config_flag, read_settings, setting_flag, url_flag};
 use crate::reference::{Id, SETTINGS};
 
 /// What is to be done with links.
@@ -62,7 +62,7 @@ fn describing(command: Clap) -> Clap {
     let settings = SETTINGS.iter().filter(|setting| OF_LINKS.contains(&setting.id));
     settings
         .filter_map(|setting| setting_flag(None, setting))
-        .fold(command.arg(config_flag()), Clap::arg)
+        .fold(command.arg(config_flag()).arg(url_flag().conflicts_with_all(BESIDE_URL)), Clap::arg)
         .arg(text("host", "NAME", "The name or address that clients know, in place of the configuration's"))
         .arg(text("tag", "TEXT", "What people are to call the server"))
         .arg(
@@ -88,9 +88,10 @@ pub(super) fn read(mut matches: ArgMatches) -> Option<Url> {
 fn read_servers(mut matches: ArgMatches) -> Servers {
     let file = matches.try_remove_one::<PathBuf>("file").ok().flatten();
     let config = matches.remove_one::<PathBuf>("config").or(file);
+    let url = matches.remove_one::<String>("server-url").map(Zeroizing::new);
     let settings = read_settings(&mut matches);
     Servers {
-        options: Options { config, url: None, settings, level: LevelFilter::OFF },
+        options: Options { config, url, settings, level: LevelFilter::OFF },
         host: matches.remove_one("host"),
         tag: matches.remove_one("tag"),
         legacy: matches.get_flag("legacy"),
@@ -100,9 +101,13 @@ fn read_servers(mut matches: ArgMatches) -> Servers {
 /// What a link can say.
 const OF_LINKS: &[Id] = &[Id::Server, Id::ServerPort, Id::Password, Id::Method, Id::Plugin, Id::PluginOpts];
 
+/// What `--server-url` says as well.
+const BESIDE_URL: [&str; 6] = ["server", "server-port", "password", "method", "plugin", "plugin-opts"];
+
 /// The flags that describe servers, which do not go with links that are there.
-const DESCRIBING: [&str; 10] = [
+const DESCRIBING: [&str; 11] = [
     "config",
+    "server-url",
     "server",
     "server-port",
     "password",

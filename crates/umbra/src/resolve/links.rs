@@ -10,6 +10,7 @@ use super::hosts::{by_password, server_addresses, split_ports};
 use super::online::names_server;
 use super::{Online, SERVER_IDS, Sources, entries, guess_role};
 use crate::flags::Role;
+use crate::link::link_settings;
 use crate::raw::{Settings, Value};
 use crate::reference::{Id, LISTS};
 use crate::report::Report;
@@ -23,12 +24,16 @@ pub(crate) fn describe_servers(
 ) -> Vec<ServerUrl> {
     split_ports(&mut sources, report);
     let role = guess_role(&sources);
-    let Sources { file, flags, online, .. } = sources;
+    let Sources { file, url, flags, online } = sources;
     let name = file.root.only(&[Id::Remarks]);
     let is_single = file.servers.is_none();
     let ids = [SERVER_IDS, &[Id::Users]].concat();
     let mut servers = Vec::new();
-    if online.is_none() || names_server(&file, &flags) {
+    let is_alone =
+        online.as_ref().is_some_and(|online| online.subscription.alone || !names_server(&file, &flags));
+    if let Some(url) = url {
+        servers.push(link_settings(url, "", "--server-url"));
+    } else if !is_alone {
         servers.extend(entries(&ids, LISTS[0], &file.root, file.servers, &flags, report));
     }
     let own = servers.len();
