@@ -39,6 +39,11 @@ pub trait Socket: Send + Sync + Unpin + 'static {
 
     /// Our end's address.
     fn local_addr(&self) -> io::Result<SocketAddr>;
+
+    /// The other end's address, where it is known.
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        Err(io::ErrorKind::AddrNotAvailable.into())
+    }
 }
 
 /// An address at which connections arrive that a client has asked for.

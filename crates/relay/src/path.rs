@@ -309,7 +309,9 @@ pub(crate) async fn travel_through<N: Net>(
     let tcp = Tcp { fast_open: tcp.fast_open && hops.len() == 1, ..tcp };
     let dialling = dial(&door.net, first.address(), tcp, path.deadlines.connect);
     let dialled = in_time(errand.until, Stage::Connect, dialling).await;
-    let mut reached = TargetSide::direct(Conn::Socket(dialled.map_err(|failure| failure.at(here(1)))?));
+    let dialled = dialled.map_err(|failure| failure.at(here(1)))?;
+    let first_at = dialled.peer_addr().ok().map(|address| address.ip());
+    let mut reached = TargetSide::direct(Conn::Socket(dialled));
     for (number, (hop, next)) in (1..).zip(hops.iter().zip(&nexts)) {
         if let Reader::Sealed(_) = reached.reader {
             // What is behind it speaks through a layer that has to be sealed and opened first.
@@ -322,7 +324,8 @@ pub(crate) async fn travel_through<N: Net>(
             Hop::Parent(parent) => {
                 let own = Instant::now() + path.deadlines.negotiate;
                 let until = errand.until.map_or(own, |until| until.min(own));
-                let asking = Box::pin(ask(door, parent, reached, (command, next), here(number)));
+                let parent_at = first_at.filter(|_| number == 1);
+                let asking = Box::pin(ask(door, (parent, parent_at), reached, (command, next), here(number)));
                 in_time(Some(until), Stage::Negotiate, asking).await
             }
         };
@@ -404,10 +407,10 @@ async fn settle<N: Net>(
     Ok(chosen.map_or_else(|| address.clone(), |address| Address::Ip(*address)))
 }
 
-/// Asks `parent`, at the other end of `reached`, for `command` towards `next`.
+/// Asks `parent`, at the other end of `reached` and at `parent_at` as far as that is known, for `command` towards `next`.
 async fn ask<N: Net>(
     door: &Door<N>,
-    parent: &Parent,
+    (parent, parent_at): (&Parent, Option<IpAddr>),
     reached: TargetSide<N::Socket>,
     (command, next): (Command, &Address),
     here: At,
@@ -430,19 +433,21 @@ async fn ask<N: Net>(
         Err(_) => drop(unanswered),
     }
     let Agreed { bound, visitor } = answer.map_err(failure)?;
-    let bound = bound.map(|bound| reachable(bound, command, &parent.address));
+    let parent_at = match &parent.address {
+        Address::Ip(address) => Some(address.ip()),
+        Address::Name(..) => parent_at,
+    };
+    let bound = bound.map(|bound| reachable(bound, command, parent_at));
     Ok(TargetSide { inbox, bound: Bound::Theirs(bound), visitor, ..TargetSide::direct(socket) })
 }
 
 /// Where the client or its target is to come. Some parents tell none but the port: it is where they are themselves.
-fn reachable(bound: SocketAddr, command: Command, parent: &Address) -> SocketAddr {
-    match (command, parent) {
-        (Command::Bind | Command::UdpAssociate, Address::Ip(address)) if bound.ip().is_unspecified() => {
-            SocketAddr::new(address.ip(), bound.port())
+fn reachable(bound: SocketAddr, command: Command, parent_at: Option<IpAddr>) -> SocketAddr {
+    match (command, parent_at) {
+        (Command::Bind | Command::UdpAssociate, Some(ip)) if bound.ip().is_unspecified() => {
+            SocketAddr::new(ip, bound.port())
         }
-        (Command::Connect | Command::Bind | Command::UdpAssociate, Address::Ip(_) | Address::Name(..)) => {
-            bound
-        }
+        (Command::Connect | Command::Bind | Command::UdpAssociate, _) => bound,
     }
 }
 

@@ -96,14 +96,14 @@ async fn establish<N: Net>(
     let wish = match wish {
         Wish::Forward { users, .. } => {
             let way = Box::pin(converse(door, users, client, &origin, inbox)).await?;
-            return Ok(match way {
-                Some(way) => Some(way.begin(door, &origin).await),
-                None => None,
-            });
+            let Some(way) = way else { return Ok(None) };
+            let header = origin.header(door, &way.client);
+            return Ok(Some(way.begin(door, header).await));
         }
         Wish::Proxy(pending) if pending.command() == Command::Bind => {
             let way = Box::pin(bind(door, client, inbox, pending, &origin)).await?;
-            return Ok(Some(way.begin(door, &origin).await));
+            // Whoever has come expects no header: to them we are the one who was called.
+            return Ok(Some(way.begin(door, None).await));
         }
         Wish::Proxy(pending) if pending.command() == Command::UdpAssociate => {
             Box::pin(associate(door, client, inbox, pending, &origin)).await?;
@@ -156,10 +156,9 @@ async fn answer<N: Net>(
 }
 
 impl<S: Socket> Way<S> {
-    /// The session along this way.
-    async fn begin<N: Net>(self, door: &Door<N>, origin: &Origin) -> Session<S, Conn<S>> {
+    /// The session along this way. The target hears `header` first.
+    async fn begin<N: Net>(self, door: &Door<N>, header: Option<Vec<u8>>) -> Session<S, Conn<S>> {
         let Self { client, inbox, target } = self;
-        let header = origin.header(door, &client);
         let mut session = Session::new(client, ClientSide::plain(), inbox, header, target);
         session.first_flight(door).await;
         session

@@ -9,8 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
+use umbra_proto::address::Address;
+use umbra_proto::proxy_header::Version;
 use umbra_relay::Relay;
-use umbra_relay::config::{Parent, Protocol, ProxyDoor, Route};
+use umbra_relay::config::{Inbound, Parent, Protocol, ProxyDoor, ProxyHeader, Route};
 
 use common::{before, inbound, open, run, shadowsocks_server, target};
 
@@ -86,6 +88,14 @@ fn a_target_comes_to_the_address_that_the_client_was_told() {
 }
 
 #[test]
+fn whoever_comes_is_sent_no_header_that_a_target_would_be_sent() {
+    let proxy_header = ProxyHeader { send: Some(Version::V1), ..ProxyHeader::default() };
+    let relay = run(Inbound { proxy_header, ..inbound(PROXY, Route::direct()) });
+    session(&relay, &socks5([127, 0, 0, 1]), Ipv4Addr::LOCALHOST);
+    relay.stop();
+}
+
+#[test]
 fn nobody_else_may_come_in_the_place_of_the_target() {
     let relay = direct();
     let mut near = open(relay.addresses()[0]);
@@ -131,6 +141,11 @@ fn a_way_through_shadowsocks_has_no_bind_and_says_so() {
 
 #[test]
 fn a_parent_that_tells_only_a_port_is_where_the_target_may_come_to() {
+    tells_only_a_port(|parent| parent.into());
+    tells_only_a_port(|parent| Address::from_host("localhost", parent.port()).unwrap());
+}
+
+fn tells_only_a_port(known_as: impl Fn(SocketAddr) -> Address) {
     let (parent, asked) = target(|mut stream| {
         let mut request = [0; 3 + 10];
         stream.read_exact(&mut request[..3]).unwrap();
@@ -140,7 +155,7 @@ fn a_parent_that_tells_only_a_port_is_where_the_target_may_come_to() {
         stream.write_all(b"\x05\x00\x00\x01\x09\x08\x07\x06\x00\x50first words").unwrap();
         request
     });
-    let route = Route::parent(Parent::socks5(parent.into(), None));
+    let route = Route::parent(Parent::socks5(known_as(parent), None));
     let relay = run(inbound(PROXY, route));
     let mut near = open(relay.addresses()[0]);
     near.write_all(&socks4([9, 8, 7, 6])).unwrap();

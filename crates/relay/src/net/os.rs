@@ -85,6 +85,10 @@ impl Socket for OsSocket {
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
     }
+
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.0.peer_addr()
+    }
 }
 
 /// A listening socket of the kernel for what a client has asked for.
