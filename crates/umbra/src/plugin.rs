@@ -68,7 +68,7 @@ impl Plugin {
         let options = settings.text(Id::PluginOpts).filter(|(options, _)| !options.is_empty());
         let args = settings.texts(Id::PluginArgs).unwrap_or_default();
         Some(Self {
-            program: program.into(),
+            program: program_of(program).into(),
             options: options.map(|(options, _)| wiped(options)),
             args: args.into_iter().map(|(arg, _)| wiped(arg)).collect(),
             place: place.into(),
@@ -122,6 +122,12 @@ pub(crate) fn refuse_strange_plugin(settings: &Settings, report: &mut Report) {
         );
         report.error(place, text);
     }
+}
+
+/// The program that a name stands for. Links have the project's name for what both ends have programs of other names for; a link is read
+/// by a client.
+fn program_of(name: &str) -> &str {
+    if name == "simple-obfs" { "obfs-local" } else { name }
 }
 
 fn is_program(path: &Path) -> bool {
@@ -211,6 +217,15 @@ mod tests {
             let (_, report) = read(&[(Id::Plugin, "obfs-local"), (Id::PluginMode, mode)]);
             assert_eq!((report.errors.len(), report.warnings.len()), (errors, warnings), "{mode}");
         }
+    }
+
+    #[test]
+    fn the_name_of_a_project_is_its_clients_program() {
+        let program = |name| read(&[(Id::Plugin, name)]).0.unwrap().program;
+        assert_eq!(
+            ["simple-obfs", "obfs-local", "obfs-server"].map(program),
+            ["obfs-local", "obfs-local", "obfs-server"]
+        );
     }
 
     #[test]
