@@ -162,7 +162,7 @@ fn parse_sip002(user: &str, host: &str) -> Result<ServerUrl, UrlError> {
 
 /// The password stands there raw, so it may hold any of `@`, `:` and `/`: the last `@` and the first `:` divide.
 fn parse_legacy(body: &str) -> Result<ServerUrl, UrlError> {
-    let body = decode_base64(body)?;
+    let body = decode_base64(&decode_percent(body)?)?;
     let (user, host) = body.rsplit_once('@').ok_or(UrlError::NoServer)?;
     let (method, password) = user.split_once(':').ok_or(UrlError::NoPassword)?;
     server(method, Zeroizing::new(password.into()), host)
@@ -295,6 +295,15 @@ mod tests {
             "ss://aes-128-gcm:test@192.168.100.1:8888/?outline=1&plugin=",
         ] {
             assert_eq!(text.parse::<ServerUrl>().as_ref(), Ok(&expected), "{text}");
+        }
+        let padded = [
+            "ss://YmYtY2ZiOnRlc3QhQDE5Mi4xNjguMTAwLjE6ODg4OA%3D%3D",
+            "ss://YmYtY2ZiOnRlc3QhQDE5Mi4xNjguMTAwLjE6ODg4OA%3d%3d#x",
+            "ss://YmYtY2ZiOnRlc3QhQDE5Mi4xNjguMTAwLjE6ODg4OA==",
+        ];
+        for text in padded {
+            let tag = text.ends_with("#x").then_some("x");
+            assert_eq!(text.parse::<ServerUrl>(), Ok(url("bf-cfb", "test!", None, tag)), "{text}");
         }
         let six: ServerUrl = "ss://YWVzLTEyOC1nY206dGVzdA@[2001:db8::1]:8388".parse().unwrap();
         assert_eq!(six.address.to_string(), "[2001:db8::1]:8388");
