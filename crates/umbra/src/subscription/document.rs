@@ -112,17 +112,18 @@ fn parse_json(text: &str, name: &str) -> Result<Document, String> {
 fn read_entry(path: &str, object: &Object<'_>, faults: &mut Report) -> Option<Entry> {
     let mut settings = Settings::new(path);
     let mut is_whole = true;
-    for (id, key, kind, is_needed) in KEYS {
+    for (id, key, kind, need) in KEYS {
         let place = settings.key_path(key);
         match read_value(object, key, kind) {
             Ok(Some(value)) => {
                 settings.insert(id, place, value);
             }
-            Ok(None) if is_needed => {
+            Ok(None) if need == Need::Said => {
                 faults.warn(place, left_out("is missing"));
                 is_whole = false;
             }
             Ok(None) => {}
+            Err(why) if need == Need::Nothing => faults.warn(place, format!("{why}; it is left aside")),
             Err(why) => {
                 faults.warn(place, left_out(why));
                 is_whole = false;
@@ -141,13 +142,23 @@ fn read_value(object: &Object<'_>, key: &str, kind: Kind) -> Result<Option<Value
             Err("is longer than anything it could be")
         }
         Json::StringLit(text) => Value::from_text(kind, &text.value).map(Some),
-        Json::NumberLit(number) if kind == Kind::Port => Value::from_text(kind, number.value).map(Some),
+        Json::NumberLit(number) if kind == Kind::Port => {
+            // Some programs know no other numbers than fractions.
+            let whole = number.value.strip_suffix(".0").unwrap_or(number.value);
+            Value::from_text(kind, whole).map(Some)
+        }
         Json::NumberLit(_) | Json::BooleanLit(_) | Json::Object(_) | Json::Array(_) => Err(kind.wanted()),
     }
 }
 
+/// A number, in quotes or not; of a fraction what is whole.
 fn number(object: &Object<'_>, key: &str) -> Option<u64> {
-    object.get(key)?.value.as_number_lit()?.value.parse().ok()
+    let text: &str = match &object.get(key)?.value {
+        Json::NumberLit(number) => number.value,
+        Json::StringLit(text) => text.value.trim(),
+        Json::BooleanLit(_) | Json::NullKeyword(_) | Json::Object(_) | Json::Array(_) => return None,
+    };
+    text.parse().ok().or_else(|| format!("{:.0}", text.parse::<f64>().ok()?.trunc()).parse().ok())
 }
 
 /// What is wrong with one server of many.
@@ -186,15 +197,26 @@ fn write_bytes(f: &mut fmt::Formatter<'_>, bytes: u64) -> fmt::Result {
 /// Room for the longest options of plugins; keeps whoever gives the document from filling the log with what it calls a method.
 const TEXT_BYTES_MAX: usize = 4096;
 
-/// What a server of a document may say, and whether it has to.
-const KEYS: [(Id, &str, Kind, bool); 7] = [
-    (Id::Server, "server", Kind::Text, true),
-    (Id::ServerPort, "server_port", Kind::Port, true),
-    (Id::Password, "password", Kind::Secret, true),
-    (Id::Method, "method", Kind::Text, true),
-    (Id::Remarks, "remarks", Kind::Text, false),
-    (Id::Plugin, "plugin", Kind::Text, false),
-    (Id::PluginOpts, "plugin_opts", Kind::Secret, false),
+/// What a server needs of a key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// There is no reaching it without.
+    Said,
+    /// What is said has to be right: without its plugin it would be spoken to in another way.
+    Right,
+    /// It is for people.
+    Nothing,
+}
+
+/// What a server of a document may say.
+const KEYS: [(Id, &str, Kind, Need); 7] = [
+    (Id::Server, "server", Kind::Text, Need::Said),
+    (Id::ServerPort, "server_port", Kind::Port, Need::Said),
+    (Id::Password, "password", Kind::Secret, Need::Said),
+    (Id::Method, "method", Kind::Text, Need::Said),
+    (Id::Remarks, "remarks", Kind::Text, Need::Nothing),
+    (Id::Plugin, "plugin", Kind::Text, Need::Right),
+    (Id::PluginOpts, "plugin_opts", Kind::Secret, Need::Right),
 ];
 
 #[cfg(test)]
@@ -300,6 +322,47 @@ mod tests {
         assert!(parse(&format!("{{\"servers\": {}", "[[{\"a\":".repeat(100_000))).is_err());
         let unversioned = parse(r#"{"servers": []}"#).unwrap();
         assert_eq!(unversioned.faults.warnings.len(), 1);
+    }
+
+    #[test]
+    fn numbers_are_read_however_they_are_written() {
+        let with = |version: &str, port: &str, used: &str| {
+            parse(&format!(
+                r#"{{"version": {version}, "bytes_used": {used}, "servers": [{{"server": "a", "server_port": {port}, "password": "p", "method": "m"}}]}}"#
+            ))
+        };
+        for (version, port, used, bytes) in [
+            ("1", "8388", "1024", 1024),
+            (r#""1""#, r#""8388""#, r#""1024""#, 1024),
+            ("1.0", "8388.0", "1024.9", 1024),
+            ("1", "8388", "1.5e3", 1500),
+        ] {
+            let document = with(version, port, used).unwrap();
+            assert_eq!(faults(&document), Vec::<String>::new(), "{version} {port} {used}");
+            assert_eq!(document.entries[0].settings.number(Id::ServerPort).unwrap().0, 8388);
+            assert_eq!(document.usage.unwrap().used, bytes);
+        }
+        for (port, used) in [("8388.5", "-1"), ("83880", "1e300"), ("-1", r#""many""#)] {
+            let document = with("1", port, used).unwrap();
+            assert_eq!((document.entries.len(), document.usage), (0, None), "{port} {used}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_note_for_people_costs_no_server_and_a_wrong_plugin_does() {
+        let with = |key: &str| {
+            let entry = r#""server": "a", "server_port": 1, "password": "p", "method": "m""#;
+            parse(&format!(r#"{{"version": 1, "servers": [{{{entry}, "{key}": 5}}]}}"#)).unwrap()
+        };
+        let document = with("remarks");
+        assert_eq!(document.entries.len(), 1);
+        assert_eq!(
+            faults(&document),
+            ["a.example servers[0].remarks: wants text in quotes; it is left aside"]
+        );
+        for key in ["plugin", "plugin_opts"] {
+            assert_eq!(with(key).entries.len(), 0, "{key}");
+        }
     }
 
     #[test]
