@@ -142,6 +142,31 @@ fn a_parent_that_says_nothing_is_given_up_in_time() {
 }
 
 #[test]
+fn a_way_that_is_broken_or_has_no_servers_yet_never_becomes_a_direct_one() {
+    let nowhere = || Address::Ip(door(9));
+    for route in [
+        Route::parent(Parent::socks5(nowhere(), None)),
+        Route::servers(vec![server(8), server(9)]),
+        Route::servers(Vec::new()),
+    ] {
+        one_seed(1, |net, _| {
+            let route = route.clone();
+            async move {
+                let _target = net.listen(TARGET, Link::plain());
+                let house = House::new(&net);
+                house.open(inbound(0, proxy(), route), Link::plain());
+                for _ in 0..3 {
+                    let client = enter(&net).await;
+                    assert_ne!(client.ask_socks5(&Street::target(), b"").await.unwrap(), 0);
+                }
+                assert_eq!(net.dials_to(TARGET), 0);
+                house.empties(REFUSAL_SECS_MAX).await;
+            }
+        });
+    }
+}
+
+#[test]
 fn a_tunnel_reaches_its_target_before_the_client_has_said_anything() {
     for plan in [Plan::direct(), Plan::pair(METHOD), Plan::pair(Method::Blake3Aes256Gcm)] {
         let plan = &Plan { entrance: Entrance::Tunnel, ..plan };

@@ -458,7 +458,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         kind: Kind::Object(Place::Online),
         flag: None,
         default: "none",
-        help: "Further servers of a client, from a document (SIP008) that is loaded at the start and again and again.",
+        help: "Further servers of a client, from a document (SIP008) that is loaded at the start and again and again. A client that has no others and starts before its network does refuses sessions until the document has come.",
     },
     Setting {
         id: Id::ConfigUrl,
