@@ -37,7 +37,8 @@ pub(crate) async fn associate<N: Net>(
     };
     // Before the answer, since the first datagram may overtake it. What the client says of its own address is its own idea of it, and
     // often another than we see; its port is worth a hint.
-    let permit = permits.grant(origin.source.ip(), pending.target().port());
+    let user = pending.user().map(|user| user.as_str().into());
+    let permit = permits.grant(origin.source.ip(), pending.target().port(), user);
     pending.accept(Some(bound), &mut answer);
     write_all(&client, &answer).await.map_err(|error| Failure::handshake(Cause::Io(error)))?;
     let idle = door.inbound.udp_timeout().map_or(door.inbound.idle, |timeout| timeout.max(door.inbound.idle));

@@ -30,6 +30,8 @@ pub struct Door<N> {
     pub(crate) speech: Speech,
     /// What is spoken in datagrams, if any are taken.
     pub(crate) front: Option<Front>,
+    /// Who takes datagrams.
+    pub(crate) workers: Workers,
     /// Where datagrams come in.
     pub(crate) datagrams_at: Option<SocketAddr>,
     /// Who carries datagrams of our own, once somebody does.
@@ -116,14 +118,23 @@ impl<N: Net> Door<N> {
             Protocol::Shadowsocks(door) => Speech::Shadowsocks(ServerSide::new(door)),
         };
         let notices = Notices::default();
-        let (front, datagrams_at, engine) = (None, None, OnceLock::new());
-        Self { inbound, net, notices, speech, front, datagrams_at, engine, places }
+        Self {
+            inbound,
+            net,
+            notices,
+            speech,
+            front: None,
+            workers: Workers::One,
+            datagrams_at: None,
+            engine: OnceLock::new(),
+            places,
+        }
     }
 
     /// The same, with datagrams that come in at `address`, to an [`Engine`](crate::Engine) on each of these workers.
     pub fn with_datagrams(self, address: SocketAddr, workers: Workers) -> Self {
         let front = Front::new(&self.inbound.protocol, workers);
-        Self { front: Some(front), datagrams_at: Some(address), ..self }
+        Self { front: Some(front), workers, datagrams_at: Some(address), ..self }
     }
 
     /// From how many ports a client with a control connection may send datagrams.

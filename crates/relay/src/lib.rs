@@ -97,18 +97,21 @@ impl Relay {
         let mut opened = open_doors(config, &workers, &seats)?;
         let (stop, stopped) = watch::channel(());
         let mut relay = Self { addresses: opened.addresses, stop, workers: Vec::new() };
-        let budget = Arc::new(opened.budget);
+        let engines = opened.datagrams.iter().filter(|datagrams| !datagrams.is_empty()).count();
+        let mut budgets = Budget::share(opened.outgoing, engines).into_iter();
         for (index, (worker, datagrams)) in workers.into_iter().zip(opened.datagrams).enumerate() {
             let datagrams = {
                 let _context = worker.runtime.enter();
-                DatagramDoors::watch(datagrams)
+                let budget = if datagrams.is_empty() { None } else { budgets.next() };
+                budget
+                    .map(|budget| DatagramDoors::watch(datagrams, budget))
+                    .transpose()
                     .map_err(|source| StartError { what: "watch for datagrams".into(), source })?
             };
             let duties = Duties {
                 // The first worker accepts for all.
                 accepting: std::mem::take(&mut opened.accepting),
                 datagrams,
-                budget: Arc::clone(&budget),
                 stopped: stopped.clone(),
             };
             let thread = Builder::new()
@@ -155,7 +158,8 @@ struct Opened {
     accepting: Vec<Accepting>,
     /// For each worker.
     datagrams: Vec<Vec<(Arc<Door<OsNet>>, UdpSocket)>>,
-    budget: Budget,
+    /// Outgoing sockets of associations.
+    outgoing: usize,
 }
 
 /// Opens every door.
@@ -171,14 +175,13 @@ fn open_doors(config: &Config, workers: &[Worker], seats: &Arc<[Seat]>) -> Resul
         addresses: Vec::with_capacity(inbounds.len()),
         accepting: Vec::with_capacity(inbounds.len()),
         datagrams: workers.iter().map(|_| Vec::new()).collect(),
-        budget: Budget::new(share.outgoing),
+        outgoing: share.outgoing,
     };
     for (number, (inbound, places)) in inbounds.iter().zip(places).enumerate() {
         let Listening { address, streams, datagrams } = listen(inbound, shared_by)?;
         let mut door = Door::among(inbound.clone(), OsNet, places);
         if let Some(at) = datagrams.first().and_then(|socket| socket.local_addr().ok()) {
-            let workers = if datagrams.len() > 1 { Workers::Several } else { Workers::One };
-            door = door.with_datagrams(at, workers);
+            door = door.with_datagrams(at, datagrams.len().into());
         }
         let door = Arc::new(door);
         opened.addresses.push(address);

@@ -19,8 +19,9 @@ pub const CONNECT_SECS_MAX: Duration = Duration::from_secs(10);
 /// How long a target may take to come after a client has asked for it with BIND: the bound of the first SOCKS servers.
 pub const BIND_SECS_MAX: Duration = Duration::from_secs(120);
 
-/// SIP022, 3.2.2: as long as a timestamp is good for, twice, so that no packet outlives the window that would know it again.
-pub const SIP022_SESSION_SECS_MIN: Duration = Duration::from_secs(60);
+/// SIP022, 3.2.2: as long as a timestamp is good for, twice, so that no packet outlives the window that would know it again; and a second
+/// more, since times are told in whole seconds.
+pub const SIP022_SESSION_SECS_MIN: Duration = Duration::from_secs(61);
 
 /// Connections that may wait at the address of a BIND request; one is wanted.
 pub const BIND_BACKLOG: u32 = 8;
@@ -167,6 +168,9 @@ pub const INBOX_SLOT_BYTES: usize = 64 * 1024 + 21 * 64;
 /// What the kernel keeps for us at a door when we are late, if it allows so much.
 pub const DOOR_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
+/// The same at a socket that one hop answers to, for one client: it takes memory only while something lies there.
+pub const HOP_BUFFER_BYTES: usize = 1024 * 1024;
+
 /// Datagrams in a run that the kernel cuts up: what every Linux since 4.18 takes.
 pub const SEGMENTS_MAX: usize = 64;
 
@@ -218,6 +222,9 @@ pub const NAMES_PER_ASSOCIATION_MAX: usize = 64;
 /// Lookups for datagrams that one worker has under way: the resolver's threads serve streams as well.
 pub const LOOKUPS_MAX: usize = RESOLVER_THREADS_MAX / 2;
 
+/// Lookups that one association has under way: one client with many names leaves most turns to others.
+pub const LOOKUPS_PER_ASSOCIATION_MAX: usize = 4;
+
 /// A name without an address is looked up again after this.
 pub const NAME_RETRY_DELAY: Duration = Duration::from_secs(5);
 
@@ -230,6 +237,9 @@ pub const FILTERED_ADDRESSES_MAX: usize = 256;
 /// Paths that one association's datagrams take at a time: more than an operator's rules tell apart for what one client does at once.
 /// Each may hold two sockets and some control connections. For one more, the lane goes that was used the longest time ago.
 pub const LANES_PER_ASSOCIATION_MAX: usize = 8;
+
+/// Associations that are looked at for one that holds a socket, where sockets are spent: some microseconds of looking.
+pub const IDLE_LOOKS_MAX: usize = 256;
 
 /// Questions of our own that one worker has under way in datagrams: a few for each member of a large group.
 pub const PROBES_MAX: usize = 256;

@@ -3,8 +3,9 @@
 //!
 //! - [`association`]: one client's datagrams; [`table`]: those of a door on a worker.
 //! - [`choice`], [`lanes`]: which path a datagram takes; [`way`], [`chain`]: what is done to it there, and to the [`answer`].
-//! - [`permits`]: whose datagrams a SOCKS5 door takes.
+//! - [`permits`]: whose datagrams a SOCKS5 door takes; [`packets`]: whose a Shadowsocks packet is.
 //! - [`names`], [`link`], [`queue`]: targets and hops that have to be found first, and what waits for them.
+//! - [`shortage`]: who makes room where sockets are spent.
 //! - [`outbox`]: what a batch sends; [`dropped`]: what went nowhere.
 //! - [`letter`], [`news`]: what slow work tells an engine when it is done, and what comes of it.
 //! - [`probe`]: questions of our own.
@@ -26,11 +27,13 @@ mod names;
 mod news;
 mod outbox;
 mod outside;
+mod packets;
 pub(crate) mod permits;
 mod probe;
 mod queue;
 mod random;
 mod search;
+mod shortage;
 pub(crate) mod table;
 #[cfg(test)]
 mod tests;
@@ -50,12 +53,13 @@ use tracing::{error, warn};
 
 use self::core::{Core, Moment, Post};
 use crate::door::Door;
-use crate::limits::{DATAGRAM_BATCHES_PER_TURN, DATAGRAM_TURNS_MAX, SWEEP_PERIOD};
+use crate::limits::{DATAGRAM_BATCHES_PER_TURN, DATAGRAM_TURNS_MAX, SHORTAGE_LINE_PERIOD, SWEEP_PERIOD};
 use crate::net::Net;
 use crate::net::datagram::{Backlog, Datagrams, Inbox, Received, SocketId};
 use association::{AssociationId, Client};
 use budget::Budget;
 use directory::Home;
+use dropped::Why;
 use lanes::LaneId;
 use letter::{Letters, Mailbox};
 use outside::{Outside, Owner};
@@ -67,12 +71,16 @@ pub struct Engine<N: Net, D: Datagrams> {
     core: Core<N, D>,
     mailbox: Mailbox,
     inbox: Inbox,
+    /// How many of those that were too long have been counted.
+    truncated: usize,
     /// What the batch in the inbox came to.
     uplinks: Vec<Understood>,
     ready: VecDeque<SocketId>,
     told_ready: Vec<SocketId>,
     /// Sockets that could not be received from, to be tried again at the next sweep.
     failed: Vec<SocketId>,
+    /// When it was last said that there are any.
+    failure_told: Option<Instant>,
     sweep: Pin<Box<Sleep>>,
 }
 
@@ -91,7 +99,7 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
         for (door, socket) in doors {
             let post = core.posts.len();
             core.outside.own(socket, post);
-            let Some(known) = Post::new(door, socket) else { continue };
+            let Some(known) = Post::new(door, socket, core.outside.budget.sockets()) else { continue };
             // The first worker that has the door sees to its questions.
             let _ = known.door.engine.set(Home { letters: core.outside.letters.clone(), post });
             core.posts.push(known);
@@ -100,10 +108,12 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
             core,
             mailbox,
             inbox: Inbox::new(),
+            truncated: 0,
             uplinks: Vec::new(),
             ready: VecDeque::new(),
             told_ready: Vec::new(),
             failed: Vec::new(),
+            failure_told: None,
             sweep: Box::pin(sleep(SWEEP_PERIOD)),
         }
     }
@@ -153,21 +163,27 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
 
     /// One batch of what waits at `socket`.
     fn batch(&mut self, socket: SocketId) -> Backlog {
-        let Self { core, inbox, .. } = self;
+        let Self { core, inbox, truncated, .. } = self;
         let Some(owner) = core.outside.owner(socket) else { return Backlog::Drained };
         let backlog = match core.outside.sockets.receive(socket, inbox) {
             Ok(backlog) => backlog,
             Err(error) => {
-                // It may pass, as a want of memory does; nothing would tell of the socket again.
-                warn!(%error, "cannot receive datagrams for now");
+                // It may pass, as a want of memory does; nothing would tell of the socket again. As many as there are may fail at every
+                // sweep, and one line says it.
+                if self.failure_told.is_none_or(|told| told.elapsed() >= SHORTAGE_LINE_PERIOD) {
+                    self.failure_told = Some(Instant::now());
+                    warn!(%error, "cannot receive datagrams for now");
+                }
                 self.failed.push(socket);
                 return Backlog::Drained;
             }
         };
+        let cut = inbox.truncated() - std::mem::replace(truncated, inbox.truncated());
+        core.outside.dropped.count_many(Why::Oversized, cut);
         let now = core.now();
         match owner {
             Owner::Post(post) => self.uplink(post, now),
-            Owner::Lane(association, number) => core.downlink(LaneId { association, number }, inbox, now),
+            Owner::Lane(association, number, _) => core.downlink(LaneId { association, number }, inbox, now),
         }
         backlog
     }

@@ -78,7 +78,7 @@ impl Worker {
     /// Serves until it is told to stop; then every session here ends.
     pub(crate) fn run(self, duties: Duties) {
         let Self { runtime, mut arrivals, crowd } = self;
-        let Duties { accepting, datagrams, budget, mut stopped } = duties;
+        let Duties { accepting, datagrams, mut stopped } = duties;
         runtime.block_on(async {
             for door in accepting {
                 tokio::spawn(door.run());
@@ -86,7 +86,7 @@ impl Worker {
             tokio::spawn(tidy(crowd));
             let mut relaying = pin!(async {
                 match datagrams {
-                    Some(datagrams) => datagrams.relay(budget).await,
+                    Some(datagrams) => datagrams.relay().await,
                     None => pending().await,
                 }
             });
@@ -109,33 +109,29 @@ pub(crate) struct Duties {
     pub(crate) accepting: Vec<Accepting>,
     /// Doors whose datagrams come to it.
     pub(crate) datagrams: Option<DatagramDoors>,
-    /// The outgoing sockets that all workers share.
-    pub(crate) budget: Arc<Budget>,
     /// Changes, or loses its sender, when it is to end.
     pub(crate) stopped: watch::Receiver<()>,
 }
 
-/// Doors whose datagrams come to one worker, and the sockets by which they come.
+/// Doors whose datagrams come to one worker, the sockets by which they come, and how many others it may open.
 pub(crate) struct DatagramDoors {
     doors: Vec<(Arc<Door<OsNet>>, SocketId)>,
     sockets: OsDatagrams,
+    budget: Arc<Budget>,
 }
 
 impl DatagramDoors {
-    /// Watches each door's socket, if there are any. To be called on the worker's runtime, before anybody is told that the doors are open.
-    pub(crate) fn watch(doors: Vec<(Arc<Door<OsNet>>, UdpSocket)>) -> io::Result<Option<Self>> {
-        if doors.is_empty() {
-            return Ok(None);
-        }
+    /// Watches each door's socket. To be called on the worker's runtime, before anybody is told that the doors are open.
+    pub(crate) fn watch(doors: Vec<(Arc<Door<OsNet>>, UdpSocket)>, budget: Arc<Budget>) -> io::Result<Self> {
         let mut sockets = OsDatagrams::new()?;
         let adopt = |(door, socket)| Ok((door, sockets.adopt(socket)?));
         let doors = doors.into_iter().map(adopt).collect::<io::Result<_>>()?;
-        Ok(Some(Self { doors, sockets }))
+        Ok(Self { doors, sockets, budget })
     }
 
-    async fn relay(self, budget: Arc<Budget>) -> Infallible {
+    async fn relay(self) -> Infallible {
         // Boxed: the worker's own future is small, and this one lives as long.
-        Box::pin(Engine::new(self.doors, self.sockets, budget).run()).await
+        Box::pin(Engine::new(self.doors, self.sockets, self.budget).run()).await
     }
 }
 

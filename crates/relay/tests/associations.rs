@@ -339,6 +339,62 @@ fn a_relay_sends_a_users_packets_on_and_the_answers_back() {
 }
 
 #[test]
+fn whoever_sends_a_packet_to_a_relay_again_gets_no_answers_and_begins_nothing() {
+    let method = Method::Blake3Aes128Gcm;
+    let [next, thief, client] = [(); 3].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    for socket in [&next, &client] {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+    thief.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let user = |byte: u8| {
+        let forward = Some(Address::Ip(next.local_addr().unwrap()));
+        User { name: byte.to_string().into(), key: key(method, byte), forward }
+    };
+    let keyring = Keyring::new(method, Some(key(method, 9)), vec![user(1)]).unwrap();
+    let udp = Udp { associations_max: NonZeroUsize::new(1), ..Udp::default() };
+    let relay = run(with(server_with(keyring), Route::direct(), udp));
+    let secret = |byte: u8| encode_password(&vec![byte; method.key_len()]).to_string();
+    let password = format!("{}:{}", secret(9), secret(1));
+    let hop = Arc::new(PacketHop::new(&Credentials::from_password(method, &password).unwrap(), false));
+    let mut sessions =
+        [*b"client 1", *b"client 2"].map(|id| ClientSession::new(Arc::clone(&hop), SessionId(id)));
+    let mut block = Vec::new();
+    Address::from_host("target.example", 7).unwrap().encode(&mut block);
+    let (block, _) = AddressBlock::split(&block).unwrap();
+    let mut seal = |session: usize| {
+        let mut packet = Vec::new();
+        // It is the other server that judges the time.
+        sessions[session].seal(block, b"sealed", UnixTime(0), |random| random.fill(1), &mut packet);
+        packet
+    };
+    let passes = |from: &UdpSocket, packet: &[u8]| {
+        from.send_to(packet, relay.addresses()[0]).unwrap();
+        next.recv_from(&mut [0; 999]).ok().map(|(_, way)| way)
+    };
+    let [first, second] = [seal(0), seal(0)];
+    let way = passes(&client, &second).unwrap();
+    // Seen on the way, and one that was slower than the next: both go on, and neither says where the client is.
+    for packet in [&second, &first] {
+        assert_eq!(passes(&thief, packet), Some(way));
+        next.send_to(b"answer", way).unwrap();
+        assert_eq!(client.recv(&mut [0; 99]).unwrap(), 6);
+        assert!(thief.recv(&mut [0; 99]).is_err());
+    }
+    // The client itself is followed.
+    let elsewhere = UdpSocket::bind("127.0.0.1:0").unwrap();
+    elsewhere.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(passes(&elsewhere, &seal(0)), Some(way));
+    next.send_to(b"answer", way).unwrap();
+    assert_eq!(elsewhere.recv(&mut [0; 99]).unwrap(), 6);
+    // When it has had to make room, what was seen of it begins nothing; what it says itself does.
+    assert!(passes(&client, &seal(1)).is_some_and(|other| other != way));
+    next.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert_eq!(passes(&thief, &second), None);
+    next.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert!(passes(&elsewhere, &seal(0)).is_some());
+}
+
+#[test]
 fn a_door_without_datagrams_refuses_associations_and_leaves_the_port_alone() {
     let relay = run(Inbound { mode: Mode::Streams, ..inbound(mixed(), Route::direct()) });
     let at = relay.addresses()[0];

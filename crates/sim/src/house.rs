@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use umbra_relay::config::Inbound;
-use umbra_relay::{Budget, Door, Engine, Workers, session};
+use umbra_relay::{Budget, Door, Engine, session};
 
 use crate::datagrams::SimDatagrams;
 use crate::link::Link;
@@ -66,12 +66,12 @@ impl House {
         let listener = self.net.listen(inbound.listen, Link::plain());
         let udp = inbound.mode.datagrams().expect("datagrams are what it is opened for");
         let address = udp.listen.unwrap_or(inbound.listen);
-        let among = if workers.len() > 1 { Workers::Several } else { Workers::One };
+        let among = workers.len().into();
         let door = Door::new(inbound, self.net.clone(), usize::MAX).with_datagrams(address, among);
-        let (door, budget) = (Arc::new(door), Arc::new(Budget::new(sockets_max)));
-        let engines = workers.into_iter().map(|mut sockets| {
+        let (door, budgets) = (Arc::new(door), Budget::share(sockets_max, workers.len()));
+        let engines = workers.into_iter().zip(budgets).map(|(mut sockets, budget)| {
             let socket = sockets.door(address);
-            let engine = Engine::new(vec![(Arc::clone(&door), socket)], sockets, Arc::clone(&budget));
+            let engine = Engine::new(vec![(Arc::clone(&door), socket)], sockets, budget);
             tokio::spawn(async move {
                 engine.run().await;
             })

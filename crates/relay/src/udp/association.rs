@@ -10,7 +10,6 @@ use super::lanes::Lanes;
 use super::permits::Control;
 use super::probe::Answer;
 use super::table::Handle;
-use crate::net::datagram::SocketId;
 
 /// An association, whatever becomes of it: a name that no other ever has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,23 +49,23 @@ pub(super) enum Face {
     Tunnel,
     /// In Shadowsocks.
     Shadowsocks(ServerSession),
-    /// In what another server understands.
-    Relayed,
+    /// In what another server understands. What is known is the newest packet's id.
+    Relayed { newest: u64 },
     /// Not at all: what we ask ourselves has one answer, for whoever waits.
     Probe(Option<Answer>),
 }
 
 impl Association {
-    /// The sockets that are its own.
-    pub(super) fn sockets(&self) -> impl Iterator<Item = SocketId> {
-        self.lanes.iter().flat_map(|lane| lane.way.sockets())
+    /// Whether somebody else could have a socket if it ended.
+    pub(super) fn holds_socket(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.way.holds_socket())
     }
 
     /// The Shadowsocks session with the client, if it is spoken with so.
     pub(super) fn session(&mut self) -> Option<&mut ServerSession> {
         match &mut self.face {
             Face::Shadowsocks(session) => Some(session),
-            Face::Socks(_) | Face::Tunnel | Face::Relayed | Face::Probe(_) => None,
+            Face::Socks(_) | Face::Tunnel | Face::Relayed { .. } | Face::Probe(_) => None,
         }
     }
 

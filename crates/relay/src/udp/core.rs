@@ -2,6 +2,7 @@
 //! [`send_up`](Core::send_up), downlink in one.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,29 +11,24 @@ use tracing::debug;
 use umbra_proto::address::AddressBlock;
 use umbra_proto::shadowsocks::UnixTime;
 use umbra_proto::shadowsocks::keyring::Holder;
-use umbra_proto::shadowsocks::packet::{Datagram, Look, PacketDoor, ServerSession, SessionId};
+use umbra_proto::shadowsocks::packet::SessionId;
 use umbra_proto::socks5::udp as socks5;
 
 use super::answer;
 use super::association::{Association, AssociationId, Client, Face};
 use super::choice::{choose, path_answered};
 use super::directory::{Directory, Home};
-use super::displaced::Displaced;
 use super::dropped::Why;
-use super::front::Front;
+use super::front::{Front, Workers};
 use super::lanes::{Lane, LaneId, Lanes};
-use super::letter::Strayed;
-use super::link::Link;
 use super::outbox::Course;
 use super::outside::{Hop, Outside, WayOut};
-use super::permits::Permits;
-use super::queue::NoRoom;
-use super::random::{Random, session_id};
+use super::random::Random;
 use super::table::{Bounds, Handle, Table};
 use super::trials::Trials;
 use super::uplink::{Understood, place};
 use super::way::{Through, Way};
-use crate::config::{Path, Udp};
+use crate::config::Udp;
 use crate::door::Door;
 use crate::limits::{ASSOCIATIONS_MAX, COOL_DELAY};
 use crate::net::Net;
@@ -79,15 +75,32 @@ pub(super) struct Moment {
 }
 
 impl<N: Net> Post<N> {
-    /// The datagrams of `door` at `socket`; none, if it takes none.
-    pub(super) fn new(door: Arc<Door<N>>, socket: SocketId) -> Option<Self> {
+    /// The datagrams of `door` at `socket`; none, if it takes none. All engines together may have so many `sockets`.
+    pub(super) fn new(door: Arc<Door<N>>, socket: SocketId, sockets: usize) -> Option<Self> {
         let udp = door.inbound.mode.datagrams()?.clone();
         let timeout = door.inbound.udp_timeout()?;
-        let total = udp.associations_max.map_or(ASSOCIATIONS_MAX, |max| max.get().min(ASSOCIATIONS_MAX));
-        // One source cannot take the places of all others, unless it is told that it may.
-        let per_source =
-            udp.associations_per_source_max.map_or(total.div_ceil(2), |max| max.get().min(total));
-        Some(Self { door, udp, timeout, socket, table: Table::new(Bounds { total, per_source }) })
+        let bounds = bounds(&udp, sockets, door.workers);
+        Some(Self { door, udp, timeout, socket, table: Table::new(bounds) })
+    }
+}
+
+/// How many associations of a door there may be on one of its workers, where all associations may have so many `sockets`.
+fn bounds(udp: &Udp, sockets: usize, workers: Workers) -> Bounds {
+    // What is promised of the door has to be true of all its workers together.
+    let part = |max: usize| (max / workers.count()).max(1);
+    let max = udp.associations_max.map_or(usize::MAX, NonZeroUsize::get);
+    let total = udp.associations_max.map_or(ASSOCIATIONS_MAX, |max| part(max.get()).min(ASSOCIATIONS_MAX));
+    // One source cannot take the places or the sockets of all others, unless it is told that it may.
+    let half = max.min(sockets).min(ASSOCIATIONS_MAX).div_ceil(2);
+    let per_source = udp.associations_per_source_max.map_or(half, NonZeroUsize::get);
+    Bounds { total, per_source: part(per_source).min(total) }
+}
+
+/// Something authentic has come from `client`: answers go there from now on (SIP022, 3.2.4).
+pub(super) fn follow(table: &mut Table<Key, Association>, handle: Handle, client: Client, now: Moment) {
+    table.touch(handle, now.instant);
+    if let Some(association) = table.get_mut(handle) {
+        association.client = client;
     }
 }
 
@@ -106,6 +119,11 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         Moment { instant: Instant::now(), unix }
     }
 
+    /// Where the associations of a door live that are here.
+    pub(super) fn home(&self, post: usize) -> Home {
+        Home { letters: self.outside.letters.clone(), post }
+    }
+
     /// Whether there is anything that a sweep could end or tell of.
     pub(super) fn wants_sweep(&self) -> bool {
         self.live > 0 || self.outside.dropped.any()
@@ -119,179 +137,77 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         bytes: &mut [u8],
         now: Moment,
     ) -> Result<Understood, Why> {
-        let door = Arc::clone(&self.posts[post].door);
-        match door.front.as_ref().ok_or(Why::Stranger)? {
-            Front::Proxy(permits) => self.understand_socks(post, permits, client, bytes, now),
+        // Of a door that all workers share, nothing is counted for a datagram: they would take the count from each other.
+        match self.posts[post].door.front.as_ref().ok_or(Why::Stranger)? {
+            Front::Proxy(_) => self.understand_socks(post, client, bytes, now),
             Front::Tunnel(_) => {
-                let handle = self.of_source(post, client, now, || Ok(Face::Tunnel))?;
+                let handle = match self.of_source(post, client, now) {
+                    Some(handle) => handle,
+                    None => self.begin(post, Key::Source(client.address), client, Face::Tunnel, now),
+                };
                 Ok(Understood { handle, block: None, payload: place(bytes) })
             }
-            Front::Shadowsocks { packets, directory, displaced } => {
-                let memory = (directory.as_ref(), displaced);
-                self.understand_packet(post, packets, memory, client, bytes, now)
-            }
+            Front::Shadowsocks { .. } => self.understand_packet(post, client, bytes, now),
         }
     }
 
     fn understand_socks(
         &mut self,
         post: usize,
-        permits: &Permits,
         client: Client,
         bytes: &[u8],
         now: Moment,
     ) -> Result<Understood, Why> {
         let (block, payload) = socks5::open(bytes)?;
         let (block, payload) = (place(block.as_bytes()), place(payload));
-        let door = Arc::clone(&self.posts[post].door);
-        let face = || permits.claim(client.address, door.sources()).map(Face::Socks).ok_or(Why::Stranger);
-        let handle = self.of_source(post, client, now, face)?;
+        let handle = match self.of_source(post, client, now) {
+            Some(handle) => handle,
+            None => {
+                let door = &self.posts[post].door;
+                let Some(Front::Proxy(permits)) = &door.front else { return Err(Why::Stranger) };
+                let control = permits.claim(client.address, door.sources()).ok_or(Why::Stranger)?;
+                self.begin(post, Key::Source(client.address), client, Face::Socks(control), now)
+            }
+        };
         if let Some(Face::Socks(control)) = self.posts[post].table.get_mut(handle).map(|found| &found.face) {
             control.count();
         }
         Ok(Understood { handle, block: Some(block), payload })
     }
 
-    /// The association of whoever sends from this address, or a new one with the face that they are to be shown.
-    fn of_source(
-        &mut self,
-        post: usize,
-        client: Client,
-        now: Moment,
-        face: impl FnOnce() -> Result<Face, Why>,
-    ) -> Result<Handle, Why> {
+    /// The association of whoever sends from this address, if there is one that may go on.
+    fn of_source(&mut self, post: usize, client: Client, now: Moment) -> Option<Handle> {
         let table = &mut self.posts[post].table;
-        let key = Key::Source(client.address);
-        if let Some(handle) = table.find(&key) {
-            match table.get_mut(handle) {
-                Some(Association { face: Face::Socks(control), .. }) if !control.is_live() => {
-                    self.end(AssociationId { post, handle });
-                }
-                Some(association) => {
-                    association.client = client;
-                    table.touch(handle, now.instant);
-                    return Ok(handle);
-                }
-                None => {}
-            }
-        }
-        Ok(self.begin(post, key, client, face()?, now))
-    }
-
-    fn understand_packet(
-        &mut self,
-        post: usize,
-        packets: &PacketDoor,
-        (directory, displaced): (Option<&Directory>, &Displaced),
-        client: Client,
-        bytes: &mut [u8],
-        now: Moment,
-    ) -> Result<Understood, Why> {
-        let look = packets.look(bytes)?;
-        let key = match look {
-            Look::Source => Key::Source(client.address),
-            Look::Session { id, holder } | Look::Forward { session: id, holder, .. } => {
-                Key::Session(id, holder)
-            }
-        };
-        let found = self.posts[post].table.find(&key);
-        if let (None, Some(home)) = (found, directory.and_then(|directory| directory.find(&key))) {
-            return self.forward(home, key, client, look, bytes);
-        }
-        if let Look::Forward { to, start, .. } = look {
-            let handle = found.unwrap_or_else(|| {
-                let way = Way::Relay(Link::default(), Box::new(to.clone()));
-                let lanes = Lanes::one(self.outside.numbers.next(), Arc::new(Path::direct()), way);
-                self.insert(post, key, Association { key, client, face: Face::Relayed, lanes }, now)
-            });
-            self.follow(post, handle, client, now);
-            return Ok(Understood { handle, block: None, payload: place(&bytes[start..]) });
+        let handle = table.find(&Key::Source(client.address))?;
+        if let Face::Socks(control) = &table.get_mut(handle)?.face
+            && !control.is_live()
+        {
+            self.let_go(AssociationId { post, handle });
         }
         let table = &mut self.posts[post].table;
-        let session = found.and_then(|handle| Some((handle, table.get_mut(handle)?.session()?)));
-        if let Some((handle, session)) = session {
-            match session.open(packets, look, bytes, now.unix) {
-                Ok(Datagram { address, payload }) => {
-                    let (block, payload) = (place(address.as_bytes()), place(payload));
-                    self.follow(post, handle, client, now);
-                    return Ok(Understood { handle, block: Some(block), payload });
-                }
-                // Somebody else may have come to the same address.
-                Err(_) if packets.is_tried() => {}
-                Err(error) => return Err(error.into()),
-            }
+        table.get_mut(handle)?;
+        follow(table, handle, client, now);
+        Some(handle)
+    }
+
+    /// What an association lived by has ended. It does as well, unless it lives by another control connection since.
+    pub(super) fn let_go(&mut self, id: AssociationId) {
+        let face = self.posts[id.post].table.get_mut(id.handle).map(|association| &mut association.face);
+        let Some(Face::Socks(control)) = face else { return };
+        if control.is_live() {
+            return;
         }
-        if packets.is_tried() {
-            self.trials.take(packets.keyring().len(), now.instant).map_err(|NoRoom| Why::NoRoom)?;
-        }
-        let own = session_id(&self.posts[post].door.net)?;
-        let after = match key {
-            Key::Session(..) => displaced.newest(&key, now.instant),
-            Key::Source(_) | Key::Probe(_) => None,
-        };
-        let (session, Datagram { address, payload }) =
-            ServerSession::begin_after(packets, look, bytes, now.unix, own, after)?;
-        let (block, payload) = (place(address.as_bytes()), place(payload));
-        let handle = self.begin(post, key, client, Face::Shadowsocks(session), now);
-        Ok(Understood { handle, block: Some(block), payload })
-    }
-
-    /// Hands a packet on to the worker that has its association.
-    fn forward(
-        &self,
-        Home { letters, post }: Home,
-        key: Key,
-        client: Client,
-        look: Look<'_>,
-        bytes: &[u8],
-    ) -> Result<Understood, Why> {
-        let forward = match look {
-            Look::Forward { start, .. } => Some(start),
-            Look::Session { .. } | Look::Source => None,
-        };
-        let strayed = Strayed { post, key, client, bytes: bytes.into(), forward };
-        letters.forward(strayed).map_err(|NoRoom| Why::NoRoom)?;
-        Err(Why::Elsewhere)
-    }
-
-    /// A packet that came to another worker.
-    pub(super) fn strayed(&mut self, strayed: Strayed) -> Result<(), Why> {
-        let now = self.now();
-        let Strayed { post, key, client, mut bytes, forward } = strayed;
-        let door = Arc::clone(&self.posts[post].door);
-        let (Some(Front::Shadowsocks { packets, .. }), Key::Session(id, holder)) = (&door.front, key) else {
-            return Err(Why::Malformed);
-        };
-        let table = &mut self.posts[post].table;
-        let handle = table.find(&key).ok_or(Why::Malformed)?;
-        let session = table.get_mut(handle).and_then(Association::session);
-        let (block, payload) = match (session, forward) {
-            (Some(session), None) => {
-                let look = Look::Session { id, holder };
-                let Datagram { address, payload } = session.open(packets, look, &mut bytes, now.unix)?;
-                (Some(address.as_bytes()), payload)
-            }
-            (None, Some(start)) => (None, &bytes[start..]),
-            (Some(_), Some(_)) | (None, None) => return Err(Why::Malformed),
-        };
-        self.follow(post, handle, client, now);
-        self.send_up(AssociationId { post, handle }, block, payload, now)
-    }
-
-    /// An authentic datagram has come from here: answers go here from now on (SIP022, 3.2.4).
-    fn follow(&mut self, post: usize, handle: Handle, client: Client, now: Moment) {
-        let table = &mut self.posts[post].table;
-        table.touch(handle, now.instant);
-        if let Some(association) = table.get_mut(handle) {
-            association.client = client;
+        match control.successor() {
+            Some(successor) => *control = successor,
+            None => self.end(id),
         }
     }
 
     /// A new association for a client that may have one. Its first datagram finds it a way.
-    fn begin(&mut self, post: usize, key: Key, client: Client, face: Face, now: Moment) -> Handle {
+    pub(super) fn begin(&mut self, post: usize, key: Key, client: Client, face: Face, now: Moment) -> Handle {
         let control = match &face {
             Face::Socks(control) => Some(Arc::clone(control)),
-            Face::Tunnel | Face::Shadowsocks(_) | Face::Relayed | Face::Probe(_) => None,
+            Face::Tunnel | Face::Shadowsocks(_) | Face::Relayed { .. } | Face::Probe(_) => None,
         };
         let lanes = Lanes::default();
         let handle = self.insert(post, key, Association { key, client, face, lanes }, now);
@@ -305,29 +221,20 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         debug!(source = %association.client.address, "association begins");
         let source = association.client.address.ip();
         let table = &mut self.posts[post].table;
-        if self.outside.budget.is_spent() {
-            // Somebody who has been idle for long makes room.
-            if let Some((handle, oldest)) = table.remove_oldest() {
-                self.displace(AssociationId { post, handle }, &oldest, now);
-            }
-        }
-        let table = &mut self.posts[post].table;
         let (handle, displaced) = table.insert(key, source, now.instant, association);
         self.live += 1;
         if let Some((displaced, association)) = displaced {
             self.displace(AssociationId { post, handle: displaced }, &association, now);
         }
-        if let (Key::Session(..), Some(directory)) = (key, self.posts[post].directory()) {
-            directory.enter(key, Home { letters: self.outside.letters.clone(), post });
-        }
         handle
     }
 
     /// Ends an association that has to make room before it is due.
-    fn displace(&mut self, id: AssociationId, association: &Association, now: Moment) {
+    pub(super) fn displace(&mut self, id: AssociationId, association: &Association, now: Moment) {
         let newest = match &association.face {
             Face::Shadowsocks(session) => session.newest(),
-            Face::Socks(_) | Face::Tunnel | Face::Relayed | Face::Probe(_) => None,
+            Face::Relayed { newest } => Some(*newest),
+            Face::Socks(_) | Face::Tunnel | Face::Probe(_) => None,
         };
         if let (Some(newest), Some(Front::Shadowsocks { displaced, .. })) =
             (newest, &self.posts[id.post].door.front)
@@ -345,9 +252,20 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         payload: &[u8],
         now: Moment,
     ) -> Result<(), Why> {
+        self.with_room(id, now, |core| core.try_up(id, block, payload, now))
+    }
+
+    fn try_up(
+        &mut self,
+        id: AssociationId,
+        block: Option<&[u8]>,
+        payload: &[u8],
+        now: Moment,
+    ) -> Result<(), Why> {
         let Self { posts, outside, .. } = self;
         let Post { door, udp, table, .. } = &mut posts[id.post];
-        let Some(association) = table.get_mut(id.handle) else { return Ok(()) };
+        // It may have made room for another one of the same batch.
+        let association = table.get_mut(id.handle).ok_or(Why::NoRoom)?;
         let block = match (block, &door.front) {
             (Some(block), _) => block,
             (None, Some(Front::Tunnel(block))) => block,
@@ -355,7 +273,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         };
         let (target, _) = AddressBlock::split(block).map_err(|_| Why::Malformed)?;
         let settled = match &association.face {
-            Face::Relayed | Face::Probe(_) => association.lanes.first(),
+            Face::Relayed { .. } | Face::Probe(_) => association.lanes.first(),
             Face::Socks(_) | Face::Tunnel | Face::Shadowsocks(_) => {
                 association.lanes.settled(block, door.inbound.routes.has_rules())
             }
@@ -364,9 +282,11 @@ impl<N: Net, D: Datagrams> Core<N, D> {
             Some(number) => number,
             None => choose(door, outside, association, target, now.instant)?,
         };
+        let source = association.client.address.ip();
         association.lanes.touch(number);
         let Some(Lane { way, path, .. }) = association.lanes.get_mut(number) else { return Ok(()) };
-        let way_out = WayOut { door, udp, id: LaneId { association: id, number }, path, now };
+        let id = LaneId { association: id, number };
+        let way_out = WayOut { door, udp, id, source, path, now };
         match way {
             Way::Direct(direct) => outside.send_to_target(&way_out, direct, target, payload),
             Way::Server(through) => {
@@ -421,7 +341,9 @@ impl<N: Net, D: Datagrams> Core<N, D> {
                         let _ = answer.send(payload.to_vec());
                     }
                 }
-                Face::Tunnel | Face::Relayed => outside.push(course, |out| out.extend_from_slice(payload)),
+                Face::Tunnel | Face::Relayed { .. } => {
+                    outside.push(course, |out| out.extend_from_slice(payload));
+                }
                 Face::Shadowsocks(session) => {
                     let Some(Front::Shadowsocks { packets, .. }) = &door.front else { continue };
                     match Random::draw(&door.net) {
@@ -462,7 +384,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         self.live -= 1;
         debug!(source = %association.client.address, "association ended");
         if let (Key::Session(..), Some(directory)) = (association.key, self.posts[id.post].directory()) {
-            directory.leave(&association.key);
+            directory.leave(&association.key, &self.home(id.post));
         }
         self.outside.close(id, association);
     }
@@ -486,3 +408,31 @@ impl<N: Net, D: Datagrams> Core<N, D> {
 
 /// The address block of a target that is never sent to: another server knows the true one.
 const NOWHERE: &[u8] = &[1, 0, 0, 0, 0, 0, 0];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_door_may_have_is_true_of_its_workers_together_and_half_of_it_is_for_one_source() {
+        let bounds_of = |total, per_source, sockets, workers| {
+            let udp = Udp {
+                associations_max: NonZeroUsize::new(total),
+                associations_per_source_max: NonZeroUsize::new(per_source),
+                ..Udp::default()
+            };
+            let Bounds { total, per_source } = bounds(&udp, sockets, workers);
+            (total, per_source)
+        };
+        let four = Workers::Several(NonZeroUsize::new(4).unwrap());
+        assert_eq!(bounds_of(0, 0, 300, Workers::One), (ASSOCIATIONS_MAX, 150));
+        assert_eq!(bounds_of(0, 0, 300, four), (ASSOCIATIONS_MAX, 37));
+        assert_eq!(bounds_of(100, 0, 300, Workers::One), (100, 50));
+        assert_eq!(bounds_of(100, 0, 300, four), (25, 12));
+        assert_eq!(bounds_of(100, 80, 300, four), (25, 20));
+        assert_eq!(bounds_of(100, 500, 300, Workers::One), (100, 100));
+        assert_eq!(bounds_of(2, 1, 300, four), (1, 1));
+        assert_eq!(bounds_of(0, 0, 0, four), (ASSOCIATIONS_MAX, 1));
+        assert_eq!(bounds_of(0, 0, usize::MAX, Workers::One), (ASSOCIATIONS_MAX, ASSOCIATIONS_MAX / 2));
+    }
+}

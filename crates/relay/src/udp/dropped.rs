@@ -7,6 +7,7 @@ use tracing::info;
 use umbra_proto::shadowsocks::packet::PacketError;
 use umbra_proto::socks5::udp::UdpError;
 
+use super::budget::Spent;
 use crate::net::datagram::Sent;
 
 /// Why a datagram goes nowhere.
@@ -26,6 +27,8 @@ pub(super) enum Why {
     Oversized,
     /// There was no room: in a socket, or while a name was looked up.
     NoRoom,
+    /// There is no socket for it, unless somebody makes room.
+    Spent,
     /// It does go somewhere: another worker sees to it.
     Elsewhere,
 }
@@ -40,20 +43,21 @@ pub(super) struct Dropped {
 impl Dropped {
     /// Counts a datagram.
     pub(super) fn count(&mut self, why: Why) {
-        self.add(why, 1);
+        self.count_many(why, 1);
+    }
+
+    /// Counts so many.
+    pub(super) fn count_many(&mut self, why: Why, count: usize) {
+        if let Some(counted) = self.counts.get_mut(why as usize) {
+            *counted += count as u64;
+        }
     }
 
     /// Counts what could not be sent.
     pub(super) fn count_unsent(&mut self, Sent { datagrams: _, crowded, oversized, failed }: Sent) {
-        self.add(Why::NoRoom, crowded);
-        self.add(Why::Oversized, oversized);
-        self.add(Why::Unroutable, failed);
-    }
-
-    fn add(&mut self, why: Why, count: usize) {
-        if let Some(counted) = self.counts.get_mut(why as usize) {
-            *counted += count as u64;
-        }
+        self.count_many(Why::NoRoom, crowded);
+        self.count_many(Why::Oversized, oversized);
+        self.count_many(Why::Unroutable, failed);
     }
 
     /// Whether there is anything to tell of.
@@ -84,6 +88,12 @@ impl From<UdpError> for Why {
     }
 }
 
+impl From<Spent> for Why {
+    fn from(Spent: Spent) -> Self {
+        Self::Spent
+    }
+}
+
 impl From<PacketError> for Why {
     fn from(_: PacketError) -> Self {
         Self::Malformed
@@ -92,3 +102,39 @@ impl From<PacketError> for Why {
 
 /// The counts are told once in this time at most.
 const LINE_PERIOD: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_goes_nowhere_is_counted_by_its_reason_and_told_of_once_in_a_while() {
+        let mut dropped = Dropped::default();
+        assert!(!dropped.any());
+        dropped.count(Why::Elsewhere);
+        assert!(!dropped.any(), "it has arrived");
+        let reasons = [
+            Why::Stranger,
+            Why::Malformed,
+            Why::Fragment,
+            Why::Forbidden,
+            Why::Unroutable,
+            Why::Oversized,
+            Why::NoRoom,
+        ];
+        for (why, count) in reasons.into_iter().zip(1..) {
+            dropped.count_many(why, count);
+        }
+        assert_eq!(dropped.counts, [1, 2, 3, 4, 5, 6, 7]);
+        dropped.count_unsent(Sent { datagrams: 9, crowded: 10, oversized: 20, failed: 30 });
+        assert_eq!(dropped.counts, [1, 2, 3, 4, 35, 26, 17]);
+        dropped.tell();
+        assert!(!dropped.any());
+        dropped.count(Why::Stranger);
+        dropped.tell();
+        assert!(dropped.any(), "there was a line a moment ago");
+        tokio::time::advance(LINE_PERIOD).await;
+        dropped.tell();
+        assert!(!dropped.any());
+    }
+}

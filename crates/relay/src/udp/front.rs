@@ -1,5 +1,6 @@
 //! What is spoken in datagrams at a door, with what all workers share for it.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use umbra_proto::shadowsocks::one_time_auth::OneTimeAuth;
@@ -41,7 +42,7 @@ impl Front {
             Protocol::Shadowsocks(door) => {
                 let directory = match workers {
                     Workers::One => None,
-                    Workers::Several => Some(Directory::default()),
+                    Workers::Several(_) => Some(Directory::default()),
                 };
                 let packets = Box::new(PacketDoor::new(Arc::clone(&door.keys), one_time_auth(door)));
                 Self::Shadowsocks { packets, directory, displaced: Displaced::default() }
@@ -55,8 +56,24 @@ impl Front {
 pub enum Workers {
     /// One worker.
     One,
-    /// Several, each with a socket of its own at the door's address.
-    Several,
+    /// So many, each with a socket of its own at the door's address.
+    Several(NonZeroUsize),
+}
+
+impl Workers {
+    /// How many they are.
+    pub(super) fn count(self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Several(count) => count.get(),
+        }
+    }
+}
+
+impl From<usize> for Workers {
+    fn from(count: usize) -> Self {
+        NonZeroUsize::new(count).filter(|count| count.get() > 1).map_or(Self::One, Self::Several)
+    }
 }
 
 /// What a server demands of methods without tags.

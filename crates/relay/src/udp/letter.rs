@@ -56,8 +56,17 @@ pub(super) struct Strayed {
     pub(super) client: Client,
     /// The packet after the first look.
     pub(super) bytes: Box<[u8]>,
-    /// Where in it the part is that another server understands, if one does.
-    pub(super) forward: Option<usize>,
+    /// What is known of it, if another server understands it.
+    pub(super) forward: Option<Onward>,
+}
+
+/// What is known of a packet that another server understands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Onward {
+    /// Where the part begins that goes on.
+    pub(super) start: usize,
+    /// Its id in its session.
+    pub(super) packet: u64,
 }
 
 /// Where letters for one engine are posted.
@@ -80,6 +89,11 @@ impl Letters {
     /// Posts a letter. An engine that has stopped needs no news.
     pub(super) fn send(&self, letter: Letter) {
         let _ = self.sender.send(letter);
+    }
+
+    /// Whether both are for the same engine.
+    pub(super) fn lead_to_same(&self, other: &Self) -> bool {
+        self.sender.same_channel(&other.sender)
     }
 
     /// Sends a packet to where it belongs, unless too many are on their way there.

@@ -3,7 +3,9 @@
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::budget::Lent;
 use super::queue::{NoRoom, Queue};
+use crate::limits::HOP_RETRY_DELAY;
 use crate::net::datagram::SocketId;
 
 /// How far the way to a hop has come.
@@ -18,6 +20,8 @@ pub(super) enum Link {
     Open {
         /// From where.
         socket: SocketId,
+        /// Since when.
+        since: Instant,
         /// What keeps the way open.
         _search: Option<Search>,
     },
@@ -25,9 +29,16 @@ pub(super) enum Link {
     Failed(Instant),
 }
 
-/// Work that ends when nobody waits for it any more.
+/// Work that ends when nobody waits for it any more, with the sockets that are lent to it.
 #[derive(Debug)]
-pub(super) struct Search(pub(super) JoinHandle<()>);
+pub(super) struct Search(Box<Work>);
+
+#[derive(Debug)]
+struct Work {
+    task: JoinHandle<()>,
+    /// Here and not with the task, which lets go of what it has only when it has its next turn.
+    lent: Option<Lent>,
+}
 
 /// What to do with a datagram for the hop.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,6 +73,17 @@ impl Link {
         }
     }
 
+    /// The hop has let go. One that does so as soon as it has been asked is not asked again at once. Gives what is to be closed.
+    pub(super) fn lose(&mut self, now: Instant) -> Option<SocketId> {
+        let (socket, since) = match self {
+            Self::Open { socket, since, .. } => (*socket, *since),
+            Self::Unasked | Self::Waiting(..) | Self::Failed(_) => return None,
+        };
+        let is_short = now.duration_since(since) < HOP_RETRY_DELAY;
+        *self = if is_short { Self::Failed(now + HOP_RETRY_DELAY) } else { Self::Unasked };
+        Some(socket)
+    }
+
     /// The socket, once there is one.
     pub(super) fn socket(&self) -> Option<SocketId> {
         match self {
@@ -69,10 +91,52 @@ impl Link {
             Self::Unasked | Self::Waiting(..) | Self::Failed(_) => None,
         }
     }
+
+    /// How many datagrams wait.
+    pub(super) fn waiting(&self) -> usize {
+        match self {
+            Self::Waiting(queue, _) => queue.len(),
+            Self::Unasked | Self::Open { .. } | Self::Failed(_) => 0,
+        }
+    }
+
+    /// Whether somebody else could have a socket if it were closed.
+    pub(super) fn holds_socket(&self) -> bool {
+        match self {
+            Self::Open { .. } => true,
+            Self::Waiting(_, search) => search.0.lent.is_some(),
+            Self::Unasked | Self::Failed(_) => false,
+        }
+    }
+}
+
+impl Search {
+    pub(super) fn new(task: JoinHandle<()>, lent: Option<Lent>) -> Self {
+        Self(Box::new(Work { task, lent }))
+    }
 }
 
 impl Drop for Search {
     fn drop(&mut self) {
-        self.0.abort();
+        self.0.task.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hop_that_lets_go_at_once_is_asked_again_later_and_another_at_once() {
+        let since = Instant::now();
+        let socket = SocketId { index: 1, generation: 1 };
+        let opened = || Link::Open { socket, since, _search: None };
+        let (mut link, mut other) = (opened(), opened());
+        let early = since + HOP_RETRY_DELAY / 2;
+        assert_eq!(link.lose(early), Some(socket));
+        assert_eq!((link.next(early), link.lose(early)), (Next::Drop, None));
+        assert_eq!(link.next(early + HOP_RETRY_DELAY), Next::Search);
+        let late = since + HOP_RETRY_DELAY;
+        assert_eq!((other.lose(late), other.next(late)), (Some(socket), Next::Search));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::queue::{NoRoom, Queue, Room};
-use crate::limits::{NAME_RETRY_DELAY, NAMES_PER_ASSOCIATION_MAX};
+use crate::limits::{LOOKUPS_PER_ASSOCIATION_MAX, NAME_RETRY_DELAY, NAMES_PER_ASSOCIATION_MAX};
 
 /// Targets with names, as an association knows them; the latest last.
 #[derive(Debug, Default)]
@@ -37,8 +37,10 @@ pub(super) enum Found {
         /// Whether somebody has to ask now.
         ask: bool,
     },
-    /// There is nowhere to send it, or no room to keep it.
+    /// There is nowhere to send it.
     Nowhere,
+    /// There is no room to keep it, or too much is being looked up already.
+    Crowded,
 }
 
 impl Names {
@@ -52,7 +54,7 @@ impl Names {
             State::Known(address) => Found::At(*address),
             State::Asked(queue) => match queue.push(payload) {
                 Ok(()) => Found::Waits { ask: false },
-                Err(NoRoom) => Found::Nowhere,
+                Err(NoRoom) => Found::Crowded,
             },
             State::Unknown(until) if now < *until => Found::Nowhere,
             State::Unknown(_) => {
@@ -63,22 +65,40 @@ impl Names {
     }
 
     fn ask(&mut self, block: &[u8], payload: &[u8], room: &Arc<Room>) -> Found {
+        let asked = self.0.iter().filter(|name| matches!(name.state, State::Asked(_))).count();
+        if asked >= LOOKUPS_PER_ASSOCIATION_MAX {
+            return Found::Crowded;
+        }
         if self.0.len() >= NAMES_PER_ASSOCIATION_MAX {
-            // What is waited for stays; if all are, this one has to.
+            // What is waited for stays.
             let Some(oldest) = self.0.iter().position(|name| !matches!(name.state, State::Asked(_))) else {
-                return Found::Nowhere;
+                return Found::Crowded;
             };
             drop(self.0.remove(oldest));
         }
         let mut queue = Queue::new(room);
         if queue.push(payload) == Err(NoRoom) {
-            return Found::Nowhere;
+            return Found::Crowded;
         }
         self.0.push(Name { block: block.into(), state: State::Asked(queue) });
         Found::Waits { ask: true }
     }
 
-    /// The lookup of `block` has come to an end. Gives what waited for it, if it has an address.
+    /// Nobody can look `block` up now: as if nobody had asked.
+    pub(super) fn forget(&mut self, block: &[u8]) {
+        self.0.retain(|name| *name.block != *block);
+    }
+
+    /// How many datagrams wait for an address.
+    pub(super) fn waiting(&self) -> usize {
+        let waiting = |name: &Name| match &name.state {
+            State::Asked(queue) => queue.len(),
+            State::Known(_) | State::Unknown(_) => 0,
+        };
+        self.0.iter().map(waiting).sum()
+    }
+
+    /// The lookup of `block` has come to an end. Gives what waited for it.
     pub(super) fn learn(&mut self, block: &[u8], address: Option<SocketAddr>, now: Instant) -> Option<Queue> {
         let asked = |name: &&mut Name| *name.block == *block && matches!(name.state, State::Asked(_));
         let name = self.0.iter_mut().find(asked)?;
@@ -86,9 +106,9 @@ impl Names {
             Some(address) => State::Known(address),
             None => State::Unknown(now + NAME_RETRY_DELAY),
         };
-        match (std::mem::replace(&mut name.state, state), address) {
-            (State::Asked(queue), Some(_)) => Some(queue),
-            (State::Asked(_) | State::Known(_) | State::Unknown(_), _) => None,
+        match std::mem::replace(&mut name.state, state) {
+            State::Asked(queue) => Some(queue),
+            State::Known(_) | State::Unknown(_) => None,
         }
     }
 }
@@ -117,7 +137,9 @@ mod tests {
     fn a_name_without_address_is_asked_for_again_later() {
         let (mut names, now) = (Names::default(), Instant::now());
         asked(&mut names, b"name", b"1", now);
-        assert!(names.learn(b"name", None, now).is_none());
+        let waited = names.learn(b"name", None, now).unwrap();
+        assert_eq!((waited.len(), names.waiting()), (1, 0));
+        assert!(names.learn(b"name", None, now).is_none(), "nobody has asked");
         assert_eq!(asked(&mut names, b"name", b"2", now), Found::Nowhere);
         assert_eq!(asked(&mut names, b"name", b"3", now + NAME_RETRY_DELAY), Found::Waits { ask: true });
     }
@@ -125,18 +147,28 @@ mod tests {
     #[test]
     fn names_and_what_waits_for_them_are_bounded() {
         let (mut names, now) = (Names::default(), Instant::now());
+        let block = |number: usize| number.to_be_bytes();
         for number in 0..NAMES_PER_ASSOCIATION_MAX {
+            assert_eq!(asked(&mut names, &block(number), b"", now), Found::Waits { ask: true });
+            names.learn(&block(number), HERE.parse().ok(), now);
+        }
+        assert_eq!(asked(&mut names, b"one more", b"", now), Found::Waits { ask: true });
+        assert_eq!(asked(&mut names, &block(1), b"", now), Found::At(HERE.parse().unwrap()));
+        assert_eq!(asked(&mut names, &block(0), b"", now), Found::Waits { ask: true }, "its place was taken");
+        let kept = (0..100).take_while(|_| asked(&mut names, b"one more", b"more", now) != Found::Crowded);
+        assert_eq!(kept.count() + 1, crate::limits::WAITING_DATAGRAMS_MAX);
+    }
+
+    #[test]
+    fn few_names_are_looked_up_at_a_time_and_one_that_had_no_turn_may_be_at_once() {
+        let (mut names, now) = (Names::default(), Instant::now());
+        for number in 0..LOOKUPS_PER_ASSOCIATION_MAX {
             assert_eq!(asked(&mut names, &number.to_be_bytes(), b"", now), Found::Waits { ask: true });
         }
-        assert_eq!(asked(&mut names, b"one more", b"", now), Found::Nowhere);
-        names.learn(&3_usize.to_be_bytes(), HERE.parse().ok(), now);
+        assert_eq!(asked(&mut names, b"one more", b"", now), Found::Crowded);
+        names.forget(&0_usize.to_be_bytes());
         assert_eq!(asked(&mut names, b"one more", b"", now), Found::Waits { ask: true });
-        assert_eq!(
-            asked(&mut names, &3_usize.to_be_bytes(), b"", now),
-            Found::Nowhere,
-            "its place was taken"
-        );
-        let kept = (0..100).take_while(|_| asked(&mut names, b"one more", b"more", now) != Found::Nowhere);
-        assert_eq!(kept.count() + 1, crate::limits::WAITING_DATAGRAMS_MAX);
+        names.learn(&1_usize.to_be_bytes(), None, now);
+        assert_eq!(asked(&mut names, &0_usize.to_be_bytes(), b"", now), Found::Waits { ask: true });
     }
 }

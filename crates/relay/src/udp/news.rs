@@ -6,7 +6,7 @@ use umbra_proto::address::{Address, AddressBlock};
 
 use super::association::{Association, Face};
 use super::choice::path_failed;
-use super::core::{Core, Post};
+use super::core::{Core, Moment, Post};
 use super::dropped::Why;
 use super::lanes::{Lane, LaneId};
 use super::letter::Letter;
@@ -16,7 +16,7 @@ use super::outside::WayOut;
 use super::way::Way;
 use crate::limits::HOP_RETRY_DELAY;
 use crate::net::Net;
-use crate::net::datagram::Datagrams;
+use crate::net::datagram::{Datagrams, SocketId};
 
 impl<N: Net, D: Datagrams> Core<N, D> {
     /// What slow work has come to.
@@ -25,7 +25,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
             Letter::Named { id, block, address } => self.named(id, &block, address),
             Letter::Reached { id, address, stops } => self.reached(id, address, &stops),
             Letter::Lost(id) => self.lost(id),
-            Letter::End(id) => self.end(id),
+            Letter::End(id) => self.let_go(id),
             Letter::Probe(question) => {
                 if let Err(why) = self.probe(*question) {
                     self.outside.dropped.count(why);
@@ -42,42 +42,85 @@ impl<N: Net, D: Datagrams> Core<N, D> {
 
     fn named(&mut self, id: LaneId, block: &[u8], address: Option<SocketAddr>) {
         let now = self.now();
-        let Self { posts, outside, .. } = self;
-        let Post { door, udp, table, .. } = &mut posts[id.association.post];
-        let Some(Association { lanes, .. }) = table.get_mut(id.association.handle) else { return };
-        let Some(Lane { way: Way::Direct(direct), path, .. }) = lanes.get_mut(id.number) else { return };
+        let association = self.posts[id.association.post].table.get_mut(id.association.handle);
+        let lane = association.and_then(|association| association.lanes.get_mut(id.number));
+        let Some(Lane { way: Way::Direct(direct), .. }) = lane else { return };
         let waiting = direct.names.learn(block, address, now.instant);
-        let Some((waiting, address)) = waiting.zip(address) else { return };
-        let way_out = WayOut { door, udp, id, path, now };
+        let Some(waiting) = waiting else { return };
+        let Some(address) = address else {
+            return self.outside.dropped.count_many(Why::Unroutable, waiting.len());
+        };
+        // What has waited goes out now: others have been idle for longer.
+        self.posts[id.association.post].table.touch(id.association.handle, now.instant);
         for payload in waiting.datagrams() {
-            if let Err(why) = outside.send_to_address(&way_out, direct, address, payload) {
-                outside.dropped.count(why);
+            let send = |core: &mut Self| core.send_found(id, address, payload, now);
+            if let Err(why) = self.with_room(id.association, now, send) {
+                self.outside.dropped.count(why);
             }
         }
     }
 
-    fn reached(&mut self, id: LaneId, address: Option<SocketAddr>, stops: &[Address]) {
-        let now = self.now();
+    /// Sends what has waited for the address of its target.
+    fn send_found(
+        &mut self,
+        id: LaneId,
+        address: SocketAddr,
+        payload: &[u8],
+        now: Moment,
+    ) -> Result<(), Why> {
         let Self { posts, outside, .. } = self;
         let Post { door, udp, table, .. } = &mut posts[id.association.post];
-        let Some(Association { face, lanes, .. }) = table.get_mut(id.association.handle) else { return };
-        if address.is_none() {
-            path_failed(door, lanes, id.number, now.instant);
-        }
-        let Some(lane) = lanes.get_mut(id.number) else { return };
+        let association = table.get_mut(id.association.handle).ok_or(Why::NoRoom)?;
+        let source = association.client.address.ip();
+        let lane = association.lanes.get_mut(id.number);
+        let Some(Lane { way: Way::Direct(direct), path, .. }) = lane else { return Err(Why::NoRoom) };
+        let way_out = WayOut { door, udp, id, source, path, now };
+        outside.send_to_address(&way_out, direct, address, payload)
+    }
+
+    /// Opens the socket of a lane whose first hop is found, if there is still somebody who waits for it.
+    fn open_found(&mut self, id: LaneId, address: SocketAddr, now: Moment) -> Result<SocketId, Why> {
+        let Self { posts, outside, .. } = self;
+        let Post { udp, table, .. } = &mut posts[id.association.post];
+        // What has waited goes out now: others have been idle for longer.
+        table.touch(id.association.handle, now.instant);
+        let association = table.get_mut(id.association.handle).ok_or(Why::NoRoom)?;
+        let source = association.client.address.ip();
+        association.lanes.get_mut(id.number).ok_or(Why::NoRoom)?;
+        outside.open(id, udp, address.ip(), Some(address), source)
+    }
+
+    fn reached(&mut self, id: LaneId, address: Option<SocketAddr>, stops: &[Address]) {
+        let now = self.now();
         let opened = match address {
-            Some(address) => outside.open(id, udp, address.ip(), Some(address)),
+            Some(address) => self.with_room(id.association, now, |core| core.open_found(id, address, now)),
             None => Err(Why::Unroutable),
+        };
+        let Self { posts, outside, .. } = self;
+        let Post { door, udp, table, .. } = &mut posts[id.association.post];
+        let association = table.get_mut(id.association.handle);
+        let lane = association.and_then(|Association { client, face, lanes, .. }| {
+            if address.is_none() {
+                path_failed(door, lanes, id.number, now.instant);
+            }
+            Some((client.address.ip(), face, lanes.get_mut(id.number)?))
+        });
+        let Some((source, face, lane)) = lane else {
+            // Nobody waits any more.
+            if let Ok(socket) = opened {
+                outside.shut(socket);
+            }
+            return;
         };
         let is_in_vain = address.is_none() && matches!(face, Face::Probe(_));
         let Lane { way, path, .. } = lane;
         let Some(link) = way.link() else { return };
         match (opened, std::mem::replace(link, Link::Failed(now.instant + HOP_RETRY_DELAY))) {
             (Ok(socket), Link::Waiting(queue, search)) => {
-                *link = Link::Open { socket, _search: Some(search) };
+                *link = Link::Open { socket, since: now.instant, _search: Some(search) };
                 if let Way::Chain(chain) = way {
                     chain.found(stops);
-                    let way_out = WayOut { door, udp, id, path, now };
+                    let way_out = WayOut { door, udp, id, source, path, now };
                     for waiting in queue.datagrams() {
                         let Ok((target, payload)) = AddressBlock::split(waiting) else { continue };
                         if let Err(why) = outside.send_through(&way_out, chain, target, payload) {
@@ -96,7 +139,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
                 *link = other;
                 outside.shut(socket);
             }
-            (Err(why), _) => outside.dropped.count(why),
+            (Err(why), past) => outside.dropped.count_many(why, past.waiting()),
         }
         if is_in_vain {
             self.end(id.association);
@@ -112,7 +155,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         path_failed(door, lanes, id.number, now.instant);
         let Some(lane) = lanes.get_mut(id.number) else { return };
         let Some(link) = lane.way.link() else { return };
-        if let Link::Open { socket, .. } = std::mem::take(link) {
+        if let Some(socket) = link.lose(now.instant) {
             outside.shut(socket);
         }
     }

@@ -9,7 +9,7 @@ use tracing::debug;
 use umbra_proto::address::{Address, AddressBlock};
 
 use super::association::{Association, AssociationId, Face};
-use super::budget::{Budget, Spent};
+use super::budget::Budget;
 use super::chain::{Chain, Scratch};
 use super::core::Moment;
 use super::dropped::{Dropped, Why};
@@ -23,7 +23,7 @@ use super::search;
 use super::way::Direct;
 use crate::config::{Hop as PathHop, Path, Udp};
 use crate::door::Door;
-use crate::limits::LOOKUPS_MAX;
+use crate::limits::{HOP_RETRY_DELAY, LOOKUPS_MAX};
 use crate::net::Net;
 use crate::net::datagram::{Binding, Datagrams, SocketId};
 
@@ -48,8 +48,8 @@ pub(super) struct Outside<D: Datagrams> {
 pub(super) enum Owner {
     /// A door's.
     Post(usize),
-    /// A lane's.
-    Lane(AssociationId, LaneNumber),
+    /// A lane's, for a client who was there when it was opened.
+    Lane(AssociationId, LaneNumber, IpAddr),
 }
 
 /// Whose datagram leaves, and by which settings.
@@ -57,6 +57,8 @@ pub(super) struct WayOut<'a, N: Net> {
     pub(super) door: &'a Arc<Door<N>>,
     pub(super) udp: &'a Udp,
     pub(super) id: LaneId,
+    /// Where the client is.
+    pub(super) source: IpAddr,
     pub(super) path: &'a Arc<Path>,
     pub(super) now: Moment,
 }
@@ -112,16 +114,17 @@ impl<D: Datagrams> Outside<D> {
         udp: &Udp,
         family: IpAddr,
         peer: Option<SocketAddr>,
+        source: IpAddr,
     ) -> Result<SocketId, Why> {
         let ip = if family.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        self.budget.take().map_err(|Spent| Why::NoRoom)?;
+        self.budget.take(source)?;
         let opened = self.sockets.open(Binding::Outgoing { ip, peer, fragments: udp.fragments });
         let socket = opened.map_err(|error| {
-            self.budget.give_back();
+            self.budget.give_back(source);
             debug!(%error, "cannot open a socket for datagrams");
             Why::NoRoom
         })?;
-        self.owners.insert(socket, Owner::Lane(id.association, id.number));
+        self.owners.insert(socket, Owner::Lane(id.association, id.number, source));
         Ok(socket)
     }
 
@@ -129,22 +132,25 @@ impl<D: Datagrams> Outside<D> {
     pub(super) fn shut(&mut self, socket: SocketId) {
         // What is on its way from it leaves before.
         self.flush();
-        self.owners.remove(&socket);
+        let owner = self.owners.remove(&socket);
         self.sockets.close(socket);
-        self.budget.give_back();
+        if let Some(Owner::Lane(_, _, source)) = owner {
+            self.budget.give_back(source);
+        }
     }
 
-    /// Closes what a lane holds that is in no association any more.
+    /// Closes what a lane holds that is in no association any more. What waits there goes nowhere.
     pub(super) fn leave(&mut self, lane: &Lane) {
         for socket in lane.way.sockets() {
             self.shut(socket);
         }
+        self.dropped.count_many(Why::NoRoom, lane.way.waiting());
     }
 
     /// Closes what an association holds.
     pub(super) fn close(&mut self, id: AssociationId, association: &Association) {
-        for socket in association.sockets() {
-            self.shut(socket);
+        for lane in association.lanes.iter() {
+            self.leave(lane);
         }
         if let Face::Socks(control) = &association.face {
             control.release(id);
@@ -166,14 +172,14 @@ impl<D: Datagrams> Outside<D> {
                 Found::Waits { ask: false } => return Ok(()),
                 Found::Waits { ask: true } => {
                     let Ok(turn) = Arc::clone(&self.lookups).try_acquire_owned() else {
-                        // What waits for it is gone, and it is not asked for again at once.
-                        direct.names.learn(target.as_bytes(), None, way.now.instant);
+                        direct.names.forget(target.as_bytes());
                         return Err(Why::NoRoom);
                     };
                     search::look_up(way, &self.letters, target, turn);
                     return Ok(());
                 }
                 Found::Nowhere => return Err(Why::Unroutable),
+                Found::Crowded => return Err(Why::NoRoom),
             },
         };
         self.send_to_address(way, direct, address, payload)
@@ -199,7 +205,7 @@ impl<D: Datagrams> Outside<D> {
         let socket = if ip.is_ipv4() { &mut direct.v4 } else { &mut direct.v6 };
         let socket = match *socket {
             Some(socket) => socket,
-            None => *socket.insert(self.open(way.id, way.udp, ip, None)?),
+            None => *socket.insert(self.open(way.id, way.udp, ip, None, way.source)?),
         };
         let course = Course { socket, to: Some(SocketAddr::new(ip, address.port())), from: None };
         self.push(course, |out| out.extend_from_slice(payload));
@@ -268,11 +274,15 @@ impl<D: Datagrams> Outside<D> {
     }
 
     fn search<N: Net>(&mut self, way: &WayOut<'_, N>, hop: Hop<'_>) -> Result<Link, Why> {
-        let WayOut { door, udp, id, path, .. } = *way;
+        let WayOut { door, udp, id, source, path, now } = *way;
         let search = match hop {
             Hop::At(Address::Ip(address)) => {
-                let socket = self.open(id, udp, address.ip(), Some(*address))?;
-                return Ok(Link::Open { socket, _search: None });
+                return match self.open(id, udp, address.ip(), Some(*address), source) {
+                    Ok(socket) => Ok(Link::Open { socket, since: now.instant, _search: None }),
+                    Err(Why::Spent) => Err(Why::Spent),
+                    // What the system refuses it is not asked for with each datagram.
+                    Err(_) => Ok(Link::Failed(now.instant + HOP_RETRY_DELAY)),
+                };
             }
             Hop::At(address) => {
                 let turn = Arc::clone(&self.lookups).try_acquire_owned().map_err(|_| Why::NoRoom)?;
@@ -280,8 +290,7 @@ impl<D: Datagrams> Outside<D> {
             }
             Hop::Asked => {
                 let asked = path.hops.iter().filter(|hop| matches!(hop, PathHop::Parent(_)));
-                let controls = asked.map(|_| self.budget.lend()).collect::<Result<Vec<_>, Spent>>();
-                let controls = controls.map_err(|Spent| Why::NoRoom)?;
+                let controls = self.budget.lend(asked.count(), source)?;
                 search::ask(door, &self.letters, id, Arc::clone(path), controls)
             }
         };

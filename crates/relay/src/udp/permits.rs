@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::association::AssociationId;
 use super::letter::{Letter, Letters};
@@ -17,12 +17,16 @@ pub(crate) struct Permits(Mutex<HashMap<IpAddr, Vec<Arc<Control>>>>);
 pub(crate) struct Control {
     /// The port that the client said it will send from; 0 if it does not know.
     port: u16,
+    /// Who the client is, at a door that asks.
+    user: Option<Box<str>>,
     live: AtomicBool,
     /// Datagrams in either direction, so that the control connection sees whether it is still of use.
     carried: AtomicU64,
     associations: AtomicUsize,
     /// Whom to tell when it ends.
     claims: Mutex<Vec<(Letters, AssociationId)>>,
+    /// Which connection has its associations since it has ended.
+    heir: OnceLock<Arc<Control>>,
 }
 
 /// A control connection's right, which ends with it.
@@ -34,30 +38,32 @@ pub(crate) struct Permit<'a> {
 }
 
 impl Permits {
-    /// Lets datagrams from `ip` in for as long as the permit is held. The client has named `port`, or 0.
-    pub(crate) fn grant(&self, ip: IpAddr, port: u16) -> Permit<'_> {
+    /// Lets datagrams from `ip` in for as long as the permit is held. The client is `user`, and has named `port`, or 0.
+    pub(crate) fn grant(&self, ip: IpAddr, port: u16, user: Option<Box<str>>) -> Permit<'_> {
         let ip = ip.to_canonical();
         let control = Arc::new(Control {
             port,
+            user,
             live: AtomicBool::new(true),
             carried: AtomicU64::new(0),
             associations: AtomicUsize::new(0),
             claims: Mutex::default(),
+            heir: OnceLock::new(),
         });
         lock(&self.0).entry(ip).or_default().push(Arc::clone(&control));
         Permit { permits: self, ip, control }
     }
 
     /// The control connection that a datagram from `source` belongs to, if there is any: one that has named its port, or else one
-    /// that has no association yet, or else the latest, unless [`Sources::One`].
+    /// that has named none and has no association yet. With [`Sources::Many`] any without an association, or the latest, will do.
     pub(super) fn claim(&self, source: SocketAddr, sources: Sources) -> Option<Arc<Control>> {
         let controls = lock(&self.0);
         let controls = controls.get(&source.ip().to_canonical())?;
         let named = controls.iter().find(|control| control.port == source.port());
-        let unused = || controls.iter().find(|control| control.associations.load(Ordering::Relaxed) == 0);
-        let found = named.or_else(unused).or_else(|| match sources {
+        let unnamed = || controls.iter().find(|control| control.port == 0 && control.is_unused());
+        let found = named.or_else(unnamed).or_else(|| match sources {
             Sources::One => None,
-            Sources::Many => controls.last(),
+            Sources::Many => controls.iter().find(|control| control.is_unused()).or_else(|| controls.last()),
         });
         found.map(Arc::clone)
     }
@@ -85,8 +91,14 @@ impl Control {
 
     /// An association lives by this connection from here on.
     pub(super) fn hold(&self, letters: &Letters, id: AssociationId) {
-        self.associations.fetch_add(1, Ordering::Relaxed);
-        lock(&self.claims).push((letters.clone(), id));
+        let mut claims = lock(&self.claims);
+        if let Some(heir) = self.heir.get() {
+            drop(claims);
+            return heir.hold(letters, id);
+        }
+        claims.push((letters.clone(), id));
+        self.associations.store(claims.len(), Ordering::Relaxed);
+        drop(claims);
         // The connection may have ended while this was done.
         if !self.is_live() {
             letters.send(Letter::End(id));
@@ -95,8 +107,26 @@ impl Control {
 
     /// The association has ended.
     pub(super) fn release(&self, id: AssociationId) {
-        self.associations.fetch_sub(1, Ordering::Relaxed);
-        lock(&self.claims).retain(|(_, held)| *held != id);
+        let mut claims = lock(&self.claims);
+        if let Some(heir) = self.heir.get() {
+            drop(claims);
+            return heir.release(id);
+        }
+        claims.retain(|(_, held)| *held != id);
+        self.associations.store(claims.len(), Ordering::Relaxed);
+    }
+
+    /// By which connection the associations of this one live, since it has ended.
+    pub(super) fn successor(&self) -> Option<Arc<Self>> {
+        let mut last = self.heir.get()?;
+        while let Some(next) = last.heir.get() {
+            last = next;
+        }
+        last.is_live().then(|| Arc::clone(last))
+    }
+
+    fn is_unused(&self) -> bool {
+        self.associations.load(Ordering::Relaxed) == 0
     }
 }
 
@@ -117,8 +147,23 @@ impl Drop for Permit<'_> {
                 controls.remove(&self.ip);
             }
         }
-        drop(controls);
-        for (letters, id) in lock(&self.control.claims).drain(..) {
+        // Which connection an association came by was a guess, unless a port was named. Where the client has others that nothing has
+        // come by, it may have been one of these.
+        let heir = controls.get(&self.ip).and_then(|of_ip| {
+            let is_fit = |other: &&Arc<Control>| {
+                other.port == 0 && other.is_unused() && other.user == self.control.user
+            };
+            of_ip.iter().find(is_fit).filter(|_| self.control.port == 0)
+        });
+        let mut claims = lock(&self.control.claims);
+        if let Some(heir) = heir.filter(|_| !claims.is_empty()) {
+            let mut inherited = lock(&heir.claims);
+            inherited.extend(claims.iter().cloned());
+            heir.associations.store(inherited.len(), Ordering::Relaxed);
+            // It ends once, so that there is no other.
+            let _ = self.control.heir.set(Arc::clone(heir));
+        }
+        for (letters, id) in claims.drain(..) {
             letters.send(Letter::End(id));
         }
     }
@@ -127,4 +172,102 @@ impl Drop for Permit<'_> {
 /// What is kept under these locks is whole between any two calls.
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::udp::letter::Mailbox;
+    use crate::udp::table::{Bounds, Table};
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    fn from(port: u16) -> SocketAddr {
+        SocketAddr::new(HERE, port)
+    }
+
+    /// Names of associations, and where letters about them arrive.
+    fn associations() -> ([AssociationId; 2], Letters, Mailbox) {
+        let mut table = Table::new(Bounds { total: 2, per_source: 2 });
+        let ids = [1, 2].map(|key| {
+            let (handle, _) = table.insert(key, HERE, tokio::time::Instant::now(), ());
+            AssociationId { post: 0, handle }
+        });
+        let (letters, mailbox) = Letters::new();
+        (ids, letters, mailbox)
+    }
+
+    fn told(mailbox: &mut Mailbox) -> Vec<AssociationId> {
+        let mut told = Vec::new();
+        while let Ok(letter) = mailbox.try_recv() {
+            let Letter::End(id) = letter else { panic!("{letter:?}") };
+            told.push(id);
+        }
+        told
+    }
+
+    #[test]
+    fn whoever_has_named_another_port_is_not_taken_for_somebody_else() {
+        let permits = Permits::default();
+        let _named = permits.grant(HERE, 1000, None);
+        assert!(permits.claim(from(2000), Sources::One).is_none());
+        assert!(permits.claim(from(2000), Sources::Many).is_some());
+        assert!(permits.claim(from(1000), Sources::One).is_some());
+        let unnamed = permits.grant(HERE, 0, None);
+        for sources in [Sources::One, Sources::Many] {
+            let claimed = permits.claim(from(2000), sources).unwrap();
+            assert!(Arc::ptr_eq(&claimed, &unnamed.control));
+        }
+        assert!(permits.claim("192.0.2.2:1000".parse().unwrap(), Sources::Many).is_none());
+    }
+
+    #[test]
+    fn the_end_of_one_programs_connection_leaves_the_datagrams_of_another_alone() {
+        let permits = Permits::default();
+        let ([id, _], letters, mut mailbox) = associations();
+        let [one, other] = [(); 2].map(|()| permits.grant(HERE, 0, Some("user".into())));
+        // The datagrams are those of whoever holds the other connection.
+        let claimed = permits.claim(from(1000), Sources::One).unwrap();
+        claimed.hold(&letters, id);
+        assert!(Arc::ptr_eq(&claimed, &one.control));
+        drop(one);
+        assert_eq!(told(&mut mailbox), [id]);
+        let heir = claimed.successor().unwrap();
+        assert!(!claimed.is_live() && Arc::ptr_eq(&heir, &other.control));
+        assert!(permits.claim(from(2000), Sources::One).is_none(), "it has an association");
+        drop(other);
+        assert_eq!(told(&mut mailbox), [id]);
+        assert!(claimed.successor().is_none());
+    }
+
+    #[test]
+    fn an_association_is_left_to_no_other_user_and_to_none_that_has_one_or_has_named_a_port() {
+        let permits = Permits::default();
+        let ([id, other_id], letters, mut mailbox) = associations();
+        let one = permits.grant(HERE, 0, Some("one".into()));
+        one.control.hold(&letters, id);
+        let _another_user = permits.grant(HERE, 0, Some("another".into()));
+        let _named = permits.grant(HERE, 1000, Some("one".into()));
+        let busy = permits.grant(HERE, 0, Some("one".into()));
+        busy.control.hold(&letters, other_id);
+        let control = Arc::clone(&one.control);
+        drop(one);
+        assert_eq!(told(&mut mailbox), [id]);
+        assert!(control.successor().is_none());
+    }
+
+    #[test]
+    fn what_ends_after_it_was_left_to_another_connection_leaves_that_unused() {
+        let permits = Permits::default();
+        let ([id, other_id], letters, _mailbox) = associations();
+        let [one, other] = [(); 2].map(|()| permits.grant(HERE, 0, None));
+        let control = Arc::clone(&one.control);
+        control.hold(&letters, id);
+        drop(one);
+        control.hold(&letters, other_id);
+        assert!(!other.control.is_unused());
+        control.release(id);
+        control.release(other_id);
+        assert!(other.control.is_unused());
+    }
 }

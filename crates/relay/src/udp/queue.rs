@@ -38,6 +38,11 @@ impl Queue {
         Ok(())
     }
 
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.datagrams.len()
+    }
+
     /// What waits, in order.
     pub(super) fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
         self.datagrams.iter().map(|datagram| &**datagram)

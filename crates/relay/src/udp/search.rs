@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 use umbra_proto::address::{Address, AddressBlock};
 use umbra_proto::forbidden::Forbidden;
 use umbra_proto::request::Command;
@@ -20,6 +21,7 @@ use crate::conn::Conn;
 use crate::dial::resolve;
 use crate::door::Door;
 use crate::drive::Inbox;
+use crate::limits::RESOLVE_SECS_MAX;
 use crate::net::{Net, Socket};
 use crate::path::{Errand, travel_through};
 
@@ -34,8 +36,7 @@ pub(super) fn look_up<N: Net>(
     let (door, letters, id) = (Arc::clone(way.door), letters.clone(), way.id);
     let (block, target) = (target.as_bytes().into(), target.to_address());
     drop(tokio::spawn(async move {
-        let address = first_address(&door, &target, &door.inbound.forbidden).await;
-        drop(turn);
+        let address = first_in_turn(&door, &target, &door.inbound.forbidden, turn).await;
         letters.send(Letter::Named { id, block, address });
     }));
 }
@@ -49,11 +50,11 @@ pub(super) fn find<N: Net>(
     turn: OwnedSemaphorePermit,
 ) -> Search {
     let (door, letters) = (Arc::clone(door), letters.clone());
-    Search(tokio::spawn(async move {
-        let address = first_address(&door, &hop, &Forbidden::NOTHING).await;
-        drop(turn);
+    let task = tokio::spawn(async move {
+        let address = first_in_turn(&door, &hop, &Forbidden::NOTHING, turn).await;
         letters.send(Letter::Reached { id, address, stops: Box::default() });
-    }))
+    });
+    Search::new(task, None)
 }
 
 /// Asks every SOCKS5 proxy on `path` for an association of its own, and keeps their control connections for as long as the search is
@@ -63,11 +64,10 @@ pub(super) fn ask<N: Net>(
     letters: &Letters,
     id: LaneId,
     path: Arc<Path>,
-    lent: Vec<Lent>,
+    lent: Lent,
 ) -> Search {
     let (door, letters) = (Arc::clone(door), letters.clone());
-    Search(tokio::spawn(async move {
-        let _lent = lent;
+    let task = tokio::spawn(async move {
         // Boxed: what waits for the end of the connections is small, and lives as long as the association.
         let asked = Box::pin(ask_each(&door, &path)).await;
         let Some(Asked { first, stops, controls }) = asked else {
@@ -82,7 +82,8 @@ pub(super) fn ask<N: Net>(
         })
         .await;
         letters.send(Letter::Lost(id));
-    }))
+    });
+    Search::new(task, Some(lent))
 }
 
 /// Where the hops of a path take datagrams.
@@ -157,16 +158,43 @@ async fn first_address<N: Net>(
     address: &Address,
     forbidden: &Forbidden,
 ) -> Option<SocketAddr> {
+    let addresses = match address {
+        Address::Ip(address) => return Some(*address),
+        Address::Name(name, port) => resolve(&door.net, name.as_str(), *port).await.ok()?,
+    };
+    first_fit(door, addresses, forbidden)
+}
+
+/// The same with one of the lookups that may be under way. The system goes on with one that nobody waits for any more, and its turn lasts
+/// as long as that.
+async fn first_in_turn<N: Net>(
+    door: &Arc<Door<N>>,
+    address: &Address,
+    forbidden: &Forbidden,
+    turn: OwnedSemaphorePermit,
+) -> Option<SocketAddr> {
+    let (name, port) = match address {
+        Address::Ip(address) => return Some(*address),
+        Address::Name(name, port) => (name.clone(), *port),
+    };
+    let asking = Arc::clone(door);
+    let asked = tokio::spawn(async move {
+        let _turn = turn;
+        asking.net.resolve(name.as_str(), port).await
+    });
+    let addresses = timeout(RESOLVE_SECS_MAX, asked).await.ok()?.ok()?.ok()?;
+    first_fit(door, addresses, forbidden)
+}
+
+fn first_fit<N: Net>(
+    door: &Door<N>,
+    addresses: Vec<SocketAddr>,
+    forbidden: &Forbidden,
+) -> Option<SocketAddr> {
     let is_fit = |address: &SocketAddr| {
         forbidden.check(address.ip()).is_none() && door.net.source_towards(address.ip()).is_ok()
     };
-    match address {
-        Address::Ip(address) => Some(*address),
-        Address::Name(name, port) => {
-            let addresses = resolve(&door.net, name.as_str(), *port).await.ok()?;
-            addresses.into_iter().find(is_fit)
-        }
-    }
+    addresses.into_iter().find(is_fit)
 }
 
 const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);

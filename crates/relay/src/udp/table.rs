@@ -8,6 +8,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::hash::{Hash, RandomState};
+use std::iter::successors;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -112,6 +113,10 @@ impl<K: Hash + Eq + Copy, V> Table<K, V> {
         }
     }
 
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -201,9 +206,19 @@ impl<K: Hash + Eq + Copy, V> Table<K, V> {
         self.take(handle.number).map(|(_, value)| value)
     }
 
-    /// Removes whoever has been idle for the longest time.
-    pub(crate) fn remove_oldest(&mut self) -> Option<(Handle, V)> {
-        self.take(self.order.oldest?)
+    /// Everybody, or those of one source where sources are bounded, with the time of the last activity. Whoever has been idle for the
+    /// longest time comes first.
+    pub(crate) fn by_age(&self, source: Option<IpAddr>) -> impl Iterator<Item = (Handle, Instant, &V)> {
+        let (list, oldest) = match source.filter(|_| self.bounds.per_source < self.bounds.total) {
+            Some(source) => (List::Source, self.sources.find(source).and_then(|source| source.order.oldest)),
+            None => (List::All, self.order.oldest),
+        };
+        let numbers = successors(oldest, move |number| self.links(*number, list).newer);
+        numbers.filter_map(|number| {
+            let Node { generation, active, .. } = *self.entries.node(number)?;
+            let (_, value) = self.entries.get(number)?;
+            Some((Handle { number, generation }, self.start? + Duration::from_nanos(active), value))
+        })
     }
 
     /// Removes one that has been idle for `timeout`, the oldest first. To be called until there is none.

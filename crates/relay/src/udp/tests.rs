@@ -176,6 +176,60 @@ fn answers_are_opened_by_the_lane_that_they_come_through_and_all_that_goes_direc
     assert_eq!(heard(&one), direct);
 }
 
+/// A tunnel's door to `target`, and its socket.
+fn tunnel(target: &UdpSocket) -> (Arc<Door<OsNet>>, UdpSocket) {
+    let protocol = Protocol::Tunnel { target: at(target).into() };
+    let udp = Udp { associations_per_source_max: NonZeroUsize::new(1000), ..Udp::default() };
+    let inbound = Inbound { protocol, mode: Mode::Both(udp), ..inbound(Route::direct().into()) };
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_nonblocking(true).unwrap();
+    (Arc::new(Door::new(inbound, OsNet, 1).with_datagrams(at(&socket), Workers::One)), socket)
+}
+
+/// Does `work` beside an engine of tunnels to `target`, which may have so many sockets. It is told where they are.
+fn beside_tunnels(
+    target: &UdpSocket,
+    doors: usize,
+    sockets_max: usize,
+    work: impl FnOnce(Vec<SocketAddr>) + Send + 'static,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut sockets = OsDatagrams::new().unwrap();
+        let doors = (0..doors).map(|_| tunnel(target));
+        let doors: Vec<_> =
+            doors.map(|(door, socket)| (door, at(&socket), sockets.adopt(socket).unwrap())).collect();
+        let addresses = doors.iter().map(|(_, address, _)| *address).collect();
+        let doors = doors.into_iter().map(|(door, _, socket)| (door, socket)).collect();
+        let engine = Engine::new(doors, sockets, Budget::new(sockets_max));
+        tokio::select! {
+            never = Box::pin(engine.run()) => match never {},
+            done = tokio::task::spawn_blocking(move || work(addresses)) => done.unwrap(),
+        }
+    });
+}
+
+#[test]
+fn a_crowd_at_one_door_makes_room_for_somebody_at_another() {
+    let target = socket();
+    let hearing = target.try_clone().unwrap();
+    beside_tunnels(&target, 2, 3, move |doors| {
+        let clients: [_; 4] = std::array::from_fn(|_| socket());
+        let speaks = |number: usize, door: usize| {
+            clients[number].send_to(b"word", doors[door]).unwrap();
+            heard(&hearing)
+        };
+        let crowd = [0, 1, 2].map(|number| speaks(number, 0));
+        let other = speaks(3, 1);
+        assert!(!crowd.contains(&other));
+        assert_eq!([1, 2].map(|number| speaks(number, 0)), crowd[1..], "they were not idle longest");
+        assert_eq!(speaks(3, 1), other, "neither was the one at the other door");
+        assert_ne!(speaks(0, 0), crowd[0], "it has made room, and begins anew");
+        assert_ne!(speaks(1, 0), crowd[1]);
+        assert_eq!(speaks(3, 1), other);
+    });
+}
+
 /// What a worker's engine without clients says to a question along a path through hops, or none, within `patience`. The target answers
 /// twice, or not at all.
 fn asked(
@@ -193,7 +247,7 @@ fn asked(
         let door = Arc::new(door.with_datagrams(address, Workers::One));
         let mut sockets = OsDatagrams::new().unwrap();
         let socket = sockets.adopt(socket).unwrap();
-        let engine = Engine::new(vec![(Arc::clone(&door), socket)], sockets, Arc::new(Budget::new(2)));
+        let engine = Engine::new(vec![(Arc::clone(&door), socket)], sockets, Budget::new(2));
         let path = Arc::new(Path::new("probed", hops));
         let (address, target) = (Address::Ip(at(target)), target.try_clone().unwrap());
         let answering = tokio::task::spawn_blocking(move || {

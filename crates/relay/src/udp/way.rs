@@ -91,6 +91,26 @@ impl Way {
         one.into_iter().chain(other)
     }
 
+    /// How many datagrams wait.
+    pub(super) fn waiting(&self) -> usize {
+        match self {
+            Self::Direct(direct) => direct.names.waiting(),
+            Self::Server(through) => through.link.waiting(),
+            Self::Chain(chain) => chain.link.waiting(),
+            Self::Parent(link) | Self::Relay(link, _) => link.waiting(),
+        }
+    }
+
+    /// Whether somebody else could have a socket if it were closed.
+    pub(super) fn holds_socket(&self) -> bool {
+        match self {
+            Self::Direct(direct) => direct.v4.or(direct.v6).is_some(),
+            Self::Server(through) => through.link.holds_socket(),
+            Self::Chain(chain) => chain.link.holds_socket(),
+            Self::Parent(link) | Self::Relay(link, _) => link.holds_socket(),
+        }
+    }
+
     /// The way to its first hop, if it has any.
     pub(super) fn link(&mut self) -> Option<&mut Link> {
         match self {

@@ -1,18 +1,23 @@
 //! How long an association lives, what it outlives, and what it waits for.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use umbra_proto::address::Address;
-use umbra_proto::shadowsocks::Method;
+use umbra_proto::address::{Address, AddressBlock};
+use umbra_proto::shadowsocks::packet::{ClientSession, PacketHop, SessionId};
+use umbra_proto::shadowsocks::{Method, UnixTime};
 use umbra_relay::config::Filtering;
-use umbra_relay::limits::{NAME_RETRY_DELAY, WAITING_DATAGRAMS_MAX};
+use umbra_relay::limits::{
+    LOOKUPS_MAX, LOOKUPS_PER_ASSOCIATION_MAX, NAME_RETRY_DELAY, WAITING_DATAGRAMS_MAX,
+};
+use umbra_relay::net::Net;
 use umbra_sim::Chance;
 use umbra_sim::datagrams::{DatagramPeer, Seen};
 use umbra_sim::net::Name;
 use umbra_sim::seed::{each_seed, note, one_seed};
-use umbra_sim::street::door;
+use umbra_sim::street::{door, key_of};
 
 use crate::route::{ATTACKER, Arrivals, Client, METHODS, Plan, Route, message, number_of, target_at};
 
@@ -213,6 +218,35 @@ async fn attack(route: &Route, chance: &mut Chance, attacker: &DatagramPeer) {
 }
 
 #[test]
+fn a_packet_whose_time_is_ahead_is_known_again_for_as_long_as_it_could_be_taken() {
+    for method in SIP022 {
+        one_seed(1, |net, mut chance| async move {
+            // The door looks for idle ones between two seconds of the clock.
+            sleep(Duration::from_millis(300)).await;
+            let route = Route::lay(&net, &mut chance, plan(Some(method), 1));
+            sleep(Duration::from_millis(700)).await;
+            let target = DatagramPeer::new(&route.air, target_at(1));
+            let peer = DatagramPeer::new(&route.air, ATTACKER);
+            let hop = Arc::new(PacketHop::new(&key_of(method, 0).into(), false));
+            let mut session = ClientSession::new(hop, SessionId(*b"a client"));
+            let (mut block, mut packet) = (Vec::new(), Vec::new());
+            Address::Ip(target.address()).encode(&mut block);
+            let (block, _) = AddressBlock::split(&block).unwrap();
+            let ahead = UnixTime(net.unix_time().0 + 30);
+            session.seal(block, b"once", ahead, |random| random.fill(1), &mut packet);
+            peer.send(door(1), &packet);
+            assert!(target.receive_within(WHILE).await.is_some(), "{method}");
+            sleep(Duration::from_secs(59)).await;
+            for _ in 0..40 {
+                peer.send(door(1), &packet);
+                assert_eq!(target.receive_within(2 * WHILE).await, None, "{method}");
+            }
+            assert_eq!(route.sockets(1), 0, "it has ended meanwhile");
+        });
+    }
+}
+
+#[test]
 fn a_name_that_takes_long_holds_up_nothing_else() {
     for method in METHODS {
         one_seed(1, |net, mut chance| async move {
@@ -241,6 +275,35 @@ fn a_name_that_takes_long_holds_up_nothing_else() {
             assert_eq!(numbers(&client), [50], "it is known now");
         });
     }
+}
+
+#[test]
+fn a_lookup_that_nobody_waits_for_has_its_turn_until_it_ends() {
+    one_seed(1, |net, mut chance| async move {
+        let route = Route::lay(&net, &mut chance, Plan::new(None));
+        let target = DatagramPeer::new(&route.air, target_at(1));
+        let name = |name: &str| Address::from_host(name, target.address().port()).unwrap();
+        net.name("quick.example", Name { addresses: vec![target.address().ip()], delay: Duration::ZERO });
+        let mut clients = Vec::new();
+        for number in 0..LOOKUPS_MAX {
+            let at = number / LOOKUPS_PER_ASSOCIATION_MAX;
+            if clients.len() == at {
+                clients.push(route.associate(1000 + u16::try_from(at).unwrap()).await);
+            }
+            let slow = format!("slow-{number}.example");
+            net.name(&slow, Name { addresses: Vec::new(), delay: Duration::from_secs(60) });
+            clients[at].send(&name(&slow), b"word");
+        }
+        let other = route.associate(999).await;
+        // The last one is after these associations have stopped waiting.
+        for _ in 0..4 {
+            other.send(&name("quick.example"), b"too early");
+            assert_eq!(target.receive_within(Duration::from_secs(4)).await, None);
+        }
+        sleep(Duration::from_secs(45)).await;
+        other.send(&name("quick.example"), b"in turn");
+        assert!(target.receive_within(WHILE).await.is_some_and(|(_, bytes)| bytes == b"in turn"));
+    });
 }
 
 #[test]

@@ -5,4 +5,5 @@ mod bounds;
 mod forms;
 mod life;
 mod route;
+mod told;
 mod wire;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use umbra_proto::address::Address;
+use umbra_proto::forbidden::Forbidden;
 use umbra_proto::shadowsocks::Method;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::socks5::udp as socks5;
@@ -45,12 +46,22 @@ pub(crate) struct Plan {
     pub(crate) capacity: usize,
     /// Outgoing sockets of the last door.
     pub(crate) sockets_max: usize,
+    /// Where no door leads.
+    pub(crate) forbidden: Arc<Forbidden>,
 }
 
 impl Plan {
     pub(crate) fn new(method: Option<Method>) -> Self {
         let udp = [Udp::default(), Udp::default()];
-        Self { method, tunnel: None, workers: 1, udp, capacity: 4096, sockets_max: 1000 }
+        Self {
+            method,
+            tunnel: None,
+            workers: 1,
+            udp,
+            capacity: 4096,
+            sockets_max: 1000,
+            forbidden: Arc::default(),
+        }
     }
 
     /// How many doors there are.
@@ -99,7 +110,8 @@ impl Route {
             Some(method) if !is_last => through(method),
             _ => config::Route::direct(),
         };
-        let inbound = inbound(number, protocol, route, self.plan.udp[number].clone());
+        let mut inbound = inbound(number, protocol, route, self.plan.udp[number].clone());
+        inbound.forbidden = Arc::clone(&self.plan.forbidden);
         let workers = if is_last { workers } else { 1 };
         let workers = (0..workers).map(|_| SimDatagrams::new(&self.air, &host(number), capacity)).collect();
         self.engines.push(self.house.open_for_datagrams(inbound, workers, sockets_max));

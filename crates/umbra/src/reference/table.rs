@@ -280,7 +280,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         flag: flag(None, "udp-timeout", "SECONDS", Reach::Both),
         default: "`timeout`",
         help: "An association, the relay of one program's datagrams, that carries nothing either way for this many seconds ends: 1 to \
-               86400. A server with a 2022 method takes less than 60 for 60, since it has to know a replay for that long.",
+               86400. A server with a 2022 method takes less than 61 for 61, since it has to know a replay for that long.",
     },
     Setting {
         id: Id::UdpMaxAssociations,
@@ -290,7 +290,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         kind: Kind::Number,
         flag: flag(None, "udp-max-associations", "N", Reach::Both),
         default: "as many as the descriptors allow",
-        help: "Associations of one inbound at a time. For one more, the one that was idle longest ends.",
+        help: "Associations of one inbound at a time. For one more, the one that was idle longest ends. Several workers have equal parts of \
+               them, at least one each.",
     },
     Setting {
         id: Id::UdpMaxAssociationsPerSource,
@@ -299,8 +300,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         places: EVERYWHERE,
         kind: Kind::Number,
         flag: flag(None, "udp-max-associations-per-source", "N", Reach::Both),
-        default: "none",
-        help: "Of these, how many may come from one address.",
+        default: "half of them",
+        help: "Of these, how many may come from one address. Without it, one address has half of what the descriptors allow as well.",
     },
     Setting {
         id: Id::UdpFiltering,

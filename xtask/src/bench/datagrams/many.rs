@@ -35,14 +35,14 @@ const WINDOW: usize = 128;
 const PAYLOAD_BYTES: usize = 64;
 
 /// As many as were asked for, or as the machine's ports and this process's descriptors allow: the proxies inherit those, and ours keeps
-/// a third of them for associations.
+/// a third of them for associations, half of which one address may have.
 pub(crate) fn possible(wanted: usize) -> Result<usize> {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
     let ends = range.split_whitespace().map(str::parse).collect::<Result<Vec<usize>, _>>()?;
     let ports = ends.last().zip(ends.first()).map_or(0, |(last, first)| last.saturating_sub(*first));
     let (descriptors, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-    Ok(wanted.min(ports.saturating_sub(SPARE)).min(descriptors.saturating_sub(SPARE) / 3))
+    Ok(wanted.min(ports.saturating_sub(SPARE)).min(descriptors.saturating_sub(SPARE) / 6))
 }
 
 /// What everything else on the machine needs.

@@ -64,6 +64,9 @@ pub enum Look<'d> {
         session: SessionId,
         /// Who was named.
         holder: Holder,
+        /// Its id. The identity header fits this id in this session and no other: whoever has no key of the port's can send
+        /// it again, and cannot make another one.
+        packet: u64,
     },
 }
 
@@ -98,10 +101,10 @@ impl PacketDoor {
         }
     }
 
-    fn look_separate(&self, blocks: &Blocks, packet: &mut [u8]) -> Result<Look<'_>, PacketError> {
-        let (header, rest) = packet.split_first_chunk_mut::<HEADER_BYTES>().ok_or(PacketError::Truncated)?;
+    fn look_separate(&self, blocks: &Blocks, bytes: &mut [u8]) -> Result<Look<'_>, PacketError> {
+        let (header, rest) = bytes.split_first_chunk_mut::<HEADER_BYTES>().ok_or(PacketError::Truncated)?;
         blocks.port.decrypt(header);
-        let id = Header::read(*header).session;
+        let Header { session: id, packet } = Header::read(*header);
         let Rule::Identified(identified) = self.keyring.rule() else {
             return Ok(Look::Session { id, holder: Holder::ONLY });
         };
@@ -114,7 +117,7 @@ impl PacketDoor {
         // The separate header moves to where the identity header was, and is hidden for the next server.
         *block = *header;
         next.encrypt(block);
-        Ok(Look::Forward { to, start: IDENTITY_BYTES, session: id, holder })
+        Ok(Look::Forward { to, start: IDENTITY_BYTES, session: id, holder, packet })
     }
 
     /// Whether a packet that an association could not open may be of somebody else behind the same address, so that

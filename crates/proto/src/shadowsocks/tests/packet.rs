@@ -392,12 +392,13 @@ fn a_relay_hands_on_what_the_next_server_understands_and_its_answers_reach_the_c
         let server = door(Keyring::new(method, Some(key_from(method, 0x40)), users).unwrap());
 
         let mut packet = unhex(vector.named[1]);
-        let Look::Forward { to, start, session, holder } = relay.look(&mut packet).unwrap() else {
+        let Look::Forward { to, start, session, holder, packet: id } = relay.look(&mut packet).unwrap()
+        else {
             panic!("for another server")
         };
-        assert_eq!((to.to_string().as_str(), session), ("b.example:2", CLIENT));
+        assert_eq!((to.to_string().as_str(), session, id), ("b.example:2", CLIENT, 0));
         assert_eq!(relay.keyring().name(holder), Some("next"));
-        let look = Look::Forward { to, start, session, holder };
+        let look = Look::Forward { to, start, session, holder, packet: id };
         let mut copy = packet.clone();
         assert_eq!(
             ServerSession::begin(&relay, look, &mut copy, NOW, SERVER).map(drop),
@@ -409,6 +410,15 @@ fn a_relay_hands_on_what_the_next_server_understands_and_its_answers_reach_the_c
         assert_eq!(datagram, (target(), HELLO.to_vec()));
         let mut client = client(&named(method, &[0xa0, 0x40]));
         assert_eq!(said(client.open(&mut response(&mut served, &server, b"hi"), NOW).unwrap()).1, b"hi");
+        // What names the next server fits one id of one session.
+        let [first, second] = [(); 2].map(|()| request(&mut client, HELLO));
+        let id = |packet: &[u8]| match relay.look(&mut packet.to_vec())? {
+            Look::Forward { packet, .. } => Ok(packet),
+            Look::Session { .. } | Look::Source => panic!("for another server"),
+        };
+        assert_eq!([id(&first), id(&second)], [Ok(0), Ok(1)]);
+        let mixed = [&second[..16], &first[16..]].concat();
+        assert_eq!(id(&mixed), Err(PacketError::UnknownIdentity));
     }
 }
 

@@ -14,8 +14,8 @@ use tokio::io::unix::AsyncFd;
 
 use super::messages;
 use crate::limits::{
-    DOOR_BUFFER_BYTES, INBOX_SLOTS, MESSAGES_MAX, NETWORK_ERRORS_MAX, SEGMENTED_BYTES_MAX, SEGMENTS_MAX,
-    SOCKET_EVENTS_MAX,
+    DOOR_BUFFER_BYTES, HOP_BUFFER_BYTES, INBOX_SLOTS, MESSAGES_MAX, NETWORK_ERRORS_MAX, SEGMENTED_BYTES_MAX,
+    SEGMENTS_MAX, SOCKET_EVENTS_MAX,
 };
 use crate::net::datagram::{Backlog, Binding, Datagrams, Inbox, Parcel, Sent, SocketId};
 
@@ -215,6 +215,8 @@ impl Datagrams for OsDatagrams {
         }
         socket.bind(&SocketAddr::new(ip, 0).into())?;
         if let Some(peer) = peer {
+            // All that a client's targets send comes through this one, as fast as a hop can.
+            let _ = socket.set_recv_buffer_size(HOP_BUFFER_BYTES);
             socket.connect(&peer.into())?;
         }
         self.hold(socket.into(), family, peer.is_some(), fragments)
@@ -526,6 +528,23 @@ mod tests {
 
     fn went(datagrams: usize) -> Sent {
         Sent { datagrams, ..Sent::default() }
+    }
+
+    #[test]
+    fn what_a_hop_sends_at_once_has_more_room_than_what_a_target_does() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _context = runtime.enter();
+        let mut sockets = OsDatagrams::new().unwrap();
+        let ip = Ipv4Addr::LOCALHOST.into();
+        let [to_hop, to_any] = [Some(SocketAddr::new(ip, 9)), None].map(|peer| {
+            let opened = sockets.open(Binding::Outgoing { ip, peer, fragments: false }).unwrap();
+            let socket = &sockets.held(opened).unwrap().socket;
+            socket2::SockRef::from(socket).recv_buffer_size().unwrap()
+        });
+        let max: usize =
+            std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap().trim().parse().unwrap();
+        // The kernel counts what it adds itself.
+        assert!(to_hop >= to_any.max(2 * HOP_BUFFER_BYTES.min(max)), "{to_hop}, {to_any}");
     }
 
     #[test]

@@ -59,7 +59,7 @@ enum Act {
     Insert { key: u8, source: u8 },
     Touch(usize),
     Remove(usize),
-    RemoveOldest,
+    Look,
     Pass(u64),
     Expire,
     Settle,
@@ -70,7 +70,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         6 => (0..24_u8, 0..5_u8).prop_map(|(key, source)| Act::Insert { key, source }),
         6 => any::<usize>().prop_map(Act::Touch),
         2 => any::<usize>().prop_map(Act::Remove),
-        1 => Just(Act::RemoveOldest),
+        1 => Just(Act::Look),
         4 => (0..40_u64).prop_map(Act::Pass),
         2 => Just(Act::Expire),
         2 => Just(Act::Settle),
@@ -112,7 +112,14 @@ fn play(bounds: Bounds, acts: Vec<Act>) {
                 let place = naive.place(handle);
                 assert_eq!(table.remove(handle), naive.remove(place).map(|(_, value)| value));
             }
-            Act::RemoveOldest => assert_eq!(table.remove_oldest(), naive.remove(Some(0))),
+            Act::Look => {
+                let plain = || naive.list.iter().map(|plain| (plain.handle, plain.active, &plain.value));
+                assert!(table.by_age(None).eq(plain()));
+                let is_bounded = bounds.per_source < bounds.total;
+                let of_source = |at: &usize| !is_bounded || naive.list[*at].source == ip(1);
+                let places = (0..naive.list.len()).filter(of_source);
+                assert!(table.by_age(Some(ip(1))).eq(places.filter_map(|at| plain().nth(at))));
+            }
             Act::Pass(millis) => now += Duration::from_millis(millis),
             Act::Expire => {
                 while let Some(expired) = table.expire(now, TIMEOUT) {

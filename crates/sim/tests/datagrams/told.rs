@@ -1,0 +1,85 @@
+//! What is told of datagrams that go nowhere.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use umbra_proto::address::Address;
+use umbra_proto::forbidden::Forbidden;
+use umbra_sim::datagrams::DatagramPeer;
+use umbra_sim::net::Name;
+use umbra_sim::seed::one_seed;
+
+use crate::life::{WHILE, begin};
+use crate::route::{ATTACKER, Plan, Route, target_at};
+
+/// The lines about datagrams that were dropped.
+#[derive(Clone, Default)]
+struct Catcher(Arc<Mutex<Vec<String>>>);
+
+struct Text(String);
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0 += &format!(" {}={value:?}", field.name());
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Catcher {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        if text.0.contains("datagrams dropped") {
+            self.0.lock().unwrap().push(text.0);
+        }
+    }
+}
+
+#[test]
+fn every_datagram_that_goes_nowhere_is_counted_by_its_reason() {
+    let catcher = Catcher::default();
+    let subscriber = tracing_subscriber::registry().with(catcher.clone());
+    tracing::subscriber::with_default(subscriber, || {
+        one_seed(1, |net, mut chance| async move {
+            let mut plan = Plan::new(None);
+            plan.forbidden = Arc::new(Forbidden::standard());
+            let route = Route::lay(&net, &mut chance, plan);
+            let target = DatagramPeer::new(&route.air, target_at(1));
+            let stranger = DatagramPeer::new(&route.air, ATTACKER);
+            let (client, _) = begin(&route, 1000, &target).await;
+            let block = [1, 203, 0, 113, 1, 20, 180];
+            let repeat = |count: usize, send: &dyn Fn()| (0..count).for_each(|_| send());
+            repeat(1, &|| stranger.send(client.relay, &[&[0, 0, 0][..], &block, b"hello"].concat()));
+            repeat(2, &|| client.peer.send(client.relay, b"\0\0\0nothing"));
+            repeat(3, &|| client.peer.send(client.relay, &[&[0, 0, 1][..], &block, b"part"].concat()));
+            repeat(2, &|| client.send(&Address::Ip("127.0.0.1:1".parse().unwrap()), b"forbidden"));
+            // The same in the clothes of the other family.
+            repeat(2, &|| {
+                client.send(&Address::Ip("[::ffff:127.0.0.2]:1".parse().unwrap()), b"forbidden");
+            });
+            net.name("none.example", Name { addresses: Vec::new(), delay: Duration::from_secs(1) });
+            repeat(5, &|| client.send(&Address::from_host("none.example", 1).unwrap(), b"nowhere"));
+            repeat(6, &|| client.send(&Address::Ip(target.address()), &vec![0; 65_508]));
+            assert_eq!(target.receive_within(WHILE).await, None);
+            // Those that wait when their association ends have not gone anywhere either.
+            net.name("slow.example", Name { addresses: Vec::new(), delay: Duration::from_secs(9) });
+            let mut leaving = route.associate(1001).await;
+            repeat(7, &|| leaving.send(&Address::from_host("slow.example", 1).unwrap(), b"waits"));
+            sleep(WHILE).await;
+            drop(leaving.control.take());
+            sleep(Duration::from_secs(61)).await;
+        });
+    });
+    let lines = std::mem::take(&mut *catcher.0.lock().unwrap());
+    let total = |name: &str| -> u64 {
+        let counts = lines.iter().filter_map(|line| line.split_once(&format!(" {name}=")));
+        counts.map(|(_, rest)| rest.split(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    };
+    let counted = ["strangers", "malformed", "fragments", "forbidden", "unroutable", "oversized", "crowded"];
+    assert_eq!(counted.map(total), [1, 2, 3, 4, 5, 6, 7], "{lines:?}");
+    assert!(!lines.iter().any(|line| line.contains("203.0.113") || line.contains("example")));
+}
