@@ -6,7 +6,7 @@ mod common;
 mod peers;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::UdpSocket;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -219,6 +219,26 @@ fn a_parent_is_asked_for_an_association_and_asked_again_when_it_has_gone() {
             Ok(_) => break,
             Err(_) => assert!(since.elapsed() < PATIENCE, "it is not asked again"),
         }
+    }
+}
+
+#[test]
+fn a_parent_is_asked_for_an_association_in_its_own_family() {
+    let (mut ipv4, mut ipv6) = ([0; 1 + 4 + 2], [0; 1 + 16 + 2]);
+    (ipv4[0], ipv6[0]) = (1, 4);
+    for (place, unknown) in [("127.0.0.1:0", &ipv4[..]), ("[::1]:0", &ipv6)] {
+        let parent = TcpListener::bind(place).unwrap();
+        let route = Route::parent(Parent::socks5(parent.local_addr().unwrap().into(), None));
+        let relay = run(with_datagrams(mixed(), route));
+        let client = Client::associate(relay.addresses()[0]);
+        client.send(&Address::Ip("127.0.0.1:9".parse().unwrap()), b"one");
+        let (mut asked, _) = parent.accept().unwrap();
+        asked.set_read_timeout(Some(PATIENCE)).unwrap();
+        asked.read_exact(&mut [0; 3]).unwrap();
+        asked.write_all(&[5, 0]).unwrap();
+        let mut request = vec![0; 3 + unknown.len()];
+        asked.read_exact(&mut request).unwrap();
+        assert_eq!(request, [&[5, 3, 0], unknown].concat());
     }
 }
 

@@ -1,7 +1,7 @@
 //! Finding targets and hops: what takes time, and reports in a letter.
 
 use std::future::{Future, poll_fn};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -125,8 +125,8 @@ async fn associate<N: Net>(
     index: usize,
     parent: &Parent,
 ) -> Option<(Address, Conn<N::Socket>)> {
-    let (command, target) = (Command::UdpAssociate, &Address::Ip(UNKNOWN));
-    let errand = Errand::of_our_own(command, target);
+    let target = unknown_beside(&parent.address);
+    let errand = Errand::of_our_own(Command::UdpAssociate, &target);
     let hops = path.hops.get(..=index)?;
     let agreed = match travel_through(door, path, hops, errand, door.inbound.tcp).await {
         Ok(agreed) => agreed,
@@ -197,4 +197,12 @@ fn first_fit<N: Net>(
     addresses.into_iter().find(is_fit)
 }
 
-const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
+/// Where our datagrams will come from, which nobody knows yet, in the family of the parent: one that has no address of the other family
+/// refuses to be asked from there, as danted does.
+fn unknown_beside(parent: &Address) -> Address {
+    let ip = match parent {
+        Address::Ip(SocketAddr::V6(_)) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        Address::Ip(SocketAddr::V4(_)) | Address::Name(..) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    };
+    Address::Ip(SocketAddr::new(ip, 0))
+}
