@@ -37,13 +37,23 @@ impl Program {
     }
 
     /// One more argument: the path of a file with this configuration, which is there while the program runs.
-    pub(crate) fn with_config(mut self, config: &Value) -> Result<Self> {
+    pub(crate) fn with_config(self, config: &Value) -> Result<Self> {
+        self.with_file("config.json", &config.to_string())
+    }
+
+    /// The same for a configuration that is not JSON.
+    pub(crate) fn with_file(mut self, name: &str, text: &str) -> Result<Self> {
         let folder = tempfile::tempdir().context("a folder for a configuration")?;
-        let file = folder.path().join("config.json");
-        fs::write(&file, config.to_string()).context("write a configuration")?;
+        let file = folder.path().join(name);
+        fs::write(&file, text).context("write a configuration")?;
         self.args.push(file.to_string_lossy().into_owned());
+        Ok(self.with_folder(folder))
+    }
+
+    /// A folder that is there while the program runs.
+    pub(crate) fn with_folder(mut self, folder: TempDir) -> Self {
         self.folder = Some(folder);
-        Ok(self)
+        self
     }
 }
 
@@ -121,6 +131,21 @@ impl Guard {
         }
     }
 
+    /// Waits until the child listens on TCP port `port`, which it was told of; it may listen on others before.
+    pub(crate) fn listening_on(&mut self, port: u16) -> Result<()> {
+        let pid = self.pid();
+        let found = wait_until(Duration::from_secs(20), || {
+            if !self.is_alive() {
+                return Some(false);
+            }
+            listening_addresses(pid).iter().any(|address| address.port() == port).then_some(true)
+        });
+        if found != Some(true) {
+            bail!("{} does not listen on port {port}\n{}", self.name, self.log_tail(20));
+        }
+        Ok(())
+    }
+
     /// Waits until a child of the child listens on a TCP port, and says where.
     pub(crate) fn child_listening(&mut self) -> Result<SocketAddr> {
         let pid = self.pid();
@@ -186,22 +211,26 @@ fn children(parent: u32) -> Vec<u32> {
     pids.filter(is_child).collect()
 }
 
-/// The first TCP address `pid` listens on, as the kernel tells it: no log format to know.
+/// The first TCP address `pid` listens on.
 fn listening_address(pid: u32) -> Option<SocketAddr> {
-    let sockets: BTreeSet<String> = fs::read_dir(format!("/proc/{pid}/fd"))
-        .ok()?
-        .flatten()
+    listening_addresses(pid).into_iter().next()
+}
+
+/// The TCP addresses `pid` listens on, as the kernel tells them: no log format to know.
+fn listening_addresses(pid: u32) -> Vec<SocketAddr> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let sockets: BTreeSet<String> = descriptors
         .filter_map(|entry| fs::read_link(entry.path()).ok())
         .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
         .collect();
-    ["tcp", "tcp6"].into_iter().find_map(|table| {
-        let table = fs::read_to_string(format!("/proc/{pid}/net/{table}")).ok()?;
-        table.lines().skip(1).find_map(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let listens = fields.get(3) == Some(&"0A") && sockets.contains(*fields.get(9)?);
-            if listens { decode_address(fields.get(1)?) } else { None }
-        })
-    })
+    let listens = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_one = fields.get(3) == Some(&"0A") && sockets.contains(*fields.get(9)?);
+        if is_one { decode_address(fields.get(1)?) } else { None }
+    };
+    let table = |name| fs::read_to_string(format!("/proc/{pid}/net/{name}")).unwrap_or_default();
+    let tables = ["tcp", "tcp6"].map(table);
+    tables.iter().flat_map(|table| table.lines().skip(1)).filter_map(listens).collect()
 }
 
 /// An address as `/proc/net/tcp` writes it: 32-bit words in the machine's byte order, in hex.

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::peers::{
-    Peer, SHADOWSOCKS_RUST_FEATURES, SHADOWSOCKS_RUST_VERSION, Tools, cache, in_path, python,
+    Peer, SHADOWSOCKS_RUST_FEATURES, SHADOWSOCKS_RUST_VERSION, Tools, cache, in_owners_path, in_path, python,
     shadowsocks_rust_root,
 };
 use crate::workspace;
@@ -37,10 +37,9 @@ pub(crate) fn missing_peers(tools: &Tools) -> Result<()> {
         return Ok(());
     }
     let mut packages = Vec::new();
-    let peers = [(Peer::ShadowsocksLibev, "shadowsocks-libev"), (Peer::V2ray, "v2ray")];
-    packages.extend(peers.into_iter().filter(|(peer, _)| !tools.has(*peer)).map(|(_, package)| package));
-    // What only its owner runs is not in everybody's path.
-    let is_missing = |name| in_path(name).is_none() && !Path::new("/usr/sbin").join(name).is_file();
+    let peers = Peer::OTHERS.into_iter().chain(Peer::PROXIES).filter(|peer| !tools.has(*peer));
+    packages.extend(peers.filter_map(Peer::package));
+    let is_missing = |name| in_owners_path(name).is_none();
     packages.extend(CLIENTS.into_iter().filter(|(name, _)| is_missing(name)).map(|(_, package)| package));
     if !packages.is_empty() {
         system_packages(&packages)?;
@@ -94,21 +93,35 @@ fn cargo_install(args: &[&str], root: PathBuf) -> Result<()> {
     workspace::run(&mut command)
 }
 
+/// Installs packages of the system, whose services stay as they are: what runs here is started by us, and ended.
 fn system_packages(packages: &[&str]) -> Result<()> {
     let Some(apt) = in_path("apt-get") else {
         bail!("{} must be installed by hand: there is no apt-get here", packages.join(" and "));
     };
     let root = nix::unistd::Uid::effective().is_root();
-    let apt_get = || {
-        let mut command = if root { Command::new(&apt) } else { Command::new("sudo") };
+    let owner = |program: &Path| {
+        let mut command = if root { Command::new(program) } else { Command::new("sudo") };
         if !root {
-            command.arg(&apt);
+            command.arg(program);
         }
         command.env("DEBIAN_FRONTEND", "noninteractive");
         command
     };
     // Lists that cannot be refreshed may still be good enough.
-    workspace::run(apt_get().arg("update")).ok();
-    workspace::run(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(packages))
+    workspace::run(owner(&apt).arg("update")).ok();
+    let shell = Path::new("/bin/sh");
+    workspace::run(owner(shell).args(["-c", WITHOUT_SERVICES, "install"]).arg(&apt).args(packages))
         .context("install the missing peers")
 }
+
+/// A policy that is asked before a service is started says no to all (Debian's `invoke-rc.d`, with systemd and without), unless
+/// there is one already; it goes with the installation.
+const WITHOUT_SERVICES: &str = "
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+    trap 'rm -f $policy' EXIT
+    printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy
+fi
+apt=$1
+shift
+$apt install --yes --no-install-recommends \"$@\"";

@@ -44,6 +44,31 @@ pub(crate) fn associate(proxy: SocketAddr) -> Result<Association> {
     Ok(Association { relay: SocketAddr::new(ip, bound.port()), _control: control })
 }
 
+/// A place where a proxy waits for one connection in our stead.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    /// Where it waits.
+    pub(crate) address: SocketAddr,
+    /// The connection that asked for it, and becomes the session.
+    control: TcpStream,
+}
+
+/// Asks the proxy to wait for a connection from `expected`.
+pub(crate) fn bind(proxy: SocketAddr, expected: SocketAddr) -> Result<Waiting> {
+    let asked = [vec![5, 2, 0], address_block(expected)].concat();
+    let (control, bound) = ask(proxy, &[], &asked)?;
+    let ip = if bound.ip().is_unspecified() { proxy.ip() } else { bound.ip() };
+    Ok(Waiting { address: SocketAddr::new(ip, bound.port()), control })
+}
+
+impl Waiting {
+    /// Hears of who has come: the session with it, and its address.
+    pub(crate) fn visitor(mut self) -> Result<(TcpStream, SocketAddr)> {
+        let visitor = read_reply(&mut self.control).context("the second answer to BIND")?;
+        Ok((self.control, visitor))
+    }
+}
+
 /// What stands before the payload of a datagram for `target`.
 pub(crate) fn datagram_head(target: SocketAddr) -> Vec<u8> {
     [vec![0; 3], address_block(target)].concat()
@@ -132,10 +157,14 @@ fn ask(proxy: SocketAddr, header: &[u8], request: &[u8]) -> Result<(TcpStream, S
     stream.read_exact(&mut choice).context("the proxy's choice of login")?;
     ensure!(choice == [5, 0], "the proxy wants another login: {choice:?}");
     stream.write_all(request)?;
+    let bound = read_reply(&mut stream)?;
+    Ok((stream, bound))
+}
+
+fn read_reply(stream: &mut TcpStream) -> Result<SocketAddr> {
     let mut head = [0; 4];
     stream.read_exact(&mut head).context("the proxy's reply")?;
     let mut rest = vec![0; reply_bytes(&head)? - head.len()];
     stream.read_exact(&mut rest).context("the rest of the reply")?;
-    let (bound, _) = read_address(&[&head[3..], &rest].concat())?;
-    Ok((stream, bound))
+    Ok(read_address(&[&head[3..], &rest].concat())?.0)
 }

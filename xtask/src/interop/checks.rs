@@ -1,7 +1,7 @@
 //! What is tried through every pair of ends.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -38,6 +38,22 @@ pub(crate) enum Check {
     /// Somebody who was never sent anything answers.
     ThirdParty,
 }
+
+/// Where sessions of our own go in and come out, and how much goes through.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Course {
+    /// The SOCKS5 door.
+    pub(super) proxy: SocketAddr,
+    /// Where targets are put.
+    pub(super) target: IpAddr,
+    /// How much a large session carries.
+    pub(super) bytes: usize,
+    /// How many short sessions there are.
+    pub(super) sessions: usize,
+}
+
+/// How soon a target is heard that speaks first.
+pub(super) const AT_ONCE: Duration = Duration::from_millis(250);
 
 impl Check {
     /// Every check, in the order of the table.
@@ -77,11 +93,13 @@ impl Check {
         }
         let held = match self {
             Self::Curl => curl(ends),
-            Self::Megabytes => megabytes(ends),
-            Self::Sessions => sessions(ends),
-            Self::HalfClose => half_close(ends),
-            Self::Banner => banner(ends),
-            Self::EarlyClose => early_close(ends),
+            Self::Megabytes => megabytes(&ends.course()),
+            Self::Sessions => sessions(&ends.course()),
+            Self::HalfClose => half_close(&ends.course()),
+            // Other clients hold the request back for half a second, hoping for a first payload to send along.
+            Self::Banner if ends.leg.client == Peer::Umbra => banner(&ends.course(), AT_ONCE),
+            Self::Banner => banner(&ends.course(), Duration::from_secs(2)),
+            Self::EarlyClose => early_close(&ends.course()),
             Self::WrongPassword => wrong_password(ends),
             Self::Datagrams => datagrams::lengths(ends),
             Self::Targets => datagrams::targets(ends),
@@ -140,10 +158,10 @@ fn curl(ends: &Ends<'_>) -> Result<()> {
     Ok(())
 }
 
-fn megabytes(ends: &Ends<'_>) -> Result<()> {
-    let (uplink, downlink) = (payload(ends.size.bytes, 1), payload(ends.size.bytes, 2));
+pub(super) fn megabytes(course: &Course) -> Result<()> {
+    let (uplink, downlink) = (payload(course.bytes, 1), payload(course.bytes, 2));
     with_target(
-        ends,
+        course,
         |client| exchange(client, &uplink, &downlink).context("at the client"),
         |target| exchange(target, &downlink, &uplink).context("at the target"),
     )
@@ -176,13 +194,13 @@ fn receive(mut stream: &TcpStream, expected: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn sessions(ends: &Ends<'_>) -> Result<()> {
+pub(super) fn sessions(course: &Course) -> Result<()> {
     const AT_ONCE: usize = 8;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let listener = TcpListener::bind((course.target, 0))?;
     let target = listener.local_addr()?;
     let next = AtomicUsize::new(0);
     let one = |number: usize| -> Result<()> {
-        let client = socks::connect(ends.proxy, target)?;
+        let client = socks::connect(course.proxy, target)?;
         let question = payload(64 + number % 700, number);
         (&client).write_all(&question)?;
         receive(&client, &question).with_context(|| format!("session {number}"))
@@ -190,7 +208,7 @@ fn sessions(ends: &Ends<'_>) -> Result<()> {
     thread::scope(|scope| {
         let echoing = scope.spawn(|| {
             let mut echoes = Vec::new();
-            for _ in 0..ends.size.sessions {
+            for _ in 0..course.sessions {
                 let stream = socks::accept(&listener, PATIENCE)?;
                 echoes.push(scope.spawn(move || echo(&stream)));
             }
@@ -200,7 +218,7 @@ fn sessions(ends: &Ends<'_>) -> Result<()> {
             .map(|_| {
                 scope.spawn(|| {
                     let numbers =
-                        || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|n| *n < ends.size.sessions);
+                        || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|n| *n < course.sessions);
                     std::iter::from_fn(numbers).try_for_each(one)
                 })
             })
@@ -224,11 +242,11 @@ fn echo(mut stream: &TcpStream) -> Result<()> {
     }
 }
 
-fn half_close(ends: &Ends<'_>) -> Result<()> {
-    let bytes = ends.size.bytes / 5;
+pub(super) fn half_close(course: &Course) -> Result<()> {
+    let bytes = course.bytes / 5;
     let (question, answer) = (payload(bytes, 3), payload(bytes + 100, 4));
     with_target(
-        ends,
+        course,
         |client| {
             let mut client = client;
             client.write_all(&question)?;
@@ -252,16 +270,15 @@ fn half_close(ends: &Ends<'_>) -> Result<()> {
     )
 }
 
-fn banner(ends: &Ends<'_>) -> Result<()> {
+/// The target speaks first, and is heard within `bound`.
+pub(super) fn banner(course: &Course, bound: Duration) -> Result<()> {
     const BANNER: &[u8] = b"220 ready when you are\r\n";
-    // Other clients hold the request back for half a second, hoping for a first payload to send along.
-    let bound = Duration::from_millis(if ends.leg.client == Peer::Umbra { 250 } else { 2000 });
     // A machine that is busy may be late once; who waits for the client is late each time.
     let mut best = Duration::MAX;
     for _ in 0..3 {
         let started = Instant::now();
         with_target(
-            ends,
+            course,
             |client| receive(client, BANNER),
             |target| {
                 let mut target = target;
@@ -276,10 +293,10 @@ fn banner(ends: &Ends<'_>) -> Result<()> {
     bail!("a server that speaks first was heard after {best:?}")
 }
 
-fn early_close(ends: &Ends<'_>) -> Result<()> {
-    let parting = payload(ends.size.bytes, 5);
+pub(super) fn early_close(course: &Course) -> Result<()> {
+    let parting = payload(course.bytes, 5);
     with_target(
-        ends,
+        course,
         |client| {
             let mut client = client;
             // The target has dialled by the time it hears the first byte.
@@ -322,23 +339,23 @@ fn wrong_password(ends: &Ends<'_>) -> Result<()> {
     if socks::accept(&listener, Duration::ZERO).is_ok() {
         bail!("a stranger's session reached the target");
     }
-    megabytes(ends).context("others, after a stranger came by")
+    megabytes(&ends.course()).context("others, after a stranger came by")
 }
 
 /// Runs both ends of one session to a target of its own, and says what went wrong at either.
 fn with_target(
-    ends: &Ends<'_>,
+    course: &Course,
     client: impl FnOnce(&TcpStream) -> Result<()>,
     target: impl FnOnce(&TcpStream) -> Result<()> + Send,
 ) -> Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let listener = TcpListener::bind((course.target, 0))?;
     let address = listener.local_addr()?;
     thread::scope(|scope| {
         let serving = scope.spawn(move || {
             let stream = socks::accept(&listener, PATIENCE)?;
             target(&stream)
         });
-        let held = socks::connect(ends.proxy, address).and_then(|stream| client(&stream));
+        let held = socks::connect(course.proxy, address).and_then(|stream| client(&stream));
         let served = serving.join().unwrap_or_else(|_| bail!("the target panicked"));
         match (held, served) {
             (Ok(()), Ok(())) => Ok(()),

@@ -21,9 +21,14 @@ const PATIENCE: Duration = Duration::from_millis(700);
 
 /// Datagrams of many lengths, there and back.
 pub(super) fn lengths(ends: &Ends<'_>) -> Result<()> {
+    there_and_back(ends.proxy, &lengths_of(ends))
+}
+
+/// Datagrams of these lengths through the SOCKS5 door at `proxy`.
+pub(super) fn there_and_back(proxy: SocketAddr, lengths: &[usize]) -> Result<()> {
     with_targets(&[Ipv4Addr::LOCALHOST.into()], |targets| {
-        let program = Program::open(ends.proxy)?;
-        for (seed, len) in lengths_of(ends).into_iter().enumerate() {
+        let program = Program::open(proxy)?;
+        for (seed, len) in lengths.iter().copied().enumerate() {
             let payload = payload(len, seed);
             let (from, came) = program.ask(&socks::address_block(targets[0]), &payload)?;
             ensure!(came == payload, "{} other bytes came back for {len}", came.len());

@@ -1,5 +1,6 @@
 //! Programs of all kinds at the doors of our client, with a server of ours behind it.
 
+mod cache;
 mod trials;
 
 use std::net::SocketAddr;
@@ -47,6 +48,7 @@ struct Trial<'a> {
 
 /// An open door: our client, and our server behind it.
 struct Door<'a> {
+    tools: &'a Tools,
     site: &'a Site,
     address: SocketAddr,
     client: Guard,
@@ -80,7 +82,9 @@ pub(super) fn run(args: &Args, tools: &Tools, site: &Site, report: &mut Report) 
         };
         let mut rows = Vec::new();
         for trial in (plan.trials)(&door) {
-            if args.light && matches!(trial.visitor, Visitor::Chromium | Visitor::Ssh) {
+            if args.light
+                && matches!(trial.visitor, Visitor::Chromium | Visitor::Ssh | Visitor::TrafficServer)
+            {
                 continue;
             }
             let outcome = trial.outcome();
@@ -104,6 +108,7 @@ fn plans(site: &Site, name_server: SocketAddr) -> Vec<Plan> {
     let users = json!([
         { "name": "alice", "password": trials::ALICE },
         { "name": "bob", "password": trials::BOB },
+        { "name": "cache", "password": cache::PASSWORD },
     ]);
     let tunnel = json!({
         "protocol": "tunnel", "forward_address": "127.0.0.1", "forward_port": site.port(),
@@ -126,7 +131,7 @@ fn plans(site: &Site, name_server: SocketAddr) -> Vec<Plan> {
 }
 
 impl<'a> Door<'a> {
-    fn open(plan: &Plan, tools: &Tools, site: &'a Site) -> Result<Self> {
+    fn open(plan: &Plan, tools: &'a Tools, site: &'a Site) -> Result<Self> {
         let method = AES_256_GCM;
         let (server, behind) = tools.start(Peer::Umbra, Role::Server, Spec::of(method), None)?;
         let mut local = plan.local.clone();
@@ -159,7 +164,7 @@ impl<'a> Door<'a> {
         let program = Program::new(format!("umbra {}", plan.name), umbra, args).with_config(&config)?;
         let mut client = Guard::start(program, None)?;
         let address = client.listening().context("a door")?;
-        Ok(Self { site, address, client, server, _parent: parent })
+        Ok(Self { tools, site, address, client, server, _parent: parent })
     }
 }
 

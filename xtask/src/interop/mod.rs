@@ -5,6 +5,7 @@ mod datagrams;
 mod doors;
 mod names;
 mod pairs;
+mod parents;
 mod programs;
 mod report;
 mod site;
@@ -40,6 +41,9 @@ pub(crate) struct Args {
     /// Only doors whose name contains this, and no pairs
     #[arg(long, value_name = "NAME", conflicts_with = "method")]
     pub(crate) door: Option<String>,
+    /// Only parents whose names, or how they are asked, contain this, and nothing else
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["method", "door"])]
+    pub(crate) parent: Option<String>,
 }
 
 /// What came of trying something.
@@ -76,11 +80,15 @@ pub(crate) fn tally(args: &Args) -> Result<Tally> {
     let tools = Tools::provide(umbra.as_deref())?;
     let site = Site::start()?;
     let mut report = Report::default();
-    if args.door.is_none() {
+    let [method, door, parent] = [&args.method, &args.door, &args.parent].map(Option::is_none);
+    if door && parent {
         pairs::run(args, &tools, &site, &mut report);
     }
-    if args.method.is_none() && !args.peers_alone {
+    if method && parent && !args.peers_alone {
         doors::run(args, &tools, &site, &mut report);
+    }
+    if method && door && !args.peers_alone {
+        parents::run(args, &tools, &site, &mut report);
     }
     println!("{report}");
     if args.write {

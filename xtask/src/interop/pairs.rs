@@ -1,10 +1,10 @@
 //! A client and a server that are not both ours, and ours with ours, for every method they share.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Result;
 
-use super::checks::Check;
+use super::checks::{Check, Course};
 use super::report::Report;
 use super::site::Site;
 use super::{Args, Outcome};
@@ -256,6 +256,12 @@ impl<'a> Ends<'a> {
         let spec = Spec { password: &password, users: &[], ..spec };
         let (client, proxy) = tools.start(leg.client, Role::Client(server_address), spec, None)?;
         Ok(Self { leg, proxy, server_address, client, server, _relay: relay, tools, site, size })
+    }
+
+    /// The way of our own sessions.
+    pub(super) fn course(&self) -> Course {
+        let Size { bytes, sessions, .. } = self.size;
+        Course { proxy: self.proxy, target: Ipv4Addr::LOCALHOST.into(), bytes, sessions }
     }
 
     /// A client of the same server that knows another password.

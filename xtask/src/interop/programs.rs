@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::site::{PICTURES, Site};
 use crate::child::{Guard, Program};
-use crate::peers::{free_port, in_path};
+use crate::peers::{free_port, in_owners_path};
 use crate::{socks, workspace};
 
 /// A program that people put behind a proxy.
@@ -30,6 +30,8 @@ pub(super) enum Visitor {
     Dig,
     /// A browser.
     Chromium,
+    /// An HTTP cache that reaches the web through SOCKS, and curl before it.
+    TrafficServer,
     /// A few lines of this task.
     Own,
 }
@@ -44,6 +46,7 @@ impl Visitor {
             Self::Ssh => "ssh",
             Self::Dig => "dig",
             Self::Chromium => "chromium",
+            Self::TrafficServer => "traffic-server",
             Self::Own => "(our own)",
         }
     }
@@ -57,9 +60,10 @@ impl Visitor {
             Self::Ssh => &[("ssh", "openssh-client"), ("ncat", "ncat"), ("ssh-keygen", "openssh-client")],
             Self::Dig => &[("dig", "bind9-dnsutils")],
             Self::Chromium => &[("chromium", "chromium")],
+            Self::TrafficServer => &[("traffic_server", "trafficserver"), ("curl", "curl")],
             Self::Own => &[],
         };
-        let (name, package) = needs.iter().find(|(name, _)| in_path(name).is_none())?;
+        let (name, package) = needs.iter().find(|(name, _)| in_owners_path(name).is_none())?;
         Some(format!("{name} is missing: apt-get install {package}"))
     }
 }

@@ -87,6 +87,9 @@ pub(super) fn program(peer: Peer, place: &Path, role: Role, spec: Spec<'_>) -> R
             args.extend(words(&line, role, spec));
             Program::new(name, python, args)
         }
+        (Peer::Microsocks | Peer::Danted | Peer::Tinyproxy | Peer::TrafficServer, _) => {
+            bail!("{peer} is a proxy and neither end of anything")
+        }
     })
 }
 
@@ -96,6 +99,7 @@ fn datagrams_flag(peer: Peer) -> Option<&'static str> {
         Peer::ShadowsocksRust => Some("-U"),
         Peer::ShadowsocksLibev => Some("-u"),
         Peer::Umbra | Peer::V2ray | Peer::Python => None,
+        Peer::Microsocks | Peer::Danted | Peer::Tinyproxy | Peer::TrafficServer => None,
     }
 }
 

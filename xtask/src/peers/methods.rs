@@ -37,6 +37,7 @@ impl Peer {
             Self::ShadowsocksLibev => lists(LIBEV, method),
             Self::V2ray => lists(V2RAY, method),
             Self::Python => lists(PYTHON, method),
+            Self::Microsocks | Self::Danted | Self::Tinyproxy | Self::TrafficServer => false,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod commands;
 mod methods;
+mod proxies;
 pub(crate) mod python;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use crate::child::Guard;
 use crate::install;
 pub(crate) use methods::*;
+pub(crate) use proxies::{Cache, DANTED_ASKS_THE_SYSTEM, Login, Proxy};
 
 /// The release of shadowsocks-rust that figures are compared with.
 pub(crate) const SHADOWSOCKS_RUST_VERSION: &str = "1.25.0";
@@ -21,7 +23,7 @@ pub(crate) const SHADOWSOCKS_RUST_VERSION: &str = "1.25.0";
 /// What it is built with: all it does by default, and the AEAD methods beyond the specification.
 pub(crate) const SHADOWSOCKS_RUST_FEATURES: &str = "full,aead-cipher-extra,aead-cipher-2022-extra";
 
-/// A program with a client and a server.
+/// A program with a client and a server, or a proxy that is one end of nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Peer {
     /// The binary of this workspace.
@@ -34,6 +36,14 @@ pub(crate) enum Peer {
     V2ray,
     /// Installed from PyPI into the cache.
     Python,
+    /// A SOCKS5 proxy with a thread for each session; installed by the system.
+    Microsocks,
+    /// A SOCKS proxy of many processes; installed by the system.
+    Danted,
+    /// An HTTP proxy; installed by the system.
+    Tinyproxy,
+    /// An HTTP cache that can be a client of SOCKS proxies and one itself; installed by the system.
+    TrafficServer,
 }
 
 /// Which end to start.
@@ -106,20 +116,29 @@ impl fmt::Display for Peer {
             Self::ShadowsocksLibev => "shadowsocks-libev",
             Self::V2ray => "v2ray",
             Self::Python => "python",
+            Self::Microsocks => "microsocks",
+            Self::Danted => "danted",
+            Self::Tinyproxy => "tinyproxy",
+            Self::TrafficServer => "traffic-server",
         })
     }
 }
 
 impl Peer {
-    /// Everyone but ours.
+    /// Everyone but ours that has both ends.
     pub(crate) const OTHERS: [Self; 4] =
         [Self::ShadowsocksRust, Self::ShadowsocksLibev, Self::V2ray, Self::Python];
+
+    /// Proxies, which know nothing of Shadowsocks.
+    pub(crate) const PROXIES: [Self; 4] =
+        [Self::Microsocks, Self::Danted, Self::Tinyproxy, Self::TrafficServer];
 
     /// Whether one way can end and the other go on.
     pub(crate) fn half_closes(self) -> bool {
         match self {
-            Self::Umbra | Self::ShadowsocksRust => true,
+            Self::Umbra | Self::ShadowsocksRust | Self::Danted => true,
             Self::ShadowsocksLibev | Self::V2ray | Self::Python => false,
+            Self::Microsocks | Self::Tinyproxy | Self::TrafficServer => false,
         }
     }
 
@@ -134,9 +153,29 @@ impl Peer {
                     root.display()
                 )
             }
-            Self::ShadowsocksLibev => "apt-get install shadowsocks-libev".to_owned(),
-            Self::V2ray => "apt-get install v2ray".to_owned(),
             Self::Python => python::how_to_get(),
+            Self::ShadowsocksLibev
+            | Self::V2ray
+            | Self::Microsocks
+            | Self::Danted
+            | Self::Tinyproxy
+            | Self::TrafficServer => {
+                format!("apt-get install {}", self.package().unwrap_or_default())
+            }
+        }
+    }
+
+    /// The system's package that has it; none where it comes from elsewhere.
+    pub(crate) fn package(self) -> Option<&'static str> {
+        match self {
+            Self::Umbra | Self::ShadowsocksRust | Self::Python => None,
+            Self::ShadowsocksLibev => Some("shadowsocks-libev"),
+            Self::V2ray => Some("v2ray"),
+            Self::Microsocks => Some("microsocks"),
+            Self::Danted => Some("dante-server"),
+            // The program without the service.
+            Self::Tinyproxy => Some("tinyproxy-bin"),
+            Self::TrafficServer => Some("trafficserver"),
         }
     }
 
@@ -149,6 +188,10 @@ impl Peer {
             Self::ShadowsocksLibev => in_path("ss-server").and_then(|path| Some(path.parent()?.to_owned())),
             Self::V2ray => in_path("v2ray"),
             Self::Python => return python::find(),
+            Self::Microsocks => in_path("microsocks"),
+            Self::Danted => in_owners_path("danted"),
+            Self::Tinyproxy => in_owners_path("tinyproxy"),
+            Self::TrafficServer => in_owners_path("traffic_server"),
         };
         found.ok_or_else(|| format!("is missing; to get it: {}", self.how_to_get()))
     }
@@ -157,7 +200,7 @@ impl Peer {
 impl Tools {
     /// Looks for every peer; `umbra` is where our own binary is.
     pub(crate) fn find(umbra: Option<&Path>) -> Self {
-        let everyone = [Peer::Umbra].into_iter().chain(Peer::OTHERS);
+        let everyone = [Peer::Umbra].into_iter().chain(Peer::OTHERS).chain(Peer::PROXIES);
         Self(everyone.map(|peer| (peer, peer.find(umbra))).collect())
     }
 
@@ -235,6 +278,13 @@ pub(crate) fn shadowsocks_rust_root() -> PathBuf {
 pub(crate) fn in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// The same, also where it is meant for the machine's owner and so not in everybody's path.
+pub(crate) fn in_owners_path(name: &str) -> Option<PathBuf> {
+    let folders = ["/usr/sbin", "/usr/local/sbin"];
+    let beside = folders.into_iter().map(|folder| Path::new(folder).join(name)).find(|file| file.is_file());
+    in_path(name).or(beside)
 }
 
 /// A port of 127.0.0.1 that was free a moment ago, for streams and for datagrams.

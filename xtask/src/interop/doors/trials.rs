@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::super::programs::{self, Shell, Visitor};
 use super::super::{names, payload};
-use super::{Door, Trial};
+use super::{Door, Trial, cache};
 use crate::socks;
 
 /// The passwords at the guarded door.
@@ -79,6 +79,7 @@ pub(super) fn open<'a>(door: &'a Door<'a>) -> Vec<Trial<'a>> {
             programs::browse(&format!("{kind}://{address}"), site)
         }));
     }
+    trials.extend(cache::open(door));
     trials
 }
 
@@ -136,6 +137,7 @@ pub(super) fn guarded<'a>(door: &'a Door<'a>) -> Vec<Trial<'a>> {
             }));
         }
     }
+    trials.extend(cache::guarded(door));
     trials
 }
 
@@ -263,7 +265,7 @@ fn upload(door: &Door<'_>, header: Option<&str>) -> Result<()> {
 }
 
 /// Whether somebody is turned away, soon and before the site has heard of it; with what words.
-fn refused(door: &Door<'_>, knock: impl FnOnce() -> Result<()>) -> Result<String> {
+pub(super) fn refused(door: &Door<'_>, knock: impl FnOnce() -> Result<()>) -> Result<String> {
     let (before, started) = (door.site.visits(), Instant::now());
     let why = knock().err().context("the door was open")?;
     let took = started.elapsed();
@@ -274,6 +276,11 @@ fn refused(door: &Door<'_>, knock: impl FnOnce() -> Result<()>) -> Result<String
     Ok(format!("{why:#}"))
 }
 
-fn trial<'a>(visitor: Visitor, way: &str, end: &'static str, run: impl Fn() -> Result<()> + 'a) -> Trial<'a> {
+pub(super) fn trial<'a>(
+    visitor: Visitor,
+    way: &str,
+    end: &'static str,
+    run: impl Fn() -> Result<()> + 'a,
+) -> Trial<'a> {
     Trial { visitor, way: way.to_owned(), end, run: Box::new(run) }
 }
