@@ -88,11 +88,6 @@ impl Guard {
         self.child.id()
     }
 
-    /// The id as the kernel's calls want it.
-    pub(crate) fn kernel_pid(&self) -> Result<Pid> {
-        Ok(Pid::from_raw(i32::try_from(self.pid()).context("a process id")?))
-    }
-
     /// Everything the child has said.
     pub(crate) fn log(&self) -> String {
         let mut text = Vec::new();
@@ -144,6 +139,18 @@ impl Guard {
             bail!("{} does not listen on port {port}\n{}", self.name, self.log_tail(20));
         }
         Ok(())
+    }
+
+    /// The child, its children, and theirs.
+    pub(crate) fn family(&self) -> Vec<u32> {
+        let mut family = vec![self.pid()];
+        let mut at = 0;
+        while let Some(member) = family.get(at) {
+            let more = children(*member);
+            family.extend(more);
+            at += 1;
+        }
+        family
     }
 
     /// Waits until a child of the child listens on a TCP port, and says where.

@@ -20,7 +20,7 @@ use crate::peers::{Peer, Tools};
 use crate::workspace;
 use pair::{Door, Pair};
 use report::Results;
-use rows::{Figure, Plan, Row, Work};
+use rows::{Cast, Figure, Plan, Row, Work};
 
 /// `cargo xtask bench`
 #[derive(Debug, clap::Args)]
@@ -31,13 +31,13 @@ pub(crate) struct Args {
     /// Three rounds at full size
     #[arg(long)]
     full: bool,
-    /// Whom to run beside umbra
-    #[arg(long, value_delimiter = ',', default_values = ["shadowsocks-rust", "shadowsocks-libev"])]
+    /// Whom to run beside umbra: pairs, and in the rows `plain-` and `parent-` proxies by themselves
+    #[arg(long, value_delimiter = ',', default_values = ["shadowsocks-rust", "shadowsocks-libev", "microsocks", "danted"])]
     peers: Vec<Peer>,
     /// How many times everything is measured
     #[arg(long)]
     rounds: Option<usize>,
-    /// Only rows whose name contains one of these; those of every method begin with `method-` and run only when named
+    /// Only rows whose name contains one of these; those of every method begin with `method-` and run only when named with that
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     row: Vec<String>,
     /// How long one measurement takes
@@ -92,7 +92,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     raise_open_files()?;
     pin(LOAD_CPU)?;
     let results = measure(args, &rows, &tools, &peers);
-    println!("{}", results.table(&peers));
+    println!("{}", results.tables(&peers));
     println!("machine: {}", report::machine());
     if let Some(file) = &args.json {
         let text = serde_json::to_string_pretty(&results.json())?;
@@ -119,7 +119,8 @@ impl Args {
         if self.row.is_empty() {
             return !row.is_method();
         }
-        self.row.iter().any(|part| row.name.contains(part.as_str()))
+        let names = |part: &String| row.name.contains(part.as_str());
+        self.row.iter().filter(|part| !row.is_method() || part.starts_with("method-")).any(names)
     }
 
     fn present(&self, tools: &Tools) -> Vec<Peer> {
@@ -160,10 +161,10 @@ fn measure(args: &Args, rows: &[Row], tools: &Tools, peers: &[Peer]) -> Results 
         for row in rows {
             // Each round starts with another peer, so that nobody always runs first.
             let turn = peers.iter().cycle().skip(round).take(peers.len());
-            for peer in turn.copied().filter(|peer| peer.speaks(row.method)) {
+            for peer in turn.copied().filter(|peer| row.cast.has(*peer)) {
                 eprintln!("round {} of {rounds}: {}, {peer}", round + 1, row.name);
                 match measure_once(row, tools, peer, plan, args.limits.as_deref()) {
-                    Ok(figures) => results.add(&row.name, peer, &figures),
+                    Ok(figures) => results.add(row, peer, &figures),
                     Err(why) => results.fail(&row.name, peer, &why),
                 }
             }
@@ -179,10 +180,13 @@ fn measure_once(
     plan: Plan,
     limits: Option<&std::path::Path>,
 ) -> Result<Vec<Figure>> {
-    if let Work::Datagrams(load) = row.work {
-        return datagrams::measure(load, tools, peer, row.method, plan, PROXY_CPU);
-    }
-    let pair = Pair::start(tools, peer, row.method, Door::Streams, PROXY_CPU)?;
+    let pair = match (row.cast, row.work) {
+        (Cast::Pair(method), Work::Datagrams(load)) => {
+            return datagrams::measure(load, tools, peer, method, plan, PROXY_CPU);
+        }
+        (Cast::Pair(method), _) => Pair::start(tools, peer, method, Door::Streams, PROXY_CPU)?,
+        (Cast::Alone(onward), _) => Pair::alone(tools, peer, onward, PROXY_CPU)?,
+    };
     row.measure(&pair, plan, limits).with_context(|| pair.logs())
 }
 

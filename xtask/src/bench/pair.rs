@@ -1,25 +1,29 @@
-//! A client and a server of one peer, and what the kernel says they have cost.
+//! A client and a server of one peer, or a proxy alone, and what the kernel says they have cost.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::{Pid, SysconfVar, sysconf};
 
-use crate::child::Guard;
-use crate::peers::{Method, Peer, Role, Spec, Tools};
+use crate::child::{Guard, Program};
+use crate::peers::{Method, Peer, Proxy, Role, Spec, Tools};
 use crate::socks;
 
-/// Both ends of one peer, running on the proxies' core.
+/// Both ends of one peer, running on the proxies' core; or a proxy, as a client without a server.
 #[derive(Debug)]
 pub(crate) struct Pair {
     /// Where the client listens for SOCKS.
     pub(crate) proxy: SocketAddr,
-    /// Where the server listens.
+    /// Where the server listens; where the client does, if there is none.
     pub(crate) server_address: SocketAddr,
     client: Guard,
-    server: Guard,
+    server: Option<Guard>,
+    /// What a proxy alone leads to, which is not measured.
+    _parent: Option<Guard>,
 }
 
 /// A session through the pair: the ends that the proxies lie between.
@@ -38,6 +42,15 @@ pub(crate) struct Each {
     pub(crate) client: f64,
     /// The server's.
     pub(crate) server: f64,
+}
+
+/// Where a proxy alone leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Onward {
+    /// To targets.
+    Direct,
+    /// To a SOCKS5 parent, the same for all.
+    Parent,
 }
 
 /// What the client of a pair is.
@@ -75,32 +88,65 @@ impl Pair {
         let (server, address) = tools.start(peer, Role::Server, spec, Some(cpu))?;
         let role = target.map_or(Role::Client(address), |target| Role::Tunnel { server: address, target });
         let (client, proxy) = tools.start(peer, role, spec, Some(cpu))?;
-        Ok(Self { proxy, server_address: address, client, server })
+        Ok(Self { proxy, server_address: address, client, server: Some(server), _parent: None })
+    }
+
+    /// Starts `peer` as a proxy for SOCKS5.
+    pub(crate) fn alone(tools: &Tools, peer: Peer, onward: Onward, cpu: usize) -> Result<Self> {
+        let (parent, next) = match onward {
+            // It cannot have a parent; what stands beside the others is what it costs without one.
+            _ if peer == Peer::Microsocks => (None, None),
+            Onward::Direct => (None, None),
+            Onward::Parent => {
+                let (parent, address) = tools.start_proxy(Proxy::of(Peer::Microsocks), Some(cpu))?;
+                (Some(parent), Some(address))
+            }
+        };
+        let (client, proxy) = if peer == Peer::Umbra {
+            let mut args = ["local", "-b", "127.0.0.1:0"].map(str::to_owned).to_vec();
+            match next {
+                Some(next) => args.extend(["--outbound-proxy".to_owned(), format!("socks5://{next}")]),
+                None => args.push("--direct".to_owned()),
+            }
+            let umbra = tools.path(peer)?.to_owned();
+            let mut guard = Guard::start(Program::new("umbra alone".to_owned(), umbra, args), Some(cpu))?;
+            let address = guard.listening()?;
+            (guard, address)
+        } else {
+            tools.start_proxy(Proxy { next, ..Proxy::of(peer) }, Some(cpu))?
+        };
+        Ok(Self { proxy, server_address: proxy, client, server: None, _parent: parent })
     }
 
     /// CPU seconds each process has used, to the nanosecond.
     pub(crate) fn cpu_secs(&self) -> Result<Each> {
-        Ok(Each { client: cpu_secs(&self.client)?, server: cpu_secs(&self.server)? })
+        self.each(cpu_secs)
     }
 
     /// Resident KiB of each process.
     pub(crate) fn resident_kib(&self) -> Result<Each> {
-        Ok(Each { client: resident_kib(&self.client)?, server: resident_kib(&self.server)? })
+        self.each(resident_kib)
+    }
+
+    fn each(&self, of: impl Fn(&Guard) -> Result<f64>) -> Result<Each> {
+        Ok(Each { client: of(&self.client)?, server: self.server.as_ref().map_or(Ok(0.0), of)? })
     }
 
     /// Descriptors that the server holds.
     pub(crate) fn server_descriptors(&self) -> Result<usize> {
-        Ok(fs::read_dir(format!("/proc/{}/fd", self.server.pid()))?.count())
+        let server = self.server.as_ref().context("there is no server")?;
+        Ok(fs::read_dir(format!("/proc/{}/fd", server.pid()))?.count())
     }
 
-    /// The process ids, client first.
-    pub(crate) fn pids(&self) -> [u32; 2] {
-        [self.client.pid(), self.server.pid()]
+    /// The process ids, client first; none where there is no server.
+    pub(crate) fn pids(&self) -> Option<[u32; 2]> {
+        Some([self.client.pid(), self.server.as_ref()?.pid()])
     }
 
-    /// What both have logged last.
+    /// What all have logged last.
     pub(crate) fn logs(&self) -> String {
-        format!("{}{}", self.client.log_tail(8), self.server.log_tail(8))
+        let server = self.server.as_ref().map_or_else(String::new, |server| server.log_tail(8));
+        self.client.log_tail(8) + &server
     }
 
     /// Opens one session to `target`; a first byte has gone up, because some clients dial only then.
@@ -118,10 +164,27 @@ pub(crate) fn listen() -> Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen as a target")
 }
 
+/// What a process and those that it has started have used. Who has ended is counted with its parent, in ticks.
 fn cpu_secs(process: &Guard) -> Result<f64> {
-    let clock = clock_getcpuclockid(process.kernel_pid()?).context("the clock of a proxy that has ended")?;
-    let used = std::time::Duration::from(clock_gettime(clock)?);
-    Ok(used.as_secs_f64())
+    let own = clock_secs(process.pid()).context("the clock of a proxy that has ended")?;
+    let family = process.family();
+    let [_, others @ ..] = family.as_slice() else { return Ok(own) };
+    let others: f64 = others.iter().filter_map(|pid| clock_secs(*pid).ok()).sum();
+    Ok(own + others + ended_secs(process.pid())?)
+}
+
+fn clock_secs(pid: u32) -> Result<f64> {
+    let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(pid)?))?;
+    Ok(Duration::from(clock_gettime(clock)?).as_secs_f64())
+}
+
+/// The fields `cutime` and `cstime` of `/proc/PID/stat`, the fourteenth and the fifteenth behind the name.
+fn ended_secs(pid: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, after_name) = stat.rsplit_once(')').context("a process without a name")?;
+    let ticks = after_name.split_whitespace().skip(13).take(2).map(str::parse::<f64>);
+    let per_sec = sysconf(SysconfVar::CLK_TCK)?.context("ticks in a second")?;
+    Ok(ticks.sum::<Result<f64, _>>()? / per_sec as f64)
 }
 
 /// From the pages themselves: the counter in `status` lags behind by some hundred KiB per core.

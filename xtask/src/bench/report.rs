@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::rows::{Figure, Goal};
+use super::rows::{Cast, Figure, Goal, Row};
 use crate::peers::Peer;
 
 /// All that was measured: rows and figures in the order they came.
@@ -22,6 +22,7 @@ pub(crate) struct Results {
 #[derive(Debug)]
 struct Line {
     row: String,
+    cast: Cast,
     label: &'static str,
     goal: Goal,
     values: BTreeMap<Peer, Vec<f64>>,
@@ -29,12 +30,12 @@ struct Line {
 
 impl Results {
     /// Takes in one measurement.
-    pub(crate) fn add(&mut self, row: &str, peer: Peer, figures: &[Figure]) {
+    pub(crate) fn add(&mut self, row: &Row, peer: Peer, figures: &[Figure]) {
         for figure in figures {
-            let known = self.lines.iter().position(|line| line.row == row && line.label == figure.label);
+            let known = self.lines.iter().position(|line| line.row == row.name && line.label == figure.label);
             let at = known.unwrap_or_else(|| {
-                let (row, values) = (row.to_owned(), BTreeMap::new());
-                self.lines.push(Line { row, label: figure.label, goal: figure.goal, values });
+                let (row, cast, values) = (row.name.clone(), row.cast, BTreeMap::new());
+                self.lines.push(Line { row, cast, label: figure.label, goal: figure.goal, values });
                 self.lines.len() - 1
             });
             self.lines[at].values.entry(peer).or_default().push(figure.value);
@@ -51,25 +52,12 @@ impl Results {
         &self.failures
     }
 
-    /// A Markdown table, aligned for a terminal as well.
-    pub(crate) fn table(&self, peers: &[Peer]) -> String {
-        let others: Vec<Peer> = peers.iter().copied().filter(|peer| *peer != Peer::Umbra).collect();
-        let mut head = vec!["row".to_owned(), "figure".to_owned()];
-        head.extend(peers.iter().map(ToString::to_string));
-        head.extend(others.iter().map(|peer| format!("umbra / {peer}")));
-        head.push("goal".to_owned());
-        let mut cells = vec![head];
-        let mut last_row = "";
-        for line in &self.lines {
-            let name = if line.row == last_row { "" } else { &line.row };
-            last_row = &line.row;
-            let mut row = vec![name.to_owned(), line.label.to_owned()];
-            row.extend(peers.iter().map(|peer| line.median(*peer).map_or_else(dash, number)));
-            row.extend(others.iter().map(|peer| line.ratio(*peer).map_or_else(dash, |r| format!("{r:.2}"))));
-            row.push(line.verdict());
-            cells.push(row);
-        }
-        align(&cells)
+    /// Markdown tables, aligned for a terminal as well: the pairs, and the proxies by themselves.
+    pub(crate) fn tables(&self, peers: &[Peer]) -> String {
+        let (pairs, alone): (Vec<_>, Vec<_>) =
+            self.lines.iter().partition(|line| matches!(line.cast, Cast::Pair(_)));
+        let tables = [pairs, alone].into_iter().filter(|lines| !lines.is_empty());
+        tables.map(|lines| table(&lines, peers)).collect::<Vec<_>>().join("\n")
     }
 
     /// Every measurement, and the medians.
@@ -98,7 +86,7 @@ impl Results {
         let mut page = String::from(head);
         page.push_str(HOW);
         writeln!(page, "Command: `{command}`\n\nMachine: {}\n", machine())?;
-        page.push_str(&self.table(peers));
+        page.push_str(&self.tables(peers));
         for failure in &self.failures {
             writeln!(page, "\nNot measured: {failure}")?;
         }
@@ -149,6 +137,29 @@ impl Line {
             None => goal,
         }
     }
+}
+
+/// Lines of one cast side by side, with those of the peers that have a part in it.
+fn table(lines: &[&Line], peers: &[Peer]) -> String {
+    let takes_part = |peer: &Peer| lines.iter().any(|line| line.cast.has(*peer));
+    let peers: Vec<Peer> = peers.iter().copied().filter(takes_part).collect();
+    let others: Vec<Peer> = peers.iter().copied().filter(|peer| *peer != Peer::Umbra).collect();
+    let mut head = vec!["row".to_owned(), "figure".to_owned()];
+    head.extend(peers.iter().map(ToString::to_string));
+    head.extend(others.iter().map(|peer| format!("umbra / {peer}")));
+    head.push("goal".to_owned());
+    let mut cells = vec![head];
+    let mut last_row = "";
+    for line in lines {
+        let name = if line.row == last_row { "" } else { &line.row };
+        last_row = &line.row;
+        let mut row = vec![name.to_owned(), line.label.to_owned()];
+        row.extend(peers.iter().map(|peer| line.median(*peer).map_or_else(dash, number)));
+        row.extend(others.iter().map(|peer| line.ratio(*peer).map_or_else(dash, |r| format!("{r:.2}"))));
+        row.push(line.verdict());
+        cells.push(row);
+    }
+    align(&cells)
 }
 
 /// The processor, the kernel and the compiler, without a name or a date.
@@ -217,11 +228,21 @@ Only the ratios carry over to another machine. Peers run with their default sett
 A datagram counts once where it is delivered: one that goes there and back is two. Programs and targets take runs of them (`UDP_GRO`), and send each by itself but in `udp-gso`, where the
 sender has the kernel cut them (`UDP_SEGMENT`). `udp-many` is the server alone, with 50 of all associations at work.
 
+The rows `plain-` and `parent-` are of one proxy, SOCKS5 on the one side and nothing sealed on either: ours with `--direct`, or with microsocks as its parent, which is not counted. microsocks cannot have a
+parent, and stands in those rows with what it costs without one. CPU is that of all processes of a proxy.
+
 ";
 
 #[cfg(test)]
 mod tests {
+    use super::super::rows::{Way, Work};
     use super::*;
+    use crate::peers::AES_256_GCM;
+
+    fn row(name: &str) -> Row {
+        let work = Work::Bulk { flows: 1, way: Way::Up, write_bytes: 1 };
+        Row { name: name.to_owned(), cast: Cast::Pair(AES_256_GCM), work }
+    }
 
     fn figure(value: f64, goal: Goal) -> Vec<Figure> {
         vec![Figure { label: "CPU", value, goal }]
@@ -231,11 +252,11 @@ mod tests {
     fn a_goal_is_judged_by_medians() {
         let mut results = Results::default();
         for value in [9.0, 0.7, 0.6] {
-            results.add("bulk", Peer::Umbra, &figure(value, Goal::Share(0.8)));
-            results.add("bulk", Peer::ShadowsocksRust, &figure(1.0, Goal::Share(0.8)));
+            results.add(&row("bulk"), Peer::Umbra, &figure(value, Goal::Share(0.8)));
+            results.add(&row("bulk"), Peer::ShadowsocksRust, &figure(1.0, Goal::Share(0.8)));
         }
         assert_eq!(results.lines[0].verdict(), "<= 0.80 x ok");
-        results.add("bulk", Peer::Umbra, &figure(8.0, Goal::Share(0.8)));
+        results.add(&row("bulk"), Peer::Umbra, &figure(8.0, Goal::Share(0.8)));
         assert_eq!(results.lines[0].verdict(), "<= 0.80 x MISSED");
     }
 
@@ -244,7 +265,7 @@ mod tests {
         let mut results = Results::default();
         let others = [(Peer::ShadowsocksRust, 2.0), (Peer::ShadowsocksLibev, 0.9)];
         for (peer, value) in [(Peer::Umbra, 1.0)].into_iter().chain(others) {
-            results.add("method", peer, &figure(value, Goal::Best(1.0)));
+            results.add(&row("method"), peer, &figure(value, Goal::Best(1.0)));
         }
         assert_eq!(results.lines[0].verdict(), "<= 1.00 x best MISSED");
     }
@@ -252,7 +273,7 @@ mod tests {
     #[test]
     fn a_goal_without_the_peer_is_not_judged() {
         let mut results = Results::default();
-        results.add("bulk", Peer::Umbra, &figure(1.0, Goal::Share(0.8)));
+        results.add(&row("bulk"), Peer::Umbra, &figure(1.0, Goal::Share(0.8)));
         assert_eq!(results.lines[0].verdict(), "<= 0.80 x");
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::bulk::{Flow, carry};
 use super::datagrams::Load;
 use super::hold::{Blocked, idle, slow};
-use super::pair::{Each, Pair, listen};
+use super::pair::{Each, Onward, Pair, listen};
 use super::sessions::{Close, churn};
 use super::trip::{self, TRIP_BYTES};
 use crate::peers::{self, AES_128_GCM, AES_256_2022, AES_256_GCM, CHACHA20, MODERN, Method, Peer};
@@ -19,10 +19,19 @@ use crate::peers::{self, AES_128_GCM, AES_256_2022, AES_256_GCM, CHACHA20, MODER
 pub(crate) struct Row {
     /// What `--row` matches.
     pub(crate) name: String,
-    /// How its sessions are sealed.
-    pub(crate) method: Method,
+    /// Who does it.
+    pub(crate) cast: Cast,
     /// What is done.
     pub(crate) work: Work,
+}
+
+/// Whom a row measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cast {
+    /// A client and a server of one peer, with this method between them.
+    Pair(Method),
+    /// A proxy by itself, with nothing sealed on either side.
+    Alone(Onward),
 }
 
 /// A workload.
@@ -101,7 +110,7 @@ const KIB_PER_MIB: f64 = 1024.0;
 
 /// Every row, in the order of the table.
 pub(crate) fn all() -> Vec<Row> {
-    let row = |name: String, method, work| Row { name, method, work };
+    let row = |name: String, method, work| Row { name, cast: Cast::Pair(method), work };
     let bulk = |flows, way, write_bytes| Work::Bulk { flows, way, write_bytes };
     let ways = [(Way::Up, "up"), (Way::Down, "down")];
     let mut rows = Vec::new();
@@ -127,7 +136,27 @@ pub(crate) fn all() -> Vec<Row> {
         rows.push(row(format!("slow-{text}"), AES_256_GCM, Work::Slow { blocked }));
     }
     rows.extend(datagrams());
+    rows.extend(alone());
     rows
+}
+
+/// Proxies by themselves.
+fn alone() -> impl Iterator<Item = Row> {
+    let bulk = |flows, way| Work::Bulk { flows, way, write_bytes: 256 * 1024 };
+    let rows = [
+        ("plain-up", Onward::Direct, bulk(1, Way::Up)),
+        ("plain-down", Onward::Direct, bulk(1, Way::Down)),
+        ("plain-flows-16", Onward::Direct, bulk(16, Way::Up)),
+        ("plain-trips-1", Onward::Direct, Work::Trips { sessions: 1 }),
+        ("plain-sessions-fin", Onward::Direct, Work::Sessions { close: Close::Fin }),
+        ("parent-up", Onward::Parent, bulk(1, Way::Up)),
+        ("parent-down", Onward::Parent, bulk(1, Way::Down)),
+    ];
+    rows.into_iter().map(|(name, onward, work)| Row {
+        name: name.to_owned(),
+        cast: Cast::Alone(onward),
+        work,
+    })
 }
 
 fn datagrams() -> impl Iterator<Item = Row> {
@@ -148,7 +177,7 @@ fn datagrams() -> impl Iterator<Item = Row> {
     ];
     loads.into_iter().map(|(name, method, load)| Row {
         name: name.to_owned(),
-        method,
+        cast: Cast::Pair(method),
         work: Work::Datagrams(load),
     })
 }
@@ -161,11 +190,29 @@ pub(crate) fn methods() -> Vec<Row> {
         .flat_map(|method| {
             ways.map(|(way, text)| Row {
                 name: format!("method-{}-{text}", method.name),
-                method,
+                cast: Cast::Pair(method),
                 work: Work::Bulk { flows: 1, way, write_bytes: 256 * 1024 },
             })
         })
         .collect()
+}
+
+impl Cast {
+    /// Whether `peer` can do it.
+    pub(crate) fn has(self, peer: Peer) -> bool {
+        match self {
+            Self::Pair(method) => peer.speaks(method),
+            Self::Alone(_) => [Peer::Umbra, Peer::Microsocks, Peer::Danted].contains(&peer),
+        }
+    }
+
+    /// The goal of a figure that is to be this share of shadowsocks-rust's for pairs, and that has none for proxies alone.
+    fn goal(self, share: f64) -> Goal {
+        match self {
+            Self::Pair(_) => Goal::Share(share),
+            Self::Alone(_) => Goal::Open,
+        }
+    }
 }
 
 impl Row {
@@ -179,13 +226,14 @@ impl Row {
         match self.work {
             Work::Bulk { flows, way, write_bytes } => {
                 let mut figures = self.bulk(pair, flows, way, write_bytes, plan)?;
-                if let Some(limits) = limits.filter(|_| write_bytes > 512) {
-                    figures.push(self.against_ideal(pair, flows, way, plan, limits)?);
+                if let (Some(limits), Cast::Pair(method)) = (limits.filter(|_| write_bytes > 512), self.cast)
+                {
+                    figures.push(against_ideal(pair, method, (flows, way), plan, limits)?);
                 }
                 Ok(figures)
             }
-            Work::Trips { sessions } => trips(pair, sessions, plan),
-            Work::Sessions { close } => sessions(pair, close, plan),
+            Work::Trips { sessions } => self.trips(pair, sessions, plan),
+            Work::Sessions { close } => self.sessions(pair, close, plan),
             Work::Idle => held(pair, plan),
             Work::Slow { blocked } => {
                 let slow = slow(pair, plan.blocked, blocked)?;
@@ -229,7 +277,11 @@ impl Row {
         if self.is_method() {
             return Goal::Best(1.0);
         }
-        match (flows, self.method.name) {
+        let method = match self.cast {
+            Cast::Pair(method) => method,
+            Cast::Alone(_) => return Goal::Best(0.70),
+        };
+        match (flows, method.name) {
             _ if write_bytes <= 512 => Goal::Share(0.75),
             (1, "aes-256-gcm") => Goal::Share(0.80),
             (1, "2022-blake3-aes-256-gcm") => Goal::Share(0.90),
@@ -239,65 +291,68 @@ impl Row {
         }
     }
 
-    /// Lets the tool at `limits` run an ideal pair beside this one, just before and just after its own measurement.
-    fn against_ideal(
-        &self,
-        pair: &Pair,
-        flows: usize,
-        way: Way,
-        plan: Plan,
-        limits: &Path,
-    ) -> Result<Figure> {
-        let way = if way == Way::Up { "up" } else { "down" };
-        let cipher = match self.method.name {
-            name if name.contains("aes-128") => "aes128",
-            name if name.contains("aes-256") => "aes256",
-            _ => "chacha",
-        };
-        let [client, server] = pair.pids();
-        let output = Command::new(limits)
-            .args(["drive", "ref=ss", "cpu=0", "refcpu=1,1"])
-            .arg(format!("socks5={}", pair.proxy))
-            .arg(format!("pids={client},{server}"))
-            .arg(format!("secs={}", plan.time.as_secs_f64()))
-            .args([format!("conns={flows}"), format!("dir={way}"), format!("alg={cipher}")])
-            .output()
-            .with_context(|| format!("run {}", limits.display()))?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        ensure!(
-            output.status.success(),
-            "{} failed: {}",
-            limits.display(),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let line: serde_json::Value = serde_json::from_str(said.trim()).context("the tool's line")?;
-        let ratio = line["x_limit"].as_f64().context("the tool's line has no x_limit")?;
-        let goal = if flows == 1 && self.method == AES_256_GCM { Goal::Most(1.12) } else { Goal::Open };
-        Ok(figure("x ideal pair", ratio, goal))
+    fn trips(&self, pair: &Pair, sessions: usize, plan: Plan) -> Result<Vec<Figure>> {
+        let target = listen()?;
+        let sessions = (0..sessions).map(|_| pair.open(&target)).collect::<Result<Vec<_>>>()?;
+        let trips = trip::make(pair, &sessions, plan.time)?;
+        let micros = |share| trips.quantile(share).as_secs_f64() * 1e6;
+        const { assert!(TRIP_BYTES == 64) };
+        Ok(vec![
+            figure(
+                "CPU us per trip",
+                trips.cpu_secs.sum() * 1e6 / trips.sorted.len() as f64,
+                self.cast.goal(0.85),
+            ),
+            figure("p50 us", micros(0.50), self.cast.goal(1.0)),
+            figure("p99 us", micros(0.99), self.cast.goal(1.0)),
+        ])
+    }
+
+    fn sessions(&self, pair: &Pair, close: Close, plan: Plan) -> Result<Vec<Figure>> {
+        let churned = churn(pair, plan.churned, close)?;
+        let per_10_000 = churned.cpu_secs.sum() * 10_000.0 / plan.churned as f64;
+        Ok(vec![
+            figure("CPU s per 10 000", per_10_000, self.cast.goal(0.65)),
+            figure("failed", churned.failed as f64, Goal::Most(0.0)),
+            figure("targets left open", churned.left as f64, Goal::Most(0.0)),
+        ])
     }
 }
 
-fn trips(pair: &Pair, sessions: usize, plan: Plan) -> Result<Vec<Figure>> {
-    let target = listen()?;
-    let sessions = (0..sessions).map(|_| pair.open(&target)).collect::<Result<Vec<_>>>()?;
-    let trips = trip::make(pair, &sessions, plan.time)?;
-    let micros = |share| trips.quantile(share).as_secs_f64() * 1e6;
-    const { assert!(TRIP_BYTES == 64) };
-    Ok(vec![
-        figure("CPU us per trip", trips.cpu_secs.sum() * 1e6 / trips.sorted.len() as f64, Goal::Share(0.85)),
-        figure("p50 us", micros(0.50), Goal::Share(1.0)),
-        figure("p99 us", micros(0.99), Goal::Share(1.0)),
-    ])
-}
-
-fn sessions(pair: &Pair, close: Close, plan: Plan) -> Result<Vec<Figure>> {
-    let churned = churn(pair, plan.churned, close)?;
-    let per_10_000 = churned.cpu_secs.sum() * 10_000.0 / plan.churned as f64;
-    Ok(vec![
-        figure("CPU s per 10 000", per_10_000, Goal::Share(0.65)),
-        figure("failed", churned.failed as f64, Goal::Most(0.0)),
-        figure("targets left open", churned.left as f64, Goal::Most(0.0)),
-    ])
+/// Lets the tool at `limits` run an ideal pair beside this one, just before and just after its own measurement.
+fn against_ideal(
+    pair: &Pair,
+    method: Method,
+    (flows, way): (usize, Way),
+    plan: Plan,
+    limits: &Path,
+) -> Result<Figure> {
+    let way = if way == Way::Up { "up" } else { "down" };
+    let cipher = match method.name {
+        name if name.contains("aes-128") => "aes128",
+        name if name.contains("aes-256") => "aes256",
+        _ => "chacha",
+    };
+    let [client, server] = pair.pids().context("a pair without a server")?;
+    let output = Command::new(limits)
+        .args(["drive", "ref=ss", "cpu=0", "refcpu=1,1"])
+        .arg(format!("socks5={}", pair.proxy))
+        .arg(format!("pids={client},{server}"))
+        .arg(format!("secs={}", plan.time.as_secs_f64()))
+        .args([format!("conns={flows}"), format!("dir={way}"), format!("alg={cipher}")])
+        .output()
+        .with_context(|| format!("run {}", limits.display()))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        output.status.success(),
+        "{} failed: {}",
+        limits.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let line: serde_json::Value = serde_json::from_str(said.trim()).context("the tool's line")?;
+    let ratio = line["x_limit"].as_f64().context("the tool's line has no x_limit")?;
+    let goal = if flows == 1 && method == AES_256_GCM { Goal::Most(1.12) } else { Goal::Open };
+    Ok(figure("x ideal pair", ratio, goal))
 }
 
 fn held(pair: &Pair, plan: Plan) -> Result<Vec<Figure>> {
