@@ -1,16 +1,19 @@
 //! Which way a datagram goes.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 use tracing::debug;
-use umbra_proto::address::{Address, AddressBlock};
+use umbra_proto::address::AddressBlock;
 
-use super::association::Association;
+use super::association::{Association, AssociationId, Face};
 use super::dropped::Why;
-use super::lanes::{LaneNumber, Lanes};
+use super::front::Front;
+use super::lanes::{Chosen, LaneId, LaneNumber, Lanes};
+use super::names::Found;
 use super::outside::Outside;
+use super::search;
 use super::way::Way;
 use crate::config::{Group, Path, Route};
 use crate::door::Door;
@@ -21,15 +24,28 @@ use crate::path::chance;
 use crate::probe::{tell, wake};
 use crate::router::{Decision, Query, Transport};
 
-/// The lane of a datagram to `target`: the one that is there along the path that it takes, or a further one.
+/// A datagram that looks for its way.
+pub(super) struct Wayfarer<'w> {
+    /// Whose it is.
+    pub(super) id: AssociationId,
+    pub(super) target: AddressBlock<'w>,
+    pub(super) payload: &'w [u8],
+}
+
+/// The lane of a datagram: the one that is there along the path that it takes, or a further one. None, if the datagram waits for its
+/// target's address, which a rule has to know.
 pub(super) fn choose<N: Net, D: Datagrams>(
     door: &Arc<Door<N>>,
     outside: &mut Outside<D>,
     association: &mut Association,
-    target: AddressBlock<'_>,
+    wayfarer: &Wayfarer<'_>,
     now: Instant,
-) -> Result<LaneNumber, Why> {
-    let path = path_for(door, association, target, now)?;
+) -> Result<Option<Chosen>, Why> {
+    let Some((route, address)) = route_for(door, outside, association, wayfarer, now)? else {
+        return Ok(None);
+    };
+    let target = wayfarer.target;
+    let path = path_along(door, association, route, target, now)?;
     let has_rules = door.inbound.routes.has_rules();
     let lanes = &mut association.lanes;
     let (number, left) = match lanes.along(&path) {
@@ -45,27 +61,28 @@ pub(super) fn choose<N: Net, D: Datagrams>(
             (number, lanes.push(number, path, way).or(other))
         }
     };
+    let chosen = Chosen { number, address };
     if has_rules {
-        lanes.settle(target.as_bytes(), number);
+        lanes.settle(target.as_bytes(), chosen);
     }
     if let Some(lane) = left {
         outside.leave(&lane);
     }
-    Ok(number)
+    Ok(Some(chosen))
 }
 
-/// The path of a datagram to `target`.
-fn path_for<N: Net>(
+/// The path of a datagram to `target` along `route`.
+fn path_along<N: Net>(
     door: &Arc<Door<N>>,
     association: &mut Association,
+    route: &Route,
     target: AddressBlock<'_>,
     now: Instant,
 ) -> Result<Arc<Path>, Why> {
-    let target = target.to_address();
-    let source = association.client.address.ip();
-    match route_for(door, &target, source)? {
+    match route {
         Route::Path(path) => Ok(Arc::clone(path)),
         Route::Group(group) => {
+            let (target, source) = (target.to_address(), association.client.address.ip());
             let wanted = Wanted { target: &target, source, chance: chance(&door.net) };
             member(door, &mut association.lanes, group, &wanted, now)
         }
@@ -73,17 +90,61 @@ fn path_for<N: Net>(
     }
 }
 
-/// The route of a datagram to `target` by the door's rules. Where a rule has to know the addresses of a name, nobody has looked for
-/// them, and the datagram goes nowhere rather than past the rule.
-fn route_for<'d, N: Net>(door: &'d Door<N>, target: &Address, source: IpAddr) -> Result<&'d Route, Why> {
+/// The route of a datagram by the door's rules. Where a rule has to know the address of its target's name, that comes with it and is what
+/// is sent to; until it is found, the datagram waits, and nothing is given.
+fn route_for<'d, N: Net, D: Datagrams>(
+    door: &'d Arc<Door<N>>,
+    outside: &mut Outside<D>,
+    association: &mut Association,
+    wayfarer: &Wayfarer<'_>,
+    now: Instant,
+) -> Result<Option<(&'d Route, Option<SocketAddr>)>, Why> {
     let routes = &door.inbound.routes;
     if !routes.has_rules() {
-        return Ok(routes.otherwise());
+        return Ok(Some((routes.otherwise(), None)));
     }
-    let query = Query { target, transport: Transport::Udp, source, inbound: &door.inbound.name, user: None };
+    let Association { client, face, lanes, .. } = association;
+    let Wayfarer { id, target, payload } = *wayfarer;
+    let (address, source, user) = (target.to_address(), client.address.ip(), user_of(door, face));
+    let query =
+        Query { target: &address, transport: Transport::Udp, source, inbound: &door.inbound.name, user };
     match routes.decide(&query, None) {
-        Decision::Take { verdict, .. } => Ok(verdict),
+        Decision::Take { verdict, .. } => return Ok(Some((verdict, None))),
+        Decision::Unresolvable { .. } => return Err(Why::Unroutable),
+        Decision::Resolve => {}
+    }
+    let names = lanes.names_of_rules();
+    let known = match outside.find(names, target, payload, now) {
+        Found::At(address) => Some(address),
+        Found::Nowhere => None,
+        Found::Crowded => return Err(Why::NoRoom),
+        Found::Waits { ask: false } => return Ok(None),
+        Found::Waits { ask: true } => {
+            let Some(turn) = outside.turn() else {
+                names.forget(target.as_bytes());
+                return Err(Why::NoRoom);
+            };
+            let rules = LaneId { association: id, number: LaneNumber::RULES };
+            search::look_up_for_rules(door, &outside.letters, rules, target, turn);
+            return Ok(None);
+        }
+    };
+    match routes.decide(&query, Some(known.as_slice())) {
+        // Nobody may look for another address than the rules have seen, and there is none.
+        Decision::Take { verdict, .. } if known.is_none() && verdict.is_direct() => Err(Why::Unroutable),
+        Decision::Take { verdict, .. } => Ok(Some((verdict, known))),
         Decision::Resolve | Decision::Unresolvable { .. } => Err(Why::Unroutable),
+    }
+}
+
+/// What the operator calls the client, if it is one of several users.
+fn user_of<'a, N>(door: &'a Door<N>, face: &'a Face) -> Option<&'a str> {
+    match (face, &door.front) {
+        (Face::Socks(control), _) => control.user(),
+        (Face::Shadowsocks(session), Some(Front::Shadowsocks { packets, .. })) => {
+            packets.keyring().name(session.holder())
+        }
+        (Face::Shadowsocks(_) | Face::Tunnel | Face::Relayed { .. } | Face::Probe(_), _) => None,
     }
 }
 

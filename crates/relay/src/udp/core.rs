@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::debug;
-use umbra_proto::address::AddressBlock;
+use umbra_proto::address::{AddressBlock, IpBlock};
 use umbra_proto::shadowsocks::UnixTime;
 use umbra_proto::shadowsocks::keyring::Holder;
 use umbra_proto::shadowsocks::packet::SessionId;
@@ -16,11 +16,11 @@ use umbra_proto::socks5::udp as socks5;
 
 use super::answer;
 use super::association::{Association, AssociationId, Client, Face};
-use super::choice::{choose, path_answered};
+use super::choice::{Wayfarer, choose, path_answered};
 use super::directory::{Directory, Home};
 use super::dropped::Why;
 use super::front::{Front, Workers};
-use super::lanes::{Lane, LaneId, Lanes};
+use super::lanes::{Chosen, Lane, LaneId, Lanes};
 use super::outbox::Course;
 use super::outside::{Hop, Outside, WayOut};
 use super::random::Random;
@@ -273,15 +273,18 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         };
         let (target, _) = AddressBlock::split(block).map_err(|_| Why::Malformed)?;
         let settled = match &association.face {
-            Face::Relayed { .. } | Face::Probe(_) => association.lanes.first(),
+            Face::Relayed { .. } | Face::Probe(_) => association.lanes.only(),
             Face::Socks(_) | Face::Tunnel | Face::Shadowsocks(_) => {
                 association.lanes.settled(block, door.inbound.routes.has_rules())
             }
         };
-        let number = match settled {
-            Some(number) => number,
-            None => choose(door, outside, association, target, now.instant)?,
+        let chosen = match settled {
+            Some(chosen) => Some(chosen),
+            None => choose(door, outside, association, &Wayfarer { id, target, payload }, now.instant)?,
         };
+        let Some(Chosen { number, address }) = chosen else { return Ok(()) };
+        let known = address.map(IpBlock::from);
+        let target = known.as_ref().map_or(target, IpBlock::block);
         let source = association.client.address.ip();
         association.lanes.touch(number);
         let Some(Lane { way, path, .. }) = association.lanes.get_mut(number) else { return Ok(()) };

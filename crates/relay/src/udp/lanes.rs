@@ -1,8 +1,10 @@
 //! The lanes of an association: each path that its datagrams take, with the way along it. Nearly always it is one.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::association::AssociationId;
+use super::names::Names;
 use super::way::Way;
 use crate::config::{Group, Path};
 use crate::limits::LANES_PER_ASSOCIATION_MAX;
@@ -21,6 +23,14 @@ pub(super) struct LaneNumber(u32);
 /// How many lanes an engine has had.
 #[derive(Debug, Default)]
 pub(super) struct LaneNumbers(u32);
+
+/// Where a target's datagrams go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Chosen {
+    pub(super) number: LaneNumber,
+    /// The address of the target's name that a rule has looked at: it is meant, and no other.
+    pub(super) address: Option<SocketAddr>,
+}
 
 /// One path, and how far the way along it has come.
 #[derive(Debug)]
@@ -50,8 +60,10 @@ struct Further {
     order: Vec<LaneNumber>,
     /// What was chosen in groups.
     choices: Vec<(Arc<Group>, Arc<Path>)>,
-    /// The last target, and the lane that it has.
-    settled: Option<(Vec<u8>, LaneNumber)>,
+    /// The last target, and where it has gone.
+    settled: Option<(Vec<u8>, Chosen)>,
+    /// Names whose addresses rules have to know.
+    names: Names,
 }
 
 impl Lane {
@@ -65,10 +77,15 @@ impl Lane {
     }
 }
 
+impl LaneNumber {
+    /// No lane's: what is looked up for it is for the rules, before there is a lane.
+    pub(super) const RULES: Self = Self(0);
+}
+
 impl LaneNumbers {
     /// The number of one more.
     pub(super) fn next(&mut self) -> LaneNumber {
-        self.0 = self.0.wrapping_add(1);
+        self.0 = self.0.wrapping_add(1).max(1);
         LaneNumber(self.0)
     }
 }
@@ -84,24 +101,39 @@ impl Lanes {
 
     /// The lane of a datagram to the target `block`, where that needs no choice: that of the last one to the same target, or the only
     /// one where no rules tell targets apart. A lane that has failed is chosen again.
-    pub(super) fn settled(&mut self, block: &[u8], has_rules: bool) -> Option<LaneNumber> {
-        let number = if has_rules {
-            let (target, number) = self.further.as_ref()?.settled.as_ref()?;
-            (**target == *block).then_some(*number)?
+    pub(super) fn settled(&mut self, block: &[u8], has_rules: bool) -> Option<Chosen> {
+        let chosen = if has_rules {
+            let (target, chosen) = self.further.as_ref()?.settled.as_ref()?;
+            (**target == *block).then_some(*chosen)?
         } else {
-            self.first.as_ref()?.number
+            self.only()?
         };
-        self.get_mut(number).filter(|lane| !lane.has_failed).map(|lane| lane.number)
+        self.get_mut(chosen.number).filter(|lane| !lane.has_failed).map(|_| chosen)
+    }
+
+    /// The only lane of an association whose way was not chosen, or of one without rules.
+    pub(super) fn only(&self) -> Option<Chosen> {
+        self.first().map(|number| Chosen { number, address: None })
+    }
+
+    /// The names whose addresses rules have to know.
+    pub(super) fn names_of_rules(&mut self) -> &mut Names {
+        &mut self.further().names
+    }
+
+    /// How many datagrams wait for rules to know their target.
+    pub(super) fn waiting_for_rules(&self) -> usize {
+        self.further.as_ref().map_or(0, |further| further.names.waiting())
     }
 
     /// Keeps the lane of the target `block` in mind.
-    pub(super) fn settle(&mut self, block: &[u8], number: LaneNumber) {
+    pub(super) fn settle(&mut self, block: &[u8], chosen: Chosen) {
         let further = self.further();
         let mut target = further.settled.take().map_or_else(Vec::new, |(target, _)| target);
         target.clear();
         target.extend_from_slice(block);
-        further.settled = Some((target, number));
-        self.touch(number);
+        further.settled = Some((target, chosen));
+        self.touch(chosen.number);
     }
 
     /// Something goes or has come by this lane: it is the last to make room.
@@ -216,6 +248,10 @@ mod tests {
         Arc::new(Path::new(name, [Hop::Parent(parent)]))
     }
 
+    fn to(number: LaneNumber) -> Option<Chosen> {
+        Some(Chosen { number, address: None })
+    }
+
     /// Adds a lane with the next number.
     fn add(lanes: &mut Lanes, path: &Arc<Path>) -> (LaneNumber, Option<Arc<Path>>) {
         let newest = lanes.iter().map(|lane| lane.number.0).max();
@@ -229,8 +265,8 @@ mod tests {
         let (mut lanes, only) = (Lanes::default(), path("only"));
         assert_eq!(lanes.settled(b"target", false), None);
         let (number, _) = add(&mut lanes, &only);
-        assert_eq!(lanes.settled(b"target", false), Some(number));
-        assert_eq!(lanes.settled(b"another", false), Some(number));
+        assert_eq!(lanes.settled(b"target", false), to(number));
+        assert_eq!(lanes.settled(b"another", false), to(number));
         assert_eq!(lanes.settled(b"target", true), None, "with rules it is chosen for each target");
         assert!(lanes.further.is_none());
     }
@@ -244,11 +280,11 @@ mod tests {
     fn a_target_keeps_its_lane_and_one_that_has_failed_is_chosen_again() {
         let mut lanes = Lanes::default();
         let [(one, _), (other, _)] = [path("one"), path("other")].map(|path| add(&mut lanes, &path));
-        lanes.settle(b"target", other);
-        assert_eq!(lanes.settled(b"target", true), Some(other));
+        lanes.settle(b"target", to(other).unwrap());
+        assert_eq!(lanes.settled(b"target", true), to(other));
         assert_eq!(lanes.settled(b"targe", true), None);
-        lanes.settle(b"t", one);
-        assert_eq!(lanes.settled(b"t", true), Some(one));
+        lanes.settle(b"t", to(one).unwrap());
+        assert_eq!(lanes.settled(b"t", true), to(one));
         assert_eq!(lanes.settled(b"target", true), None, "the last one is kept in mind");
         lanes.get_mut(one).unwrap().has_failed = true;
         assert_eq!(lanes.settled(b"t", true), None);
@@ -269,13 +305,13 @@ mod tests {
             .collect();
         assert_eq!(lanes.iter().count(), LANES_PER_ASSOCIATION_MAX);
         // The first is used again, so that the second is the one to go.
-        lanes.settle(b"target", numbers[0]);
+        lanes.settle(b"target", to(numbers[0]).unwrap());
         let (number, displaced) = add(&mut lanes, past);
         assert!(displaced.is_some_and(|displaced| Arc::ptr_eq(&displaced, &paths[1])));
         assert!(!numbers.contains(&number), "no later lane has its number");
         assert!(lanes.get_mut(numbers[1]).is_none());
         assert_eq!(lanes.iter().count(), LANES_PER_ASSOCIATION_MAX);
-        assert_eq!(lanes.settled(b"target", true), Some(numbers[0]));
+        assert_eq!(lanes.settled(b"target", true), to(numbers[0]));
         for (index, path) in paths.iter().enumerate() {
             assert_eq!(lanes.along(path).is_some(), index != 1);
         }

@@ -4,15 +4,16 @@ use std::net::SocketAddr;
 
 use umbra_proto::address::{Address, AddressBlock};
 
-use super::association::{Association, Face};
+use super::association::{Association, AssociationId, Face};
 use super::choice::path_failed;
 use super::core::{Core, Moment, Post};
 use super::dropped::Why;
-use super::lanes::{Lane, LaneId};
+use super::lanes::{Lane, LaneId, LaneNumber};
 use super::letter::Letter;
 use super::link::Link;
 use super::outbox::Course;
 use super::outside::WayOut;
+use super::queue::Queue;
 use super::way::Way;
 use crate::limits::HOP_RETRY_DELAY;
 use crate::net::Net;
@@ -43,6 +44,11 @@ impl<N: Net, D: Datagrams> Core<N, D> {
     fn named(&mut self, id: LaneId, block: &[u8], address: Option<SocketAddr>) {
         let now = self.now();
         let association = self.posts[id.association.post].table.get_mut(id.association.handle);
+        if id.number == LaneNumber::RULES {
+            let names = association.map(|association| association.lanes.names_of_rules());
+            let waiting = names.and_then(|names| names.learn(block, address, now.instant));
+            return waiting.into_iter().for_each(|waiting| self.led(id.association, block, &waiting, now));
+        }
         let lane = association.and_then(|association| association.lanes.get_mut(id.number));
         let Some(Lane { way: Way::Direct(direct), .. }) = lane else { return };
         let waiting = direct.names.learn(block, address, now.instant);
@@ -55,6 +61,16 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         for payload in waiting.datagrams() {
             let send = |core: &mut Self| core.send_found(id, address, payload, now);
             if let Err(why) = self.with_room(id.association, now, send) {
+                self.outside.dropped.count(why);
+            }
+        }
+    }
+
+    /// Sends what has waited for the rules to know its target, wherever they lead it.
+    fn led(&mut self, id: AssociationId, block: &[u8], waiting: &Queue, now: Moment) {
+        self.posts[id.post].table.touch(id.handle, now.instant);
+        for payload in waiting.datagrams() {
+            if let Err(why) = self.send_up(id, Some(block), payload, now) {
                 self.outside.dropped.count(why);
             }
         }

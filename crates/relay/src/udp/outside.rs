@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tracing::debug;
 use umbra_proto::address::{Address, AddressBlock};
 
@@ -16,7 +17,7 @@ use super::dropped::{Dropped, Why};
 use super::lanes::{Lane, LaneId, LaneNumber, LaneNumbers};
 use super::letter::Letters;
 use super::link::{Link, Next};
-use super::names::Found;
+use super::names::{Found, Names};
 use super::outbox::{Course, Outbox};
 use super::queue::{NoRoom, Queue, Room};
 use super::search;
@@ -152,9 +153,26 @@ impl<D: Datagrams> Outside<D> {
         for lane in association.lanes.iter() {
             self.leave(lane);
         }
+        self.dropped.count_many(Why::Unroutable, association.lanes.waiting_for_rules());
         if let Face::Socks(control) = &association.face {
             control.release(id);
         }
+    }
+
+    /// What is to be done with a datagram whose target is looked up among `names`.
+    pub(super) fn find(
+        &self,
+        names: &mut Names,
+        target: AddressBlock<'_>,
+        payload: &[u8],
+        now: Instant,
+    ) -> Found {
+        names.find(target.as_bytes(), payload, now, &self.room)
+    }
+
+    /// The right to look something up, if it is to be had.
+    pub(super) fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.lookups).try_acquire_owned().ok()
     }
 
     /// Sends to a target, straight.
@@ -167,11 +185,11 @@ impl<D: Datagrams> Outside<D> {
     ) -> Result<(), Why> {
         let address = match target.ip() {
             Some(address) => address,
-            None => match direct.names.find(target.as_bytes(), payload, way.now.instant, &self.room) {
+            None => match self.find(&mut direct.names, target, payload, way.now.instant) {
                 Found::At(address) => address,
                 Found::Waits { ask: false } => return Ok(()),
                 Found::Waits { ask: true } => {
-                    let Ok(turn) = Arc::clone(&self.lookups).try_acquire_owned() else {
+                    let Some(turn) = self.turn() else {
                         direct.names.forget(target.as_bytes());
                         return Err(Why::NoRoom);
                     };

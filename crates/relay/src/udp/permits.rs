@@ -84,6 +84,11 @@ impl Control {
         self.live.load(Ordering::Relaxed)
     }
 
+    /// Who has asked for it, if the door knows its clients.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
     /// Counts a datagram.
     pub(super) fn count(&self) {
         self.carried.fetch_add(1, Ordering::Relaxed);

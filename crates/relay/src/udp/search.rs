@@ -41,6 +41,23 @@ pub(super) fn look_up<N: Net>(
     }));
 }
 
+/// Looks up the name of a target that rules have to know the address of. Whether anybody is led there is theirs to say, and what is
+/// forbidden on a direct way is judged when it is taken.
+pub(super) fn look_up_for_rules<N: Net>(
+    door: &Arc<Door<N>>,
+    letters: &Letters,
+    id: LaneId,
+    target: AddressBlock<'_>,
+    turn: OwnedSemaphorePermit,
+) {
+    let (door, letters) = (Arc::clone(door), letters.clone());
+    let (block, target) = (target.as_bytes().into(), target.to_address());
+    drop(tokio::spawn(async move {
+        let address = first_in_turn(&door, &target, &Forbidden::NOTHING, turn).await;
+        letters.send(Letter::Named { id, block, address });
+    }));
+}
+
 /// Looks up a hop that the operator has named.
 pub(super) fn find<N: Net>(
     door: &Arc<Door<N>>,

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use umbra_proto::address::{Address, AddressBlock};
+use umbra_proto::request::Refusal;
 use umbra_proto::shadowsocks::Method;
 use umbra_proto::shadowsocks::identity::Credentials;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::socks5::udp as socks5;
+use umbra_proto::users::{Credentials as Login, Users};
 
 use crate::config::{
     Config, Hop, Inbound, Mode, Parent, Path, Protocol, ProxyDoor, ProxyHeader, Route, Routes, Server, Tcp,
@@ -19,7 +21,7 @@ use crate::config::{
 use crate::limits::LANES_PER_ASSOCIATION_MAX;
 use crate::net::os::OsNet;
 use crate::net::os::datagram::OsDatagrams;
-use crate::router::{Conditions, Router, Rule};
+use crate::router::{Conditions, Router, Rule, TargetsBuilder};
 use crate::{Budget, Door, Engine, Relay, Workers};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -71,6 +73,17 @@ impl Client {
         let mut answer = [0; 2 + 10];
         control.read_exact(&mut answer).unwrap();
         let (address, _) = AddressBlock::split(&answer[5..]).unwrap();
+        Self { _control: control, socket: socket(), relay: address.ip().unwrap() }
+    }
+
+    fn associate_as(relay: &Relay, name: &str) -> Self {
+        let mut control = TcpStream::connect(relay.addresses()[0]).unwrap();
+        let len = u8::try_from(name.len()).unwrap();
+        let login = [&[1, len][..], name.as_bytes(), &[6], b"secret"].concat();
+        control.write_all(&[&[5, 1, 2][..], &login, &[5, 3, 0, 1, 0, 0, 0, 0, 0, 0]].concat()).unwrap();
+        let mut answer = [0; 2 + 2 + 10];
+        control.read_exact(&mut answer).unwrap();
+        let (address, _) = AddressBlock::split(&answer[7..]).unwrap();
         Self { _control: control, socket: socket(), relay: address.ip().unwrap() }
     }
 
@@ -282,4 +295,71 @@ fn a_question_of_our_own_has_its_first_answer_or_none_by_its_deadline() {
     let since = Instant::now();
     assert_eq!(asked([parent], &target, false, 2 * PATIENCE), None);
     assert!(since.elapsed() < PATIENCE, "it is known at once that nobody is there");
+}
+
+/// Names with an address in `network` go by `route`, the others by `otherwise`.
+fn by_network(network: &str, route: Route, otherwise: Route) -> Routes {
+    let mut targets = TargetsBuilder::default();
+    targets.network_text(network).unwrap();
+    let conditions = Conditions { target: Some(targets.build().unwrap()), ..Conditions::default() };
+    let rules = vec![Rule { name: network.into(), conditions, verdict: route }];
+    Routes::new(Router { rules, otherwise })
+}
+
+#[test]
+fn a_name_whose_address_a_rule_has_to_know_goes_where_its_address_does_and_what_waited_goes_first() {
+    let [server, echo] = [socket(), socket()];
+    let named = Address::from_host("localhost", at(&echo).port()).unwrap();
+
+    let relay = run(by_network("127.0.0.0/8", through(&server), Route::direct()));
+    let client = Client::associate(&relay);
+    client.send(&named, b"by the rule");
+    heard(&server);
+    relay.stop();
+
+    let relay = run(by_network("10.0.0.0/8", Route::Refuse(Refusal::NotAllowed), Route::direct()));
+    let client = Client::associate(&relay);
+    for payload in [&b"first"[..], b"second"] {
+        client.send(&named, payload);
+    }
+    let mut bytes = [0; 99];
+    for payload in [&b"first"[..], b"second"] {
+        let (len, source) = echo.recv_from(&mut bytes).unwrap();
+        assert_eq!(&bytes[..len], payload);
+        echo.send_to(&bytes[..len], source).unwrap();
+        assert_eq!(client.receive(), payload);
+    }
+    relay.stop();
+
+    let relay = run(by_network("127.0.0.0/8", Route::Refuse(Refusal::NotAllowed), through(&server)));
+    let client = Client::associate(&relay);
+    client.send(&named, b"refused");
+    // Nobody knows whether its address is one of those that are refused.
+    client.send(&"no.such.name.invalid:9".parse().unwrap(), b"unknown");
+    client.send(&"192.0.2.1:9".parse().unwrap(), b"elsewhere");
+    heard(&server);
+    server.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(server.recv_from(&mut bytes).is_err(), "the last one alone has come");
+    relay.stop();
+}
+
+#[test]
+fn a_rule_for_a_user_is_for_the_datagrams_of_that_user_alone() {
+    let [server, echo] = [socket(), socket()];
+    let logins = ["ann", "bob"].map(|name| Login::new(name, "secret").unwrap());
+    let users = Users::new([7; 32], logins).unwrap();
+    let conditions = Conditions { users: Some(vec!["ann".into()]), ..Conditions::default() };
+    let rules = vec![Rule { name: "ann".into(), conditions, verdict: through(&server) }];
+    let routes = Routes::new(Router { rules, otherwise: Route::direct() });
+    let protocol = Protocol::Proxy(ProxyDoor { users: Some(Arc::new(users)), ..ProxyDoor::MIXED });
+    let inbounds = vec![Inbound { protocol, ..inbound(routes) }];
+    let relay = Relay::start(&Config { inbounds, workers: NonZeroUsize::MIN }).unwrap();
+    let ann = Client::associate_as(&relay, "ann");
+    ann.send(&Address::Ip(at(&echo)), b"ann");
+    heard(&server);
+    drop(ann);
+    let bob = Client::associate_as(&relay, "bob");
+    bob.send(&Address::Ip(at(&echo)), b"bob");
+    heard(&echo);
+    relay.stop();
 }
