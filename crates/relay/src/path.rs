@@ -293,6 +293,9 @@ pub(crate) async fn travel_through<N: Net>(
     let (Some(first), Some(last)) = (hops.first(), hops.last()) else {
         return straight(door, errand, tcp, path.deadlines.connect).await;
     };
+    if !last.knows(errand.command) {
+        return Err(Failure::handshake(Cause::Command(errand.command)));
+    }
     let here = |number| At { path: Arc::clone(&path.name), hop: number };
     // Whom each hop is asked for. All of it is found before anybody is dialled, so that nobody is left in the middle of it.
     let mut nexts = Vec::with_capacity(hops.len());

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use umbra_proto::address::Address;
 use umbra_proto::http::client::BasicLogin;
 pub use umbra_proto::request::Names;
-use umbra_proto::request::Refusal;
+use umbra_proto::request::{Command, Refusal};
 use umbra_proto::shadowsocks::identity::Credentials;
 use umbra_proto::shadowsocks::packet::PacketHop;
 use umbra_proto::shadowsocks::stream::HeadReads;
@@ -256,6 +256,19 @@ impl Hop {
         match self {
             Self::Shadowsocks(server) => &server.address,
             Self::Parent(parent) => &parent.address,
+        }
+    }
+
+    /// Whether it has words for `command`.
+    pub(crate) fn knows(&self, command: Command) -> bool {
+        let protocol = match self {
+            Self::Shadowsocks(_) => return command == Command::Connect,
+            Self::Parent(parent) => &parent.protocol,
+        };
+        match (protocol, command) {
+            (_, Command::Connect) | (ParentProtocol::Socks5(_), _) => true,
+            (ParentProtocol::Socks4(_), Command::Bind) => true,
+            (ParentProtocol::Socks4(_), Command::UdpAssociate) | (ParentProtocol::Http(_), _) => false,
         }
     }
 

@@ -246,7 +246,8 @@ fn tries_of_a_member_end_when_it_is_left() {
 #[test]
 fn a_member_that_was_left_has_no_other_turn_and_who_failed_has() {
     let mut world = strict(3);
-    world.state.settings = Settings { attempts_max: some(9), ..world.state.settings };
+    let rounds = Rounds::UntilAttemptsEnd;
+    world.state.settings = Settings { attempts_max: some(9), rounds, ..world.state.settings };
     let (mut attempts, first) = step(&mut world);
     world.state.report(first, Outcome::Declined, world.now);
     attempts.leave();
