@@ -189,6 +189,7 @@ pub(crate) enum Id {
     ProbeUrl,
     /// Which answers are good.
     ProbeExpect,
+    ProbeName,
     /// Seconds from one to the next.
     ProbeInterval,
     /// Seconds that one may take.

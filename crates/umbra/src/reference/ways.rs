@@ -285,7 +285,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         Kind::Text,
         "`http` with a `url`, `handshake` with a `target`, else `connect`",
         "What has to go well: `connect`, a connection to the first proxy; `handshake`, a connection through the path to `target`; `http`, an \
-         answer to a request for `url`.",
+         answer to a request for `url`; `dns`, an answer in a datagram from the name server `target`.",
     ),
     setting(
         Id::ProbeTarget,
@@ -293,7 +293,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         OF_PROBES,
         Kind::Text,
         "none",
-        "`HOST:PORT`: where a handshake leads.",
+        "`HOST:PORT`: where a handshake leads, or the name server that is asked.",
     ),
     setting(
         Id::ProbeUrl,
@@ -310,6 +310,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         Kind::PortRanges,
         "200-399",
         "Which status an answer has to have: one, or a range like \"200-399\".",
+    ),
+    setting(
+        Id::ProbeName,
+        "name",
+        OF_PROBES,
+        Kind::Text,
+        "`example.com`",
+        "The name that a name server is asked for; any answer is good.",
     ),
     setting(
         Id::ProbeInterval,

@@ -5,9 +5,9 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use umbra_proto::address::Address;
-use umbra_relay::config::{Candidate, Group, HttpProbe, Probe, ProbeKind};
-use umbra_relay::group::{NoneLeft, Policy, Probing, Settings as Choice};
+use umbra_proto::address::{Address, DomainName};
+use umbra_relay::config::{Candidate, DnsProbe, Group, HttpProbe, Probe, ProbeKind};
+use umbra_relay::group::{NoneLeft, Policy, Probing, Rounds, Settings as Choice};
 
 use super::rules::read_range;
 use super::ways::{Ways, read_number, read_secs};
@@ -111,6 +111,10 @@ fn read_choice(settings: &Settings, report: &mut Report) -> Choice {
     };
     count(Id::AttemptsPerMember, ATTEMPTS_MAX, &mut choice.attempts_per_member);
     count(Id::AttemptsMax, ATTEMPTS_MAX, &mut choice.attempts_max);
+    if settings.get(Id::AttemptsMax).is_some() {
+        // Whoever says how many are to be made means that many.
+        choice.rounds = Rounds::UntilAttemptsEnd;
+    }
     count(Id::FailThreshold, FAILURES_MAX, &mut choice.health.fail_threshold);
     let mut secs = |id, least, into: &mut Duration| {
         *into = read_secs(settings, id, least..=DAY_SECS, report).unwrap_or(*into);
@@ -153,11 +157,17 @@ fn read_probe_kind(settings: &Settings, report: &mut Report) -> Option<ProbeKind
     };
     let (kind, place) = settings.text(Id::ProbeKind).unwrap_or((guessed, &settings.path));
     let needless: &[(Id, &str)] = match kind {
-        "connect" => &[(Id::ProbeTarget, "handshake"), (Id::ProbeUrl, "http"), (Id::ProbeExpect, "http")],
-        "handshake" => &[(Id::ProbeUrl, "http"), (Id::ProbeExpect, "http")],
-        "http" => &[(Id::ProbeTarget, "handshake")],
+        "connect" => &[
+            (Id::ProbeTarget, "handshake"),
+            (Id::ProbeUrl, "http"),
+            (Id::ProbeExpect, "http"),
+            (Id::ProbeName, "dns"),
+        ],
+        "handshake" => &[(Id::ProbeUrl, "http"), (Id::ProbeExpect, "http"), (Id::ProbeName, "dns")],
+        "http" => &[(Id::ProbeTarget, "handshake"), (Id::ProbeName, "dns")],
+        "dns" => &[(Id::ProbeUrl, "http"), (Id::ProbeExpect, "http")],
         other => {
-            report.error(place, format!("unknown kind {other}; use connect, handshake or http"));
+            report.error(place, format!("unknown kind {other}; use connect, handshake, http or dns"));
             return None;
         }
     };
@@ -186,9 +196,33 @@ fn read_probe_kind(settings: &Settings, report: &mut Report) -> Option<ProbeKind
             let (target, host, path) = read_url(url, place, report)?;
             Some(ProbeKind::Http(HttpProbe { target, host, path, expect: expect? }))
         }
+        "dns" => {
+            let Some((server, place)) = target else {
+                report.error(
+                    settings.key_path("target"),
+                    "missing; say which name server is asked, as HOST:PORT",
+                );
+                return None;
+            };
+            let server = read_target(server, place, report);
+            let (name, place) = settings.text(Id::ProbeName).unwrap_or((DNS_NAME, ""));
+            match DomainName::new(name) {
+                Ok(name) => Some(ProbeKind::Dns(DnsProbe { server: server?, name })),
+                Err(error) => {
+                    report.error(
+                        place,
+                        format!("{error}; say a name that the server knows, such as {DNS_NAME}"),
+                    );
+                    None
+                }
+            }
+        }
         _ => Some(ProbeKind::Connect),
     }
 }
+
+/// A name that every name server has an answer for.
+const DNS_NAME: &str = "example.com";
 
 fn read_target(text: &str, place: &str, report: &mut Report) -> Option<Address> {
     match text.parse::<Address>() {

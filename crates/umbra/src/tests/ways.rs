@@ -280,6 +280,17 @@ fn a_group_has_its_members_in_order() {
 }
 
 #[test]
+fn a_group_may_ask_a_name_server_through_its_paths() {
+    let probe = r#""members": ["a"], "probe": {"kind": "dns", "target": "192.0.2.1:53"}"#;
+    let (_, warnings) = Outcome::good("umbra local", &group(&format!("{probe}, \"policy\": \"ordered\"")));
+    assert!(warnings.iter().all(|warning| !warning.starts_with("groups[0].probe")), "{warnings:?}");
+    let (_, warnings) =
+        Outcome::good("umbra local", &group(&probe.replace("}", ", \"url\": \"http://a/\"}")));
+    let aside = "groups[0].probe.url: left aside: it is for probes of the kind http";
+    assert!(warnings.iter().any(|warning| warning == aside), "{warnings:?}");
+}
+
+#[test]
 fn a_group_that_cannot_be_one_is_told_with_the_remedy() {
     let bad = |keys: &str, errors: &'static [&'static str]| (group(keys), errors);
     assert_bad(&[
@@ -309,6 +320,14 @@ fn a_group_that_cannot_be_one_is_told_with_the_remedy() {
         bad(r#""members": ["a"], "probe": {"kind": "ping"}"#, &["groups[0].probe.kind: unknown kind ping"]),
         bad(r#""members": ["a"], "probe": {"kind": "handshake"}"#, &["groups[0].probe.target: missing"]),
         bad(r#""members": ["a"], "probe": {"target": "a.example"}"#, &["groups[0].probe.target: "]),
+        bad(
+            r#""members": ["a"], "probe": {"kind": "dns"}"#,
+            &["groups[0].probe.target: missing; say which name server"],
+        ),
+        bad(
+            r#""members": ["a"], "probe": {"kind": "dns", "target": "192.0.2.1:53", "name": ""}"#,
+            &["groups[0].probe.name: "],
+        ),
         bad(r#""members": ["a"], "probe": {"kind": "http"}"#, &["groups[0].probe.url: missing"]),
         bad(
             r#""members": ["a"], "probe": {"url": "https://a/"}"#,
