@@ -8,7 +8,10 @@ use umbra_proto::http::client::{BasicLogin, ClientError, Request};
 use umbra_proto::http::{self, Server};
 use umbra_proto::users::{Credentials, Users};
 
-fuzz_target!(|session: (u8, Vec<u8>, Vec<u16>, Result<[u8; 16], String>, u16, String, String)| {
+/// How an answer begins, what follows, where it is cut; a target with its port; a name and a password.
+type Session = (u8, Vec<u8>, Vec<u16>, Result<[u8; 16], String>, u16, String, String);
+
+fuzz_target!(|session: Session| {
     let (opening, bytes, cuts, target, port, name, password) = session;
     let opening = OPENINGS[usize::from(opening) % OPENINGS.len()];
     hear(&[opening, &bytes, b"\r\n\r\nbehind"].concat(), &cuts);

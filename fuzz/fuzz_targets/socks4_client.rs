@@ -8,7 +8,10 @@ use umbra_proto::request::{Command, Names};
 use umbra_proto::socks4::Server;
 use umbra_proto::socks4::client::{ExpectReply, Request, UserId};
 
-fuzz_target!(|session: (Vec<u8>, Vec<u16>, u8, Vec<u8>, Result<[u8; 16], String>, u16)| {
+/// What the server says, where it is cut; what is asked for, as whom; a target with its port.
+type Session = (Vec<u8>, Vec<u16>, u8, Vec<u8>, Result<[u8; 16], String>, u16);
+
+fuzz_target!(|session: Session| {
     let (bytes, cuts, kind, user_id, target, port) = session;
     hear(&bytes, &cuts);
     let Some((target, user_id)) = read(&target, port).zip(UserId::new(&user_id).ok()) else { return };
