@@ -313,7 +313,9 @@ pub(crate) async fn travel_through<N: Net>(
     let dialling = dial(&door.net, first.address(), tcp, path.deadlines.connect);
     let dialled = in_time(errand.until, Stage::Connect, dialling).await;
     let dialled = dialled.map_err(|failure| failure.at(here(1)))?;
-    let first_at = dialled.peer_addr().ok().map(|address| address.ip());
+    // Only somebody who is to come back has to know.
+    let is_awaited = errand.command != Command::Connect;
+    let first_at = is_awaited.then(|| dialled.peer_addr().ok()).flatten().map(|address| address.ip());
     let mut reached = TargetSide::direct(Conn::Socket(dialled));
     for (number, (hop, next)) in (1..).zip(hops.iter().zip(&nexts)) {
         if let Reader::Sealed(_) = reached.reader {
