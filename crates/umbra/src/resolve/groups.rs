@@ -196,33 +196,26 @@ fn read_probe_kind(settings: &Settings, report: &mut Report) -> Option<ProbeKind
             let (target, host, path) = read_url(url, place, report)?;
             Some(ProbeKind::Http(HttpProbe { target, host, path, expect: expect? }))
         }
-        "dns" => {
-            let Some((server, place)) = target else {
-                report.error(
-                    settings.key_path("target"),
-                    "missing; say which name server is asked, as HOST:PORT",
-                );
-                return None;
-            };
-            let server = read_target(server, place, report);
-            let (name, place) = settings.text(Id::ProbeName).unwrap_or((DNS_NAME, ""));
-            match DomainName::new(name) {
-                Ok(name) => Some(ProbeKind::Dns(DnsProbe { server: server?, name })),
-                Err(error) => {
-                    report.error(
-                        place,
-                        format!("{error}; say a name that the server knows, such as {DNS_NAME}"),
-                    );
-                    None
-                }
-            }
-        }
+        "dns" => read_dns(settings, report).map(ProbeKind::Dns),
         _ => Some(ProbeKind::Connect),
     }
 }
 
-/// A name that every name server has an answer for.
-const DNS_NAME: &str = "example.com";
+fn read_dns(settings: &Settings, report: &mut Report) -> Option<DnsProbe> {
+    let Some((server, place)) = settings.text(Id::ProbeTarget) else {
+        report.error(settings.key_path("target"), "missing; say which name server is asked, as HOST:PORT");
+        return None;
+    };
+    let server = read_target(server, place, report);
+    let (name, place) = settings.text(Id::ProbeName).unwrap_or((DNS_NAME, ""));
+    match DomainName::new(name) {
+        Ok(name) => Some(DnsProbe { server: server?, name }),
+        Err(error) => {
+            report.error(place, format!("{error}; say a name that the server knows, such as {DNS_NAME}"));
+            None
+        }
+    }
+}
 
 fn read_target(text: &str, place: &str, report: &mut Report) -> Option<Address> {
     match text.parse::<Address>() {
@@ -315,3 +308,6 @@ const DAY_SECS: u64 = 86_400;
 
 /// As long as a connection may take.
 const PROBE_SECS: Duration = Duration::from_secs(10);
+
+/// A name that every name server has an answer for.
+const DNS_NAME: &str = "example.com";
