@@ -336,8 +336,9 @@ fn read_settings(matches: &mut ArgMatches) -> Settings {
     let mut settings = Settings::new("");
     for setting in SETTINGS {
         let Some(flag) = &setting.flag else { continue };
-        // Not every command has every flag.
-        if matches.try_contains_id(flag.long).is_err() {
+        // Not every command has every flag. To ask for one that a command has not is an error in a debug build alone, so what is there is
+        // looked through: a switch is there wherever it can be given.
+        if !matches.ids().any(|id| id.as_str() == flag.long) {
             continue;
         }
         let value = match setting.kind {
