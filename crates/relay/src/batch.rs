@@ -30,7 +30,7 @@ impl Size {
     }
 
     /// How much of it a read may fill.
-    fn reach(self) -> usize {
+    pub(crate) fn reach(self) -> usize {
         match self {
             Self::Small | Self::Large => self.bytes(),
             Self::Medium => MEDIUM_READ_BYTES,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 use crate::net::Socket;
+use crate::net::os::OsSocket;
 use crate::pipe::Pipe;
 
 /// What a session's outbound side is read from and written to.
@@ -101,6 +102,13 @@ impl<S: Socket> Socket for Conn<S> {
         match self {
             Self::Socket(socket) => socket.local_addr(),
             Self::Layer(layer) => layer.pipe.local_addr(),
+        }
+    }
+
+    fn kernel(&self) -> Option<&OsSocket> {
+        match self {
+            Self::Socket(socket) => socket.kernel(),
+            Self::Layer(_) => None,
         }
     }
 }

@@ -60,8 +60,8 @@ use tokio::sync::watch;
 use config::{Config, Inbound, Protocol};
 pub use door::Door;
 use limits::{
-    DATAGRAM_SHARE, DOOR_DESCRIPTORS, PORT_ATTEMPTS, RESERVED_DESCRIPTORS, SESSION_DESCRIPTORS,
-    SHARED_DOORS_MAX, WORKER_DESCRIPTORS,
+    CONDUIT_DESCRIPTORS, CONDUIT_SHARE, CONDUITS_MAX, DATAGRAM_SHARE, DOOR_DESCRIPTORS, PORT_ATTEMPTS,
+    RESERVED_DESCRIPTORS, SESSION_DESCRIPTORS, SHARED_DOORS_MAX, WORKER_DESCRIPTORS,
 };
 use net::os::datagram::bind_door;
 use net::os::{self, OsNet, Watched};
@@ -112,6 +112,7 @@ impl Relay {
                 // The first worker accepts for all.
                 accepting: std::mem::take(&mut opened.accepting),
                 datagrams,
+                conduits: opened.conduits,
                 stopped: stopped.clone(),
             };
             let thread = Builder::new()
@@ -160,6 +161,8 @@ struct Opened {
     datagrams: Vec<Vec<(Arc<Door<OsNet>>, UdpSocket)>>,
     /// Outgoing sockets of associations.
     outgoing: usize,
+    /// Pipes of the kernel for each worker.
+    conduits: usize,
 }
 
 /// Opens every door.
@@ -176,6 +179,7 @@ fn open_doors(config: &Config, workers: &[Worker], seats: &Arc<[Seat]>) -> Resul
         accepting: Vec::with_capacity(inbounds.len()),
         datagrams: workers.iter().map(|_| Vec::new()).collect(),
         outgoing: share.outgoing,
+        conduits: share.conduits,
     };
     for (number, (inbound, places)) in inbounds.iter().zip(places).enumerate() {
         let Listening { address, streams, datagrams } = listen(inbound, shared_by)?;
@@ -258,6 +262,8 @@ struct Share {
     sessions: usize,
     /// Outgoing sockets of associations.
     outgoing: usize,
+    /// Pipes of the kernel, each of them two descriptors, for each worker.
+    conduits: usize,
 }
 
 impl Share {
@@ -265,8 +271,10 @@ impl Share {
         let reserved =
             RESERVED_DESCRIPTORS + workers * WORKER_DESCRIPTORS + doors * DOOR_DESCRIPTORS + for_datagrams;
         let left = descriptors.saturating_sub(reserved);
+        let conduits = (left / CONDUIT_SHARE / CONDUIT_DESCRIPTORS / workers.max(1)).min(CONDUITS_MAX);
+        let left = left - workers * conduits * CONDUIT_DESCRIPTORS;
         let outgoing = if for_datagrams > 0 { left / DATAGRAM_SHARE } else { 0 };
-        Self { sessions: (left - outgoing) / SESSION_DESCRIPTORS, outgoing }
+        Self { sessions: (left - outgoing) / SESSION_DESCRIPTORS, outgoing, conduits }
     }
 }
 

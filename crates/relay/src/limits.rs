@@ -82,6 +82,15 @@ pub const BATCH_MARGIN_BYTES: usize = 2560;
 /// short to be worth its tags.
 pub const RESEAL_BYTES: usize = 2048;
 
+/// Bytes that a pipe of the kernel holds at most, where they need not come into this process: as many as a large buffer.
+pub const CONDUIT_BYTES: usize = 256 * 1024;
+
+/// Pipes of the kernel that one worker may have, unless descriptors are few; flows beyond use buffers.
+pub const CONDUITS_MAX: usize = 32;
+
+/// Of the descriptors that are left for sessions and associations, one in so many is for pipes of the kernel.
+pub const CONDUIT_SHARE: usize = 32;
+
 /// Large buffers in use at a time on one worker, 16 MiB; flows beyond make do with medium ones.
 pub const LARGE_BATCHES_MAX: usize = 64;
 
@@ -132,6 +141,9 @@ pub const DOOR_DESCRIPTORS: usize = 2;
 
 /// Descriptors of one session: its client's and its target's.
 pub const SESSION_DESCRIPTORS: usize = 2;
+
+/// Descriptors of a pipe of the kernel: its two ends.
+pub const CONDUIT_DESCRIPTORS: usize = 2;
 
 /// A door that is short of descriptors or memory says so once in this time, however often it happens.
 pub const SHORTAGE_LINE_PERIOD: Duration = Duration::from_secs(60);

@@ -44,6 +44,11 @@ pub trait Socket: Send + Sync + Unpin + 'static {
     fn peer_addr(&self) -> io::Result<SocketAddr> {
         Err(io::ErrorKind::AddrNotAvailable.into())
     }
+
+    /// The kernel's socket, if it is one: bytes may go from one to another without coming into this process.
+    fn kernel(&self) -> Option<&os::OsSocket> {
+        None
+    }
 }
 
 /// An address at which connections arrive that a client has asked for.

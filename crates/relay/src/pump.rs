@@ -19,10 +19,12 @@ use umbra_proto::wire::Input;
 
 use crate::batch::{Batch, Size};
 use crate::limits::{
-    BATCH_MARGIN_BYTES, BATCHES_PER_TURN, GATHERED_PAYLOAD_BYTES_MAX, IO_PIECES_MAX, LARGE_AFTER_BYTES,
-    RESEAL_BYTES, SHORT_READS_MAX,
+    BATCH_MARGIN_BYTES, BATCHES_PER_TURN, CONDUIT_BYTES, GATHERED_PAYLOAD_BYTES_MAX, IO_PIECES_MAX,
+    LARGE_AFTER_BYTES, RESEAL_BYTES, SHORT_READS_MAX,
 };
 use crate::net::Socket;
+use crate::net::os::OsSocket;
+use crate::net::os::conduit::Conduit;
 
 /// How bytes of one direction come in.
 #[derive(Debug)]
@@ -49,6 +51,8 @@ pub(crate) struct Flow {
     writer: Writer,
     /// Held only while something lies in it.
     batch: Option<Batch>,
+    /// Held in its place, and for as long, where bytes go from one of the kernel's sockets to another as they are.
+    conduit: Option<Conduit>,
     size: Size,
     short_reads: u8,
     /// Bytes that have to arrive, counted from the first unopened one, before anything more can be opened.
@@ -100,7 +104,17 @@ impl Flow {
     pub(crate) fn new(reader: Reader, writer: Writer, batch: Option<Batch>, early: Range<usize>) -> Self {
         let batch = batch.filter(|batch| !batch.is_spent() || !early.is_empty());
         let stage = Stage::Begin(early);
-        Self { reader, writer, batch, size: Size::Small, short_reads: 0, needed: 0, stage, carried: 0 }
+        Self {
+            reader,
+            writer,
+            batch,
+            conduit: None,
+            size: Size::Small,
+            short_reads: 0,
+            needed: 0,
+            stage,
+            carried: 0,
+        }
     }
 
     /// Payload and record bytes written to the sink so far.
@@ -174,7 +188,7 @@ impl Flow {
                 return Poll::Pending;
             }
             turns += 1;
-            match self.read(source, clock) {
+            match self.read(source, sink, clock) {
                 Ok(Read { count: 0, .. }) => self.source_ended()?,
                 Ok(read) => {
                     self.forward(0..0, clock)?;
@@ -182,35 +196,44 @@ impl Flow {
                         sink.expect_bulk();
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.drop_spent_batch(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.drop_spent(),
                 Err(error) => return Poll::Ready(Err(FlowError::Read(error))),
             }
         }
     }
 
-    /// Writes the pieces that are ready, and gives the buffer back when nothing is left in it.
+    /// Writes what is ready, and gives what held it back when nothing is left in it.
     fn flush<T: Socket>(&mut self, cx: &mut Context<'_>, sink: &T) -> Poll<Result<(), FlowError>> {
-        while let Some(batch) = self.batch.as_mut().filter(|batch| !batch.ready().is_empty()) {
-            match write_ready(batch, sink) {
+        while let Some(written) = self.write(sink) {
+            match written {
                 Ok(0) => return Poll::Ready(Err(FlowError::Write(io::ErrorKind::WriteZero.into()))),
-                Ok(count) => {
-                    batch.written(count);
-                    self.carried += count as u64;
-                }
+                Ok(count) => self.carried += count as u64,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready!(sink.poll_writable(cx)).map_err(FlowError::Write)?;
                 }
                 Err(error) => return Poll::Ready(Err(FlowError::Write(error))),
             }
         }
-        self.drop_spent_batch();
+        self.drop_spent();
         Poll::Ready(Ok(()))
     }
 
-    fn drop_spent_batch(&mut self) {
-        if self.batch.as_ref().is_some_and(|batch| batch.is_spent()) {
-            self.batch = None;
+    /// One write of what is ready, if anything is.
+    fn write<T: Socket>(&mut self, sink: &T) -> Option<io::Result<usize>> {
+        if let Some(conduit) = self.conduit.as_mut().filter(|conduit| !conduit.is_empty()) {
+            return sink.kernel().map(|sink| conduit.drain(sink));
         }
+        let batch = self.batch.as_mut().filter(|batch| !batch.ready().is_empty())?;
+        let written = write_ready(batch, sink);
+        if let Ok(count) = written {
+            batch.written(count);
+        }
+        Some(written)
+    }
+
+    fn drop_spent(&mut self) {
+        self.batch.take_if(|batch| batch.is_spent());
+        self.conduit.take_if(|conduit| conduit.is_empty());
     }
 
     fn source_ended(&mut self) -> Result<(), FlowError> {
@@ -224,8 +247,14 @@ impl Flow {
         if whole { Ok(()) } else { Err(FlowError::Truncated) }
     }
 
-    /// One read, into the slots of a sealed batch or behind what has already arrived.
-    fn read<S: Socket>(&mut self, source: &S, clock: &impl Clock) -> io::Result<Read> {
+    /// One read: past us, into the slots of a sealed batch, or behind what has already arrived.
+    fn read<S: Socket, T: Socket>(&mut self, source: &S, sink: &T, clock: &impl Clock) -> io::Result<Read> {
+        if let Some((source, conduit)) = self.conduit_between(source, sink) {
+            match conduit.fill(source) {
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => self.conduit = None,
+                filled => return filled.map(|count| Read { count, room: CONDUIT_BYTES }),
+            }
+        }
         let size = self.size;
         let batch = self.batch.get_or_insert_with(|| Batch::take(size));
         let spare = match (&self.reader, &mut self.writer) {
@@ -241,6 +270,25 @@ impl Flow {
         read_behind(source, batch, end)
     }
 
+    /// A conduit for a bulk flow that nothing is done to, and the kernel's socket that it comes from.
+    fn conduit_between<'s, S: Socket, T: Socket>(
+        &mut self,
+        source: &'s S,
+        sink: &T,
+    ) -> Option<(&'s OsSocket, &mut Conduit)> {
+        let (Reader::Plain, Writer::Plain, Size::Large, None) =
+            (&self.reader, &self.writer, self.size, &self.batch)
+        else {
+            return None;
+        };
+        sink.kernel()?;
+        let source = source.kernel()?;
+        if self.conduit.is_none() {
+            self.conduit = Conduit::take();
+        }
+        Some((source, self.conduit.as_mut()?))
+    }
+
     /// Larger buffers while reads fill them, smaller ones when they have come short for a while. Says whether the flow has
     /// just outgrown the smallest.
     fn adapt(&mut self, read: &Read) -> bool {
@@ -250,7 +298,7 @@ impl Flow {
                 self.size = before.larger();
             }
             self.short_reads = 0;
-        } else if read.count >= before.smaller().bytes() {
+        } else if read.count >= before.smaller().reach() {
             self.short_reads = 0;
         } else {
             self.short_reads += 1;
@@ -529,3 +577,7 @@ pub(crate) async fn pump<S: Socket, T: Socket>(
     })
     .await
 }
+
+#[cfg(target_os = "linux")]
+#[cfg(test)]
+mod tests;

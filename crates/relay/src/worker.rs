@@ -24,6 +24,7 @@ use crate::limits::{
     ACCEPT_PAUSE, RESOLVER_THREADS_MAX, SHORTAGE_LINE_PERIOD, TRIM_DELAY, TRIM_SESSIONS_MIN,
 };
 use crate::net::datagram::SocketId;
+use crate::net::os::conduit::{allow_conduits, close_free_conduits};
 use crate::net::os::datagram::OsDatagrams;
 use crate::net::os::{self, OsNet, OsSocket, Watched};
 use crate::places::Place;
@@ -78,7 +79,8 @@ impl Worker {
     /// Serves until it is told to stop; then every session here ends.
     pub(crate) fn run(self, duties: Duties) {
         let Self { runtime, mut arrivals, crowd } = self;
-        let Duties { accepting, datagrams, mut stopped } = duties;
+        let Duties { accepting, datagrams, conduits, mut stopped } = duties;
+        allow_conduits(conduits);
         runtime.block_on(async {
             for door in accepting {
                 tokio::spawn(door.run());
@@ -109,6 +111,8 @@ pub(crate) struct Duties {
     pub(crate) accepting: Vec<Accepting>,
     /// Doors whose datagrams come to it.
     pub(crate) datagrams: Option<DatagramDoors>,
+    /// How many pipes of the kernel it may have.
+    pub(crate) conduits: usize,
     /// Changes, or loses its sender, when it is to end.
     pub(crate) stopped: watch::Receiver<()>,
 }
@@ -235,6 +239,7 @@ async fn tidy(crowd: Arc<Crowd>) {
         if live == 0 || peak >= live + TRIM_SESSIONS_MIN {
             crowd.peak.store(live, Ordering::Relaxed);
             trim_pool();
+            close_free_conduits();
             os::release_free_memory();
         }
     }

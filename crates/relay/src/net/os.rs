@@ -1,6 +1,8 @@
 //! The real outside. This file and `messages.rs` beside it are the only ones that may speak to the operating system without the
 //! compiler's protection.
 
+#[cfg_attr(not(target_os = "linux"), path = "os/no_conduit.rs")]
+pub(crate) mod conduit;
 pub mod datagram;
 #[cfg_attr(not(target_os = "linux"), path = "os/plain.rs")]
 mod messages;
@@ -88,6 +90,10 @@ impl Socket for OsSocket {
 
     fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.0.peer_addr()
+    }
+
+    fn kernel(&self) -> Option<&OsSocket> {
+        Some(self)
     }
 }
 
