@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// Executions of each target, however long they take
     #[arg(long, conflicts_with = "secs")]
     runs: Option<u64>,
+    /// The longest input that is tried, in bytes; libFuzzer's own choice when left out: 4096, or the longest of the corpus
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..))]
+    max_len: Option<u32>,
     /// How many targets run at a time
     #[arg(long, default_value_t = 1)]
     jobs: usize,
@@ -107,6 +110,7 @@ fn one(target: String, args: &Args) -> Result<Fuzzed> {
         Some(runs) => format!("-runs={runs}"),
         None => format!("-max_total_time={}", args.secs),
     });
+    command.args(args.max_len.map(|bytes| format!("-max_len={bytes}")));
     let started = Instant::now();
     let output = command.arg(&corpus).output().with_context(|| workspace::shown(&command))?;
     let took = started.elapsed();
