@@ -10,11 +10,13 @@
 //! - `door`, `worker`: what sessions share, and the threads they live on.
 //! - [`net`]: the only door to the outside; a simulation stands in for it in tests.
 //! - [`router`]: which way a session takes, pure.
+//! - [`Account`], `tally`: what is counted of the ways out, and told.
 //! - [`failure`], `notice`: how and why a session failed, and who is told.
 //! - [`limits`]: every bound, with its reason.
 
 #![deny(unsafe_code)]
 
+mod account;
 mod associate;
 mod batch;
 mod bind;
@@ -44,6 +46,7 @@ mod refusing;
 mod route;
 pub mod router;
 pub mod session;
+mod tally;
 pub mod tls;
 mod udp;
 mod worker;
@@ -57,6 +60,7 @@ use std::thread::{Builder, JoinHandle};
 
 use tokio::sync::watch;
 
+pub use account::Account;
 use config::{Config, Inbound, Protocol};
 pub use door::Door;
 use limits::{
@@ -68,6 +72,7 @@ use net::os::{self, OsNet, Watched};
 pub use places::Place;
 use places::Places;
 pub use probe::try_path;
+pub use tally::{Counts, HopCounts};
 pub use udp::Engine;
 pub use udp::budget::Budget;
 pub use udp::front::Workers;

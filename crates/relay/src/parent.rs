@@ -145,6 +145,21 @@ impl ParentError {
             Self::Socks4(_) | Self::Socks5(_) | Self::Http(_) => Outcome::Failed,
         }
     }
+
+    /// Whether it has said no, in the words that its protocol has for that.
+    pub(crate) fn is_denial(self) -> bool {
+        use http::client::ClientError as Http;
+        use socks4::client::ClientError as Socks4;
+        use socks5::client::ClientError as Socks5;
+        match self {
+            Self::Socks4(Socks4::Denied(_)) | Self::Http(Http::Denied(_) | Http::Login) => true,
+            Self::Socks5(Socks5::Denied(_) | Socks5::MethodRefused | Socks5::LoginRefused) => true,
+            Self::Socks4(Socks4::Version(_)) => false,
+            Self::Socks5(Socks5::MethodNotOffered(_) | Socks5::Version(_) | Socks5::Address(_)) => false,
+            Self::Http(Http::Malformed | Http::TooLarge | Http::Interim) => false,
+            Self::Socks4Request(_) | Self::HttpRequest(_) => false,
+        }
+    }
 }
 
 impl fmt::Display for ParentError {

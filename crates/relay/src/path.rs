@@ -148,7 +148,15 @@ pub(crate) async fn follow<N: Net>(
     errand: Errand<'_>,
 ) -> Result<TargetSide<N::Socket>, Failure> {
     match route {
-        Route::Path(path) => travel(door, path, errand, door.inbound.tcp).await,
+        Route::Path(path) => {
+            let tried = path.tally.begin();
+            let reached = travel(door, path, errand, door.inbound.tcp).await;
+            match &reached {
+                Ok(_) => tried.end(Outcome::Reached { latency: None }, None),
+                Err(failure) => tried.end(failure.outcome(path.hops.len()), Some(failure)),
+            }
+            reached
+        }
         Route::Group(group) => through(door, group, who, errand).await,
         // Such a route is decided about before it comes here.
         Route::Refuse(refusal) => Err(refused("otherwise", *refusal)),
@@ -230,10 +238,11 @@ async fn through<N: Net>(
     while let Some(held) = group.streams.next(&mut attempts, Instant::now()) {
         let path = Arc::clone(held.member());
         debug!(path = %path.name, "chosen path");
-        let began = Instant::now();
+        let (tried, began) = (path.tally.begin(), Instant::now());
         let failure = match Box::pin(travel(door, &path, errand, tcp)).await {
             Ok(reached) => {
                 let outcome = Outcome::Reached { latency: Some(began.elapsed()) };
+                tried.end(outcome, None);
                 tell(group, &path, held.report(outcome, Instant::now()), None);
                 return Ok(reached);
             }
@@ -243,6 +252,7 @@ async fn through<N: Net>(
         // The time of the group, and not its own, has run out: it has not had enough of it to be judged.
         let was_cut = now >= until && now.saturating_duration_since(began) < path.deadlines.connect;
         let outcome = if was_cut { Outcome::Abandoned } else { failure.outcome(path.hops.len()) };
+        tried.end(outcome, Some(&failure));
         tell(group, &path, held.report(outcome, now), Some(&failure));
         if outcome != Outcome::Failed {
             // It would say the same again: the target is to blame, or we are.

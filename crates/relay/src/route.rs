@@ -1,5 +1,6 @@
 //! The ways out, as data: a hop, a path of hops, a group of paths, and the rules by which a session takes one of them.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +23,7 @@ use crate::group::{Member, Policy, Settings, Shared, Status};
 use crate::limits::{CONNECT_SECS_MAX, NEGOTIATE_SECS_MAX, REACH_SECS_MAX};
 use crate::probe::Probe;
 use crate::router::{Decision, Query, Router, Verdict};
+use crate::tally::{Counts, Tally};
 use crate::tls::Tls;
 
 /// Which route a session takes: rules in order, and a route where none fits. Clones share them.
@@ -79,6 +81,8 @@ pub struct Path {
     pub deadlines: Deadlines,
     /// What datagrams need of each hop, made once.
     packets: OnceLock<Box<[Option<Arc<PacketHop>>]>>,
+    /// What came of the sessions that took it; a path that takes another's place in a group goes on with it.
+    pub(crate) tally: Arc<Tally>,
 }
 
 /// How long the steps along a path may take.
@@ -154,6 +158,16 @@ impl Routes {
         !self.0.rules.is_empty()
     }
 
+    /// Whether these are the same rules, and not others that say the same.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Every route that sessions may take, those of the rules first.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Route> {
+        self.0.rules.iter().map(|rule| &rule.verdict).chain([&self.0.otherwise])
+    }
+
     /// What is decided about a session; see [`Router::route`].
     pub fn decide(&self, query: &Query<'_>, addresses: Option<&[SocketAddr]>) -> Decision<'_, Route> {
         self.0.route(query, addresses)
@@ -204,8 +218,9 @@ impl Path {
     /// These hops, with the usual deadlines.
     pub fn new(name: impl Into<Arc<str>>, hops: impl Into<Box<[Hop]>>) -> Self {
         let deadlines = Deadlines { connect: CONNECT_SECS_MAX, negotiate: NEGOTIATE_SECS_MAX };
-        let name = name.into();
-        Self { key: Arc::clone(&name), name, hops: hops.into(), deadlines, packets: OnceLock::new() }
+        let (name, hops) = (name.into(), hops.into());
+        let tally = Arc::new(Tally::new(hops.len()));
+        Self { key: Arc::clone(&name), name, hops, deadlines, packets: OnceLock::new(), tally }
     }
 
     /// No hop: straight to the target.
@@ -231,6 +246,11 @@ impl Path {
             Hop::Parent(_) => None,
         };
         self.hops.iter().map(address).collect()
+    }
+
+    /// What came of the sessions that took it.
+    pub fn counts(&self) -> Counts {
+        self.tally.counts()
     }
 
     /// As what groups know it.
@@ -327,7 +347,7 @@ impl Group {
     /// A path for each of `servers`, of which a session takes any.
     pub fn of_servers(servers: Vec<Server>) -> Self {
         let settings = Settings { policy: Policy::Random, ..Settings::default() };
-        Self::new("servers", settings, paths_through(servers))
+        Self::new("servers", settings, paths_through(servers, &[]))
     }
 
     /// Puts `members` in the place of those that were there, for every session that begins after this. Those that stay keep their
@@ -339,9 +359,10 @@ impl Group {
         self.datagrams.replace(datagrams, now);
     }
 
-    /// Puts a path for each of `servers` in the place of those that were there.
+    /// Puts a path for each of `servers` in the place of those that were there. What was counted of a server goes on.
     pub fn replace_servers(&self, servers: Vec<Server>) {
-        self.replace(paths_through(servers));
+        let known = [self.paths(), self.paths_of_datagrams()].concat();
+        self.replace(paths_through(servers, &known));
     }
 
     /// The paths that carry streams, in order.
@@ -356,7 +377,17 @@ impl Group {
 
     /// What is known of them, for streams.
     pub fn health(&self) -> Vec<Status> {
-        self.streams.with_state(|state| state.describe(Instant::now()))
+        self.members().into_iter().map(|(_, status)| status).collect()
+    }
+
+    /// The paths that carry streams with what is known of each.
+    pub(crate) fn members(&self) -> Vec<(Arc<Path>, Status)> {
+        self.streams.describe(Instant::now())
+    }
+
+    /// The paths that carry datagrams with what is known of each.
+    pub(crate) fn members_for_datagrams(&self) -> Vec<(Arc<Path>, Status)> {
+        self.datagrams.describe(Instant::now())
     }
 
     /// The right to probe its members, if nobody has it.
@@ -399,11 +430,18 @@ fn sides(members: Vec<Candidate>) -> (Vec<(Member, Arc<Path>)>, Vec<(Member, Arc
     (streams, datagrams)
 }
 
-/// Each server is a path of its own, named after its place in the list and known by its address.
-fn paths_through(servers: Vec<Server>) -> Vec<Candidate> {
+/// Each server is a path of its own, named after its place in the list and known by its address. One that was among the `known` goes on
+/// with what was counted of it.
+fn paths_through(servers: Vec<Server>, known: &[Arc<Path>]) -> Vec<Candidate> {
+    // Of several at one address the first is the first again, and the others begin anew.
+    let mut tallies: HashMap<_, _> = known.iter().rev().map(|path| (&path.key, &path.tally)).collect();
     let path = |(index, server): (usize, Server)| {
-        let key = server.address.to_string().into();
-        Path { key, ..Path::new(format!("servers[{index}]"), [Hop::Shadowsocks(server)]) }.into()
+        let key: Arc<str> = server.address.to_string().into();
+        let mut path = Path::new(format!("servers[{index}]"), [Hop::Shadowsocks(server)]);
+        if let Some(tally) = tallies.remove(&key) {
+            path.tally = Arc::clone(tally);
+        }
+        Path { key, ..path }.into()
     };
     servers.into_iter().enumerate().map(path).collect()
 }

@@ -1,25 +1,25 @@
-//! What the process asks of the system: descriptors, and word of when to end.
+//! What the process asks of the system: descriptors, and word of when to tell something and when to end.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
 
-/// SIGINT and SIGTERM, heard from the moment that it is made.
-pub(crate) struct Farewell {
+/// SIGINT, SIGTERM and SIGUSR1, heard from the moment that it is made.
+pub(crate) struct Hearing {
     signals: Signals,
     ending: Arc<AtomicBool>,
 }
 
-impl Farewell {
-    /// Begins to listen. A second signal, while the first is being followed, ends the process at once.
-    pub(crate) fn listen() -> io::Result<Self> {
+impl Hearing {
+    /// Begins to listen. A second signal to end, while the first is being followed, ends the process at once.
+    pub(crate) fn begin() -> io::Result<Self> {
         // These come first: from the first handler on, a signal that nobody writes down is lost.
-        let signals = Signals::new(ENDINGS)?;
+        let signals = Signals::new(ENDINGS.into_iter().chain([SIGUSR1]))?;
         let ending = Arc::new(AtomicBool::new(false));
         for signal in ENDINGS {
             register_conditional_shutdown(signal, 1, Arc::clone(&ending))?;
@@ -27,9 +27,11 @@ impl Farewell {
         Ok(Self { signals, ending })
     }
 
-    /// Blocks until the process is told to end.
-    pub(crate) fn wait(&mut self) {
-        let _signal = self.signals.forever().next();
+    /// Blocks until the process is told to end. Tells of itself with `tell` whenever it is asked to.
+    pub(crate) fn wait(&mut self, tell: impl Fn()) {
+        for _asked in self.signals.forever().take_while(|signal| *signal == SIGUSR1) {
+            tell();
+        }
         self.ending.store(true, Ordering::SeqCst);
     }
 }

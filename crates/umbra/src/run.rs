@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 use umbra_relay::config::{Inbound, Protocol};
-use umbra_relay::{Relay, StartError};
+use umbra_relay::{Account, Relay, StartError};
 
 use crate::flags::{Options, Role, TUNNEL_PLACE};
 use crate::link::{explain, is_link};
-use crate::process::{Farewell, raise_nofile};
+use crate::process::{Hearing, raise_nofile};
 use crate::report::Report;
 use crate::resolve::{Online, Plan, Sources, Subscribed, guess_role, resolve};
 use crate::roster::{Fronts, Roster};
@@ -47,7 +47,7 @@ pub(crate) fn run(role: Role, mut options: Options) -> ExitCode {
 /// Starts what there is to start, and ends it when told to end.
 fn serve(role: Role, mut plan: Plan) -> Result<(), String> {
     let explain = |error| explain_start(&error, instead(role));
-    let mut farewell = Farewell::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let mut hearing = Hearing::begin().map_err(|error| format!("cannot listen for signals: {error}"))?;
     Fronts::prepare(&mut plan.fronts).map_err(explain)?;
     for front in &plan.fronts {
         // The plugin takes the streams of this address, and the relay its datagrams.
@@ -85,9 +85,12 @@ fn serve(role: Role, mut plan: Plan) -> Result<(), String> {
     if let Some(usage) = plan.usage {
         info!("{usage}");
     }
-    farewell.wait();
+    let account = Account::of(&plan.config.inbounds);
+    hearing.wait(|| account.tell());
     drop(refresher);
     relay.stop();
+    // Now nothing is counted any more.
+    account.tell();
     fronts.end();
     roster.end();
     Ok(())

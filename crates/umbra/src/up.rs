@@ -13,14 +13,14 @@ use umbra_proto::forbidden::Forbidden;
 use umbra_proto::shadowsocks::key::Key;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::url::ServerUrl;
-use umbra_relay::Relay;
 use umbra_relay::config::{
     Config, Inbound, Mode, Protocol, ProxyDoor, ProxyHeader, Route, Server, ShadowsocksDoor, Tcp, Udp,
 };
+use umbra_relay::{Account, Relay};
 use zeroize::Zeroizing;
 
 use crate::flags::{Role, Up};
-use crate::process::{Farewell, raise_nofile};
+use crate::process::{Hearing, raise_nofile};
 use crate::raw::Value;
 use crate::reference::Id;
 use crate::report::Report;
@@ -47,11 +47,12 @@ fn start(up: &Up) -> Result<ExitCode, String> {
     if let Err(why) = raise_nofile(None) {
         warn!("{why}");
     }
-    let mut farewell = Farewell::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let server = Relay::start(&server_config(up, &key, forbidden))
-        .map_err(|error| explain_start(&error, "--server-port"))?;
+    let mut hearing = Hearing::begin().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let server_config = server_config(up, &key, forbidden);
+    let server = Relay::start(&server_config).map_err(|error| explain_start(&error, "--server-port"))?;
     let server_address = first_address(&server)?;
-    let client = match Relay::start(&client_config(up, key, server_address)) {
+    let client_config = client_config(up, key, server_address);
+    let client = match Relay::start(&client_config) {
         Ok(client) => client,
         Err(error) => {
             server.stop();
@@ -63,9 +64,11 @@ fn start(up: &Up) -> Result<ExitCode, String> {
     info!("starting local at {client_address}");
     let links = Links::new(up, &secret, &host, server_address);
     print(&[&guide(up, &secret, &links, client_address), &draw(up, &links)]);
-    farewell.wait();
+    let account = Account::of(client_config.inbounds.iter().chain(&server_config.inbounds));
+    hearing.wait(|| account.tell());
     client.stop();
     server.stop();
+    account.tell();
     Ok(ExitCode::SUCCESS)
 }
 

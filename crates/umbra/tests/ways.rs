@@ -1,4 +1,4 @@
-//! The real program explains which way a session would take, and dials every way.
+//! The real program explains which way a session would take, dials every way, and tells what came of those that sessions took.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "running/foreground.rs"]
@@ -6,12 +6,13 @@ mod foreground;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tempfile::TempDir;
@@ -200,6 +201,108 @@ fn sessions_go_where_route_says_that_they_would() {
         let said = umbra(&["route", "--no-dial", "-c", config.path(), &target.to_string()]);
         assert_eq!(line(&said, "way"), way);
     }
+}
+
+fn signal(running: &Running, signal: Signal) {
+    kill_process(Pid::from_child(&running.child), signal).unwrap();
+}
+
+/// What is told of ways in `log`, without the time of each line and without what depends on time.
+fn counts(log: &str) -> Vec<String> {
+    let timeless = |field: &&str| !field.starts_with("latency_ms=") && !field.starts_with("retry_in_s=");
+    let lines = log.lines().filter_map(|line| line.split_once(" counts of ").map(|(_, rest)| rest));
+    lines.map(|line| line.split(' ').filter(timeless).collect::<Vec<_>>().join(" ")).collect()
+}
+
+#[test]
+fn what_came_of_every_way_is_told_when_asked_for_and_at_the_end() {
+    let (_running, proxy) = proxy();
+    let (open, chained, grouped, closed, dead) = (target(), target(), target(), nobody(), nobody());
+    let config = Config::new(&format!(
+        r#"{{"local_port": 0, "mode": "tcp_only",
+            "paths": [{{"name": "alone", "hops": "socks5h://{proxy}"}}, {{"name": "chain", "hops": ["socks5://{proxy}", "http://{dead}"]}},
+                {{"name": "dead", "hops": "socks5://{dead}"}}, {{"name": "good", "hops": "http://{proxy}"}}],
+            "groups": [{{"name": "both", "members": ["dead", "good"]}}],
+            "rules": [{{"ports": [{}, {}], "to": "alone"}}, {{"ports": {}, "to": "chain"}}, {{"ports": {}, "to": "both"}}],
+            "otherwise": "refuse"}}"#,
+        open.port(),
+        closed.port(),
+        chained.port(),
+        grouped.port(),
+    ));
+    let mut local = Running::start(&["local", "-c", config.path()]);
+    let door = local.wait_for("starting local at ");
+    assert_eq!([open, open, closed, chained].map(|target| reply(&door, target)), [0, 0, 5, 5]);
+    // Two failures mark the first member down, and the third session passes it over.
+    assert_eq!([grouped; 3].map(|target| reply(&door, target)), [0; 3]);
+    signal(&local, Signal::USR1);
+    local.wait_for("counts of member group=both path=good");
+    let told = counts(&local.seen);
+    let expected = [
+        "path path=alone network=tcp tried=3 reached=2 declined=1 failed=0 abandoned=0",
+        "parent path=alone hop=1 failed=0 resolve=0 connect=0 negotiate=0 denied=0",
+        "path path=chain network=tcp tried=1 reached=0 declined=0 failed=1 abandoned=0",
+        "parent path=chain hop=1 failed=1 resolve=0 connect=0 negotiate=0 denied=1",
+        "parent path=chain hop=2 failed=0 resolve=0 connect=0 negotiate=0 denied=0",
+        "path path=dead network=tcp tried=2 reached=0 declined=0 failed=2 abandoned=0",
+        "parent path=dead hop=1 failed=2 resolve=0 connect=2 negotiate=0 denied=0",
+        "path path=good network=tcp tried=3 reached=3 declined=0 failed=0 abandoned=0",
+        "parent path=good hop=1 failed=0 resolve=0 connect=0 negotiate=0 denied=0",
+        "member group=both path=dead network=tcp health=down reached=0 failed=2 probes_good=0 probes_failed=0",
+        "member group=both path=good network=tcp health=up reached=3 failed=0 probes_good=0 probes_failed=0",
+    ];
+    assert_eq!(told, expected);
+    // It goes on, and says the rest when it ends.
+    assert_eq!(reply(&door, open), 0);
+    signal(&local, Signal::TERM);
+    let mut rest = String::new();
+    local.log.read_to_string(&mut rest).unwrap();
+    let last = counts(&rest);
+    assert_eq!(last[0], "path path=alone network=tcp tried=4 reached=3 declined=1 failed=0 abandoned=0");
+    assert_eq!(last[1..], expected[1..]);
+    assert_eq!(local.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn what_came_of_datagrams_is_told_apart() {
+    let echo = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let target = echo.local_addr().unwrap();
+    let config = Config::new(&format!(
+        r#"{{"locals": [{{"protocol": "tunnel", "local_port": 0, "forward_address": "127.0.0.1", "forward_port": {},
+            "mode": "udp_only"}}], "otherwise": "direct"}}"#,
+        target.port()
+    ));
+    let mut local = Running::start(&["local", "-c", config.path()]);
+    let said = local.wait_for("starting udp tunnel at ");
+    let (door, _) = said.split_once(' ').unwrap();
+    for _client in 0..2 {
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.send_to(b"words", door).unwrap();
+        let mut bytes = [0; 8];
+        let (_, from) = echo.recv_from(&mut bytes).unwrap();
+        echo.send_to(b"words", from).unwrap();
+        assert_eq!(client.recv(&mut bytes).unwrap(), 5);
+    }
+    signal(&local, Signal::USR1);
+    local.wait_for("counts of path path=direct");
+    assert_eq!(counts(&local.seen), ["path path=direct network=udp reached=2 failed=0"]);
+
+    let config = Config::new(&format!(
+        r#"{{"locals": [{{"protocol": "tunnel", "local_port": 0, "forward_address": "127.0.0.1", "forward_port": 9,
+            "mode": "udp_only"}}], "paths": [{{"name": "dead", "hops": "socks5://{}"}}], "otherwise": "dead"}}"#,
+        nobody()
+    ));
+    let mut local = Running::start(&["local", "-c", config.path()]);
+    let said = local.wait_for("starting udp tunnel at ");
+    let (door, _) = said.split_once(' ').unwrap();
+    UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"words", door).unwrap();
+    local.wait_for("session failed");
+    // The engine hears of it a moment later.
+    let has_heard = (0..1000).any(|_| {
+        signal(&local, Signal::USR1);
+        local.wait_for("counts of path path=dead network=udp ") == "reached=0 failed=1"
+    });
+    assert!(has_heard, "{}", local.seen);
 }
 
 #[test]

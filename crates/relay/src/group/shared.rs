@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use super::{Attempt, Attempts, Change, Kind, Member, NextProbe, Outcome, Probe, Settings, State, Wanted};
+use super::{
+    Attempt, Attempts, Change, Kind, Member, NextProbe, Outcome, Probe, Settings, State, Status, Wanted,
+};
 
 /// A group behind a lock, with an `M` for each member.
 #[derive(Debug)]
@@ -55,6 +57,12 @@ impl<M> Shared<M> {
     /// The members of this moment.
     pub fn members(&self) -> Vec<Arc<M>> {
         self.lock().members.clone()
+    }
+
+    /// The members of this moment with what is known of each.
+    pub fn describe(&self, now: Instant) -> Vec<(Arc<M>, Status)> {
+        let group = self.lock();
+        group.members.iter().cloned().zip(group.state.describe(now)).collect()
     }
 
     /// Does something with the state: to look at it, or to change the settings. Nothing is to be waited for meanwhile.

@@ -51,6 +51,19 @@ pub enum Condition {
     },
 }
 
+impl Condition {
+    /// How it is, in a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Failing { .. } => "failing",
+            Self::Returning { .. } => "returning",
+            Self::Down { is_on_trial: false, .. } => "down",
+            Self::Down { is_on_trial: true, .. } => "trial",
+        }
+    }
+}
+
 impl State {
     /// What is known of each member, in the list's order.
     pub fn describe(&self, now: Instant) -> Vec<Status> {

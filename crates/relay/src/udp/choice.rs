@@ -194,6 +194,7 @@ pub(super) fn path_answered<N: Net>(
     let Some(lane) = lanes.get_mut(number) else { return };
     (lane.has_failed, lane.has_answered) = (false, true);
     let path = Arc::clone(&lane.path);
+    path.tally.datagrams.reached.add();
     note(door, lanes, &path, true, now);
 }
 
@@ -203,6 +204,7 @@ pub(super) fn path_failed<N: Net>(door: &Arc<Door<N>>, lanes: &mut Lanes, number
     debug!(path = %lane.path.name, "path for datagrams failed");
     (lane.has_failed, lane.has_answered) = (true, false);
     let path = Arc::clone(&lane.path);
+    path.tally.datagrams.failed.add();
     note(door, lanes, &path, false, now);
 }
 

@@ -363,7 +363,8 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         if is_alive {
             lanes.touch(number);
         }
-        if is_first {
+        // What a probe finds is told by whoever has sent it.
+        if is_first && !matches!(face, Face::Probe(_)) {
             path_answered(door, lanes, number, now.instant);
         }
         let is_answered = matches!(face, Face::Probe(None));

@@ -116,7 +116,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         let Post { door, udp, table, .. } = &mut posts[id.association.post];
         let association = table.get_mut(id.association.handle);
         let lane = association.and_then(|Association { client, face, lanes, .. }| {
-            if address.is_none() {
+            if address.is_none() && !matches!(face, Face::Probe(_)) {
                 path_failed(door, lanes, id.number, now.instant);
             }
             Some((client.address.ip(), face, lanes.get_mut(id.number)?))
@@ -167,8 +167,10 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         let now = self.now();
         let Self { posts, outside, .. } = self;
         let Post { door, table, .. } = &mut posts[id.association.post];
-        let Some(Association { lanes, .. }) = table.get_mut(id.association.handle) else { return };
-        path_failed(door, lanes, id.number, now.instant);
+        let Some(Association { face, lanes, .. }) = table.get_mut(id.association.handle) else { return };
+        if !matches!(face, Face::Probe(_)) {
+            path_failed(door, lanes, id.number, now.instant);
+        }
         let Some(lane) = lanes.get_mut(id.number) else { return };
         let Some(link) = lane.way.link() else { return };
         if let Some(socket) = link.lose(now.instant) {

@@ -272,7 +272,7 @@ fn asked(
             }
         });
         let mut engine = Box::pin(engine.run());
-        let asking = door.ask_along(path, &address, b"a question", patience);
+        let asking = door.ask_along(Arc::clone(&path), &address, b"a question", patience);
         let answer = tokio::select! {
             never = &mut engine => match never {},
             answer = asking => answer,
@@ -280,6 +280,8 @@ fn asked(
         if answers {
             answering.await.unwrap();
         }
+        let counts = path.counts();
+        assert_eq!((counts.datagrams_reached, counts.datagrams_failed), (0, 0), "it is no client's");
         answer
     })
 }

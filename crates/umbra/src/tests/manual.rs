@@ -221,6 +221,10 @@ const PRECEDENCE: &str = "
 
 Every error is told at once, with its key and a remedy, and then nothing starts. Exit code 1: the configuration is bad, or the start failed; 2: the
 command line is not understood; 0 otherwise, also after Ctrl-C or SIGTERM.
+
+## Signals
+
+SIGINT (Ctrl-C) and SIGTERM end the process, and a second one ends it at once. SIGUSR1 has it write what it has [counted](groups.md#what-is-counted) of its ways out to the log, at INFO, and it goes on.
 ";
 
 const REFUSED_HEAD: &str = "
