@@ -1,6 +1,7 @@
 //! A connection of the simulated network: two bounded pipes with manners, and the ways in which TCP ends.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -103,6 +104,10 @@ impl Socket for SimSocket {
 
     fn reset(&self) {
         self.wire().abort(self.end);
+    }
+
+    async fn broken(&self) {
+        poll_fn(|cx| self.wire().poll_broken(self.end, cx)).await;
     }
 
     fn expect_bulk(&self) {}

@@ -28,6 +28,8 @@ pub(crate) struct Wire {
     downlink: Pipe,
     dialler: Health,
     acceptor: Health,
+    /// Who waits for the dialling end to break, and who for the other one.
+    watchers: [Option<Waker>; 2],
     chance: Chance,
     record: Option<Arc<Mutex<Record>>>,
 }
@@ -101,7 +103,16 @@ impl End {
 impl Wire {
     pub(crate) fn new(link: Link, chance: Chance, record: Option<Arc<Mutex<Record>>>) -> Self {
         let (uplink, downlink) = (Pipe::new(link.uplink), Pipe::new(link.downlink));
-        Self { uplink, downlink, dialler: Health::Well, acceptor: Health::Well, chance, record }
+        let (dialler, acceptor, watchers) = (Health::Well, Health::Well, [None, None]);
+        Self { uplink, downlink, dialler, acceptor, watchers, chance, record }
+    }
+
+    pub(crate) fn poll_broken(&mut self, end: End, cx: &mut Context<'_>) -> Poll<()> {
+        if *self.health(end) != Health::Well {
+            return Poll::Ready(());
+        }
+        *self.watcher(end) = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     pub(crate) fn poll_readable(&mut self, end: End, cx: &mut Context<'_>) -> Poll<()> {
@@ -270,6 +281,9 @@ impl Wire {
         }
         self.inward(end).reader.wake();
         self.outward(end).writer.wake();
+        if let Some(watcher) = self.watcher(end).take() {
+            watcher.wake();
+        }
     }
 
     /// Whether a reader is told of readiness although nothing has come: at most once before something does.
@@ -304,6 +318,13 @@ impl Wire {
         match end {
             End::Dialler => record.uplink.push(bytes),
             End::Acceptor => record.downlink.push(bytes),
+        }
+    }
+
+    fn watcher(&mut self, end: End) -> &mut Option<Waker> {
+        match end {
+            End::Dialler => &mut self.watchers[0],
+            End::Acceptor => &mut self.watchers[1],
         }
     }
 

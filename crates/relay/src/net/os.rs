@@ -77,6 +77,11 @@ impl Socket for OsSocket {
         let _ = SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
     }
 
+    async fn broken(&self) {
+        // An error of the registration is the end of its worker.
+        let _ = self.0.ready(Interest::ERROR).await;
+    }
+
     fn expect_bulk(&self) {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         let _ = SockRef::from(&self.0).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
