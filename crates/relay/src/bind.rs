@@ -18,7 +18,7 @@ use crate::inbound::see_off;
 use crate::limits::{BIND_SECS_MAX, REFUSAL_SECS_MAX};
 use crate::net::{Listener as _, Net, Socket};
 use crate::origin::Origin;
-use crate::path::{Asker, Errand, TargetSide, Who, decide, follow};
+use crate::path::{Asker, Errand, TargetSide, Who, decide, follow, unless_gone};
 use crate::session::{Unfinished, Way};
 
 /// Who waits for the target.
@@ -39,7 +39,7 @@ pub(crate) async fn bind<N: Net>(
 ) -> Result<Way<N::Socket>, Failure> {
     let unanswered = Unfinished::new(&client);
     let asker = Asker { source: origin.source.ip(), user: pending.user().map(UserName::as_str) };
-    let waiting = wait(door, &client, pending.target(), asker).await;
+    let waiting = unless_gone(&client, wait(door, &client, pending.target(), asker)).await;
     unanswered.finish();
     let mut answer = Vec::new();
     let (waiting, pending) = match waiting {

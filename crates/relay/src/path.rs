@@ -1,5 +1,6 @@
 //! The way to a target, dialled hop by hop.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,6 +139,22 @@ pub(crate) async fn reach<N: Net>(
 ) -> Result<TargetSide<N::Socket>, Failure> {
     let (route, addresses) = decide(door, who, errand.target).await?;
     follow(door, route, who, Errand { addresses: addresses.as_deref(), ..errand }).await
+}
+
+/// What comes of `dialling`, unless `client`, for whom it is, is known to be gone before. An end of what it has to say is none of that: it
+/// may have said all, and wait for the answer. What is dropped then has failed at nobody.
+pub(crate) async fn unless_gone<S: Socket, T>(
+    client: &S,
+    dialling: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        biased;
+        dialled = dialling => dialled,
+        () = client.broken() => {
+            let reset = Cause::Io(io::ErrorKind::ConnectionReset.into());
+            Err(Failure::new(Stage::Connect, Side::Inbound, reset))
+        }
+    }
 }
 
 /// Dials the way towards the target of `errand` along `route`, which has been decided on for it.

@@ -23,7 +23,7 @@ use crate::inbound::{ClientSide, Wish, dismiss, understand};
 use crate::limits::{HANDSHAKE_SECS_MAX, SILENCE_SECS_MAX};
 use crate::net::{Net, Socket};
 use crate::origin::Origin;
-use crate::path::{Errand, TargetSide, reach};
+use crate::path::{Errand, TargetSide, reach, unless_gone};
 use crate::places::Place;
 use crate::pump::{Ended, Flow, FlowError, pump};
 
@@ -117,7 +117,7 @@ async fn establish<N: Net>(
     let unanswered = Unfinished::new(&client);
     let (command, target, forbidden) = (wish.command(), wish.target(), wish.forbidden(door));
     let errand = Errand::new(command, target, forbidden);
-    let reached = reach(door, wish.who(origin.source.ip()), errand).await;
+    let reached = unless_gone(&client, reach(door, wish.who(origin.source.ip()), errand)).await;
     unanswered.finish();
     let target = match reached {
         Ok(target) => target,

@@ -8,9 +8,9 @@ mod common;
 mod parents;
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -177,6 +177,54 @@ fn a_path_whose_second_hop_is_dead_has_failed_whatever_the_first_one_says_of_it(
     assert_eq!(group.health()[0].condition, Condition::Failing { failures: 1, threshold: 2 });
     relay.stop();
     first.stop();
+}
+
+#[test]
+fn a_client_that_resets_while_a_silent_parent_is_tried_lets_go_of_it_and_does_not_count_against_it() {
+    let (sender, gone) = mpsc::channel();
+    let silent = Scripted::start(move |stream| {
+        parents::wait(stream);
+        sender.send(()).unwrap();
+    });
+    let mut path = Path::new("silent", [Hop::Parent(Parent::socks5(silent.address.into(), None))]);
+    path.deadlines.negotiate = Duration::from_secs(600);
+    let group = Arc::new(Group::new("parents", Settings::default(), vec![path.into()]));
+    let relay = door(&group);
+    let mut client = TcpStream::connect(relay.addresses()[0]).unwrap();
+    client.write_all(b"\x05\x01\x00\x05\x01\x00\x01\x09\x09\x09\x09\x00\x09early words").unwrap();
+    client.read_exact(&mut [0; 2]).unwrap();
+    eventually("the parent is asked", || silent.came() == 1);
+    reset(client);
+    gone.recv_timeout(Duration::from_secs(15)).unwrap();
+    eventually("it is counted", || group.paths()[0].counts().abandoned == 1);
+    assert_eq!((group.health()[0].condition, group.health()[0].sessions_failed), (Condition::Up, 0));
+    relay.stop();
+}
+
+#[test]
+fn a_client_that_has_said_all_and_ended_is_served_by_a_parent_that_takes_its_time() {
+    let (sender, ended) = mpsc::channel();
+    let ended = Mutex::new(ended);
+    let slow = Scripted::start(move |mut stream| {
+        let _request = hear_socks5(&mut stream);
+        ended.lock().unwrap().recv().unwrap();
+        stream.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).unwrap();
+        stream.write_all(&heard).unwrap();
+    });
+    let path = Path::new("slow", [Hop::Parent(Parent::socks5(slow.address.into(), None))]);
+    let group = Arc::new(Group::new("parents", Settings::default(), vec![path.into()]));
+    let relay = door(&group);
+    let mut client = TcpStream::connect(relay.addresses()[0]).unwrap();
+    client.write_all(b"\x05\x01\x00\x05\x01\x00\x01\x09\x09\x09\x09\x00\x09all there is").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    eventually("the parent is asked", || slow.came() == 1);
+    sender.send(()).unwrap();
+    let mut heard = Vec::new();
+    client.read_to_end(&mut heard).unwrap();
+    assert_eq!((heard[3], &heard[2 + 10..]), (0, &b"all there is"[..]));
+    relay.stop();
 }
 
 #[test]

@@ -27,7 +27,7 @@ use umbra_relay::router::{Conditions, Router, Rule, TargetsBuilder};
 use umbra_sim::house::House;
 use umbra_sim::link::{Fault, FaultKind, Link};
 use umbra_sim::net::{Absence, Name};
-use umbra_sim::peer::{Ending, Peer};
+use umbra_sim::peer::{Ending, Entrance, Peer};
 use umbra_sim::seed::{each_seed, note, one_seed};
 use umbra_sim::street::{self, Plan, Street, TARGET, door};
 use umbra_sim::{Chance, SimNet};
@@ -505,16 +505,88 @@ fn a_client_that_goes_away_at_any_moment_leaves_nothing_behind() {
         };
         let stay = Duration::from_millis(chance.within(0..=3000));
         let _gone = timeout(stay, visit).await;
-        if chance.one_in(2) {
+        let within = if chance.one_in(2) {
             client.reset();
+            Duration::from_secs(3)
         } else {
             drop(client);
-        }
-        // The steps to the target are gone through whoever waits for them, each within its time.
-        street.house.empties(Duration::from_secs(60)).await;
+            // Whoever has ended in order may wait still: the steps to the target are gone through, each within its time.
+            Duration::from_secs(60)
+        };
+        street.house.empties(within).await;
         sleep(Duration::from_secs(5)).await;
         assert_eq!(net.live_sockets(), 0, "sockets stay behind");
         echo.abort();
+    });
+}
+
+/// A door behind which a group has one parent, and what that does with whoever comes.
+fn behind_one_parent<F: Future<Output = ()> + Send + 'static>(
+    net: &SimNet,
+    serve: impl Fn(Peer) -> F + Send + 'static,
+) -> (House, Arc<Group>) {
+    let mut path = Path::new("parent", [Hop::Parent(Parent::socks5(door(1).into(), None))]);
+    path.deadlines.negotiate = Duration::from_secs(30);
+    let group = Arc::new(Group::new("parents", Settings::default(), vec![path.into()]));
+    let house = House::new(net);
+    house.open_for(1, inbound(0, Route::Group(Arc::clone(&group))), Link::plain());
+    let mut listener = net.listen(door(1), Link::plain());
+    drop(tokio::spawn(async move {
+        while let Some((socket, _)) = listener.accept().await {
+            drop(tokio::spawn(serve(Peer::new(socket))));
+        }
+    }));
+    (house, group)
+}
+
+#[test]
+fn a_client_that_resets_while_a_silent_parent_is_tried_frees_all_at_once_and_the_parent_has_not_failed() {
+    one_seed(1, |net, _| async move {
+        let (house, group) = behind_one_parent(&net, |parent| async move {
+            parent.hear_out().await;
+        });
+        // CONNECT and BIND.
+        for (visit, command) in [(1, 1), (2, 2)] {
+            let client = enter(&net).await;
+            let mut request = Entrance::Socks5.request(&Street::target());
+            request[4] = command;
+            client.say(&request).await.unwrap();
+            client.say(b"early words").await.unwrap();
+            assert_eq!(client.hear(2).await.unwrap(), [5, 0]);
+            assert!(timeout(Duration::from_secs(2), client.hear(1)).await.is_err(), "the parent is silent");
+            assert_eq!((house.sessions(), net.dials_to(door(1))), (1, visit), "there is one place");
+            client.reset();
+            house.empties(Duration::from_millis(10)).await;
+            sleep(Duration::from_millis(10)).await;
+            assert_eq!(net.live_sockets(), 0, "nothing is left of it");
+        }
+        let status = group.health()[0];
+        assert_eq!((status.condition, status.sessions_failed), (Condition::Up, 0));
+        let counts = group.paths()[0].counts();
+        assert_eq!((counts.tried(), counts.abandoned), (2, 2));
+    });
+}
+
+#[test]
+fn a_client_that_has_said_all_and_ended_is_served_by_a_parent_that_takes_its_time() {
+    one_seed(1, |net, _| async move {
+        let (_house, group) = behind_one_parent(&net, |parent| async move {
+            let _hello = parent.hear(3).await.unwrap();
+            parent.say(&[5, 0]).await.unwrap();
+            let _request = parent.hear(10).await.unwrap();
+            sleep(Duration::from_secs(20)).await;
+            parent.say(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await.unwrap();
+            let heard = parent.hear_out().await;
+            parent.say(&heard.bytes).await.unwrap();
+        });
+        let client = enter(&net).await;
+        client.say(&Entrance::Socks5.request(&Street::target())).await.unwrap();
+        client.say(b"all there is").await.unwrap();
+        client.end().unwrap();
+        assert_eq!(client.hear(2 + 10).await.unwrap()[3], 0);
+        let heard = client.hear_out().await;
+        assert!(heard.bytes == b"all there is" && heard.ending == Ending::End, "{heard:?}");
+        assert_eq!(group.health()[0].sessions_reached, 1);
     });
 }
 
