@@ -12,6 +12,7 @@
 //! - [`house`]: doors of the relay on the simulated network, with their sessions counted.
 //! - [`street`]: ways from a client through doors to a target.
 //! - [`peer`]: clients and targets, good and bad.
+//! - [`log`](mod@log): what is logged meanwhile.
 
 #![forbid(unsafe_code)]
 
@@ -19,6 +20,7 @@ pub mod chance;
 pub mod datagrams;
 pub mod house;
 pub mod link;
+pub mod log;
 pub mod net;
 pub mod peer;
 pub mod seed;

@@ -1,42 +1,19 @@
 //! What sessions of every kind write to the log, and what they never do.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 
-use std::fmt;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing::Level;
 use umbra_proto::shadowsocks::key::encode_password;
 use umbra_proto::shadowsocks::{Method, Salt};
 use umbra_relay::net::Net;
 use umbra_sim::link::{Fault, FaultKind};
+use umbra_sim::log::{Line, events_of};
 use umbra_sim::net::{Absence, DIALLER, Name};
 use umbra_sim::peer::{Peer, shadowsocks_request};
 use umbra_sim::seed::one_seed;
 use umbra_sim::street::{Plan, Street, TARGET, door, key, key_of};
-
-/// Every event, as level and text with all fields.
-#[derive(Clone, Default)]
-struct Catcher(Arc<Mutex<Vec<(Level, String)>>>);
-
-struct Text(String);
-
-impl Visit for Text {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0 += &format!(" {}={value:?}", field.name());
-    }
-}
-
-impl<S: Subscriber> Layer<S> for Catcher {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut text = Text(String::new());
-        event.record(&mut text);
-        self.0.lock().unwrap().push((*event.metadata().level(), text.0));
-    }
-}
 
 /// Sessions that go well and sessions that fail at every stage.
 async fn mixed_sessions(street: &mut Street, method: Method) {
@@ -88,9 +65,7 @@ async fn mixed_sessions(street: &mut Street, method: Method) {
 #[test]
 fn above_debug_nobody_is_named_but_who_did_not_know_the_key_and_no_level_has_secrets() {
     for (seed, method) in (0..).zip(Method::COMMON) {
-        let catcher = Catcher::default();
-        let subscriber = tracing_subscriber::registry().with(catcher.clone());
-        tracing::subscriber::with_default(subscriber, || {
+        let lines = events_of(|| {
             one_seed(seed, |net, _| async move {
                 let mut plan = Plan::pair(method);
                 let mut street = Street::lay(&net, &plan);
@@ -104,22 +79,21 @@ fn above_debug_nobody_is_named_but_who_did_not_know_the_key_and_no_level_has_sec
                 client.hear_out().await;
             });
         });
-        let lines = std::mem::take(&mut *catcher.0.lock().unwrap());
         judge(method, &lines);
     }
 }
 
-fn judge(method: Method, lines: &[(Level, String)]) {
-    let has = |part: &str| lines.iter().any(|(_, line)| line.contains(part));
+fn judge(method: Method, lines: &[Line]) {
+    let has = |part: &str| lines.iter().any(|line| line.text.contains(part));
     assert!(
         has("connecting") && has("session failed") && has("session ended"),
-        "the catcher catches: {lines:?}"
+        "what is logged is caught: {lines:?}"
     );
     let ban = "can not parse header when handling connection from ";
-    let bans = lines.iter().filter(|(level, line)| *level == Level::ERROR && line.contains(ban)).count();
+    let bans = lines.iter().filter(|line| line.level == Level::ERROR && line.text.contains(ban)).count();
     assert_eq!(bans, 2, "the wrong key and the replay, at ERROR");
     let places = ["example", "203.0.113.", "198.51.100.", ":443"];
-    for (level, line) in lines.iter().filter(|(level, _)| *level <= Level::INFO) {
+    for Line { level, text: line } in lines.iter().filter(|line| line.level <= Level::INFO) {
         if let Some(source) = line.trim_end().strip_prefix(&format!(" message={ban}")) {
             let (ip, port) = source.rsplit_once(':').unwrap();
             assert_eq!((*level, ip), (Level::ERROR, DIALLER.to_string().as_str()), "the address comes last");
@@ -137,7 +111,7 @@ fn judge(method: Method, lines: &[(Level, String)]) {
         format!("{PAYLOAD:?}"),
         format!("{:?}", &PAYLOAD[..4]).trim_matches(['[', ']']).into(),
     ];
-    for (level, line) in lines {
+    for Line { level, text: line } in lines {
         assert!(!secrets.iter().any(|secret| line.contains(secret.as_str())), "{level}: {line}");
     }
 }

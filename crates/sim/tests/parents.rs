@@ -2,17 +2,13 @@
 //! told of it.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use umbra_proto::address::Address;
 use umbra_proto::request::Refusal;
 use umbra_proto::shadowsocks::Method;
@@ -26,6 +22,7 @@ use umbra_relay::group::{Condition, Health, NoneLeft, Policy, Rounds, Settings};
 use umbra_relay::router::{Conditions, Router, Rule, TargetsBuilder};
 use umbra_sim::house::House;
 use umbra_sim::link::{Fault, FaultKind, Link};
+use umbra_sim::log::events_of;
 use umbra_sim::net::{Absence, Name};
 use umbra_sim::peer::{Ending, Entrance, Peer};
 use umbra_sim::seed::{each_seed, note, one_seed};
@@ -227,36 +224,12 @@ async fn session(net: &SimNet, parents: &Parents, settings: &Settings, chance: &
     }
 }
 
-/// Every event, as text with all fields.
-#[derive(Clone, Default)]
-struct Catcher(Arc<Mutex<Vec<String>>>);
-
-struct Text(String);
-
-impl Visit for Text {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0 += &format!(" {}={value:?}", field.name());
-    }
-}
-
-impl<S: Subscriber> Layer<S> for Catcher {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut text = Text(String::new());
-        event.record(&mut text);
-        self.0.lock().unwrap().push(text.0);
-    }
-}
-
 /// What is told of sessions that failed on a way with hops.
 fn failures_told(scenario: impl AsyncFn(SimNet)) -> Vec<String> {
-    let catcher = Catcher::default();
-    let subscriber = tracing_subscriber::registry().with(catcher.clone());
-    tracing::subscriber::with_default(subscriber, || {
-        one_seed(1, |net, _| scenario(net));
-    });
-    let lines = std::mem::take(&mut *catcher.0.lock().unwrap());
+    let lines = events_of(|| one_seed(1, |net, _| scenario(net)));
     lines
         .into_iter()
+        .map(|line| line.text)
         .filter(|line| line.contains("session failed") && line.contains("path=\"way\""))
         .collect()
 }
@@ -307,9 +280,7 @@ fn a_layer_that_breaks_is_told_of_once_with_its_hop_and_its_reason() {
 #[test]
 fn a_request_whose_connection_breaks_is_told_of_once() {
     for is_end in [false, true] {
-        let catcher = Catcher::default();
-        let subscriber = tracing_subscriber::registry().with(catcher.clone());
-        tracing::subscriber::with_default(subscriber, || {
+        let lines = events_of(|| {
             one_seed(1, |net, _| async move {
                 let mut street = Street::lay(&net, &Plan::direct());
                 let client = street.enter().await;
@@ -328,10 +299,9 @@ fn a_request_whose_connection_breaks_is_told_of_once() {
                 assert!(client.hear_head().await.unwrap().starts_with(b"HTTP/1.1 502 "));
             });
         });
-        let lines = catcher.0.lock().unwrap();
-        let failed: Vec<_> = lines.iter().filter(|line| line.contains("session failed")).collect();
+        let failed: Vec<_> = lines.iter().filter(|line| line.text.contains("session failed")).collect();
         assert_eq!(failed.len(), 1, "{failed:?}");
-        assert!(failed[0].contains(if is_end { "ended too early" } else { "reset" }), "{failed:?}");
+        assert!(failed[0].text.contains(if is_end { "ended too early" } else { "reset" }), "{failed:?}");
     }
 }
 

@@ -1,49 +1,22 @@
 //! What is told of datagrams that go nowhere.
 
-use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use umbra_proto::address::Address;
 use umbra_proto::forbidden::Forbidden;
 use umbra_sim::datagrams::DatagramPeer;
+use umbra_sim::log::events_of;
 use umbra_sim::net::Name;
 use umbra_sim::seed::one_seed;
 
 use crate::life::{WHILE, begin};
 use crate::route::{ATTACKER, Plan, Route, target_at};
 
-/// The lines about datagrams that were dropped.
-#[derive(Clone, Default)]
-struct Catcher(Arc<Mutex<Vec<String>>>);
-
-struct Text(String);
-
-impl Visit for Text {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0 += &format!(" {}={value:?}", field.name());
-    }
-}
-
-impl<S: Subscriber> Layer<S> for Catcher {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut text = Text(String::new());
-        event.record(&mut text);
-        if text.0.contains("datagrams dropped") {
-            self.0.lock().unwrap().push(text.0);
-        }
-    }
-}
-
 #[test]
 fn every_datagram_that_goes_nowhere_is_counted_by_its_reason() {
-    let catcher = Catcher::default();
-    let subscriber = tracing_subscriber::registry().with(catcher.clone());
-    tracing::subscriber::with_default(subscriber, || {
+    let mut lines = events_of(|| {
         one_seed(1, |net, mut chance| async move {
             let mut plan = Plan::new(None);
             plan.forbidden = Arc::new(Forbidden::standard());
@@ -74,12 +47,12 @@ fn every_datagram_that_goes_nowhere_is_counted_by_its_reason() {
             sleep(Duration::from_secs(61)).await;
         });
     });
-    let lines = std::mem::take(&mut *catcher.0.lock().unwrap());
+    lines.retain(|line| line.text.contains("datagrams dropped"));
     let total = |name: &str| -> u64 {
-        let counts = lines.iter().filter_map(|line| line.split_once(&format!(" {name}=")));
+        let counts = lines.iter().filter_map(|line| line.text.split_once(&format!(" {name}=")));
         counts.map(|(_, rest)| rest.split(' ').next().unwrap().parse::<u64>().unwrap()).sum()
     };
     let counted = ["strangers", "malformed", "fragments", "forbidden", "unroutable", "oversized", "crowded"];
     assert_eq!(counted.map(total), [1, 2, 3, 4, 5, 6, 7], "{lines:?}");
-    assert!(!lines.iter().any(|line| line.contains("203.0.113") || line.contains("example")));
+    assert!(!lines.iter().any(|line| line.text.contains("203.0.113") || line.text.contains("example")));
 }
