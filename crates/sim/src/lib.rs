@@ -11,6 +11,7 @@
 //! - [`datagrams`]: datagrams beside them, and who speaks in those.
 //! - [`house`]: doors of the relay on the simulated network, with their sessions counted.
 //! - [`street`]: ways from a client through doors to a target.
+//! - [`tls`]: doors within TLS.
 //! - [`peer`]: clients and targets, good and bad.
 //! - [`log`](mod@log): what is logged meanwhile.
 
@@ -26,6 +27,7 @@ pub mod peer;
 pub mod seed;
 pub mod socket;
 pub mod street;
+pub mod tls;
 mod wire;
 
 pub use chance::Chance;

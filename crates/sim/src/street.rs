@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
 use umbra_proto::address::Address;
 use umbra_proto::proxy_header::Version;
 use umbra_proto::shadowsocks::Method;
@@ -19,6 +20,7 @@ use crate::house::House;
 use crate::link::Link;
 use crate::net::{Listener, SimNet};
 use crate::peer::{Entrance, Peer};
+use crate::tls;
 
 /// A way from clients to one target.
 #[derive(Debug)]
@@ -41,6 +43,8 @@ pub enum Hop {
     Socks4,
     /// An HTTP proxy.
     Http,
+    /// An HTTP proxy within TLS.
+    Https,
 }
 
 /// What a street is made of.
@@ -94,7 +98,7 @@ impl Plan {
             };
         };
         match self.hops[hop] {
-            Hop::Socks5 | Hop::Socks4 | Hop::Http => proxy(),
+            Hop::Socks5 | Hop::Socks4 | Hop::Http | Hop::Https => proxy(),
             Hop::Shadowsocks(method) => Protocol::Shadowsocks(ShadowsocksDoor {
                 keys: Arc::new(key_of(method, hop).into()),
                 heads: self.heads,
@@ -123,6 +127,10 @@ impl Plan {
             Hop::Socks5 => parent(ParentProtocol::Socks5(None)),
             Hop::Socks4 => parent(ParentProtocol::Socks4(UserId::new(b"").expect("nobody is somebody"))),
             Hop::Http => parent(ParentProtocol::Http(None)),
+            Hop::Https => {
+                let (protocol, tls) = (ParentProtocol::Http(None), Some(tls::trusting()));
+                config::Hop::Parent(Parent { protocol, tls, ..Parent::socks5(address, None) })
+            }
             Hop::Shadowsocks(method) => config::Hop::Shadowsocks(Server {
                 address,
                 mode: Mode::Streams,
@@ -131,6 +139,12 @@ impl Plan {
                 one_time_auth: false,
             }),
         }
+    }
+
+    /// Whether clients of a door come within TLS.
+    fn is_within_tls(&self, number: usize) -> bool {
+        let hop = number.checked_sub(1).and_then(|hop| self.hops.get(hop));
+        matches!(hop, Some(Hop::Https))
     }
 
     /// The idle times of all doors, one after the other.
@@ -156,9 +170,15 @@ impl Street {
                 ProxyHeader { send: plan.header.filter(|_| number == 0), ..Default::default() };
             let (protocol, route) = (plan.protocol(number), plan.route(number));
             let tcp = Tcp { no_delay: true, fast_open: false };
+            let (listen, link) = if plan.is_within_tls(number) {
+                drop(tls::terminate(net, door(number), link.clone(), behind_tls(number)));
+                (behind_tls(number), Link::plain())
+            } else {
+                (door(number), link.clone())
+            };
             let inbound = Inbound {
                 name: "door".into(),
-                listen: door(number),
+                listen,
                 protocol,
                 routes: route.into(),
                 mode: Mode::Streams,
@@ -167,7 +187,7 @@ impl Street {
                 tcp,
                 proxy_header,
             };
-            house.open(inbound, link.clone());
+            house.open(inbound, link);
         }
         let target = net.listen(TARGET, plan.links[plan.links.len() - 1].clone());
         Self { net: net.clone(), house, target }
@@ -206,6 +226,11 @@ impl Street {
     /// If something outlives `within`, or a socket stays behind.
     pub async fn empties(&self, within: Duration) -> Duration {
         let took = self.house.empties(within).await;
+        // A layer and a terminator may have a last word to pass on, which takes its time on a slow connection.
+        let began = Instant::now();
+        while self.net.live_sockets() > 0 && began.elapsed() < within {
+            sleep(Duration::from_millis(1).max(within / 1000)).await;
+        }
         assert_eq!(self.net.live_sockets(), 0, "sockets stay behind");
         took
     }
@@ -215,6 +240,11 @@ impl Street {
 pub fn door(number: usize) -> SocketAddr {
     let number = u8::try_from(number).unwrap_or(u8::MAX);
     SocketAddr::new(Ipv4Addr::new(192, 0, 2, number).into(), 8388)
+}
+
+/// Where the door listens that is within TLS at [`door`] of the same number.
+pub fn behind_tls(number: usize) -> SocketAddr {
+    SocketAddr::new(door(number).ip(), 8389)
 }
 
 /// The key of a street's server, counted from 0.

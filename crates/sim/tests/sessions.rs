@@ -121,10 +121,11 @@ fn words(speech: &Speech) -> Vec<u8> {
 fn plan(chance: &mut Chance) -> Plan {
     let hops = *chance.choose(&[0, 1, 1, 1, 2, 2, 3]);
     let hops: Vec<_> = (0..hops)
-        .map(|_| match chance.within(0..=7) {
+        .map(|_| match chance.within(0..=8) {
             0 | 1 => Hop::Socks5,
             2 => Hop::Socks4,
             3 => Hop::Http,
+            4 => Hop::Https,
             _ => Hop::Shadowsocks(*chance.choose(&Method::COMMON)),
         })
         .collect();
@@ -143,7 +144,7 @@ fn plan(chance: &mut Chance) -> Plan {
             |method: &Method| method.generation() == Generation::Aead2022 && heads == HeadReads::One;
         links.push(match hop {
             Hop::Shadowsocks(method) if one_read(method) => link.with_whole_start(),
-            Hop::Shadowsocks(_) | Hop::Socks5 | Hop::Socks4 | Hop::Http => link,
+            Hop::Shadowsocks(_) | Hop::Socks5 | Hop::Socks4 | Hop::Http | Hop::Https => link,
         });
     }
     links.push(link(chance));
