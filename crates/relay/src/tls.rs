@@ -1,6 +1,7 @@
 //! TLS on the way to a parent: a task of its own seals and opens, and what is inside is plain.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,13 +10,14 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::{InvalidDnsNameError, ServerName};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
+use crate::batch::{Batch, Size};
 use crate::conn::Conn;
 use crate::failure::{At, Cause, Failure, Side, Stage};
 use crate::http::{Moved, idle};
-use crate::limits::PIPE_BYTES_MAX;
 use crate::net::Socket;
 use crate::pipe::{Pipe, pipe};
 
@@ -51,25 +53,15 @@ pub(crate) async fn wrap<S: Socket>(
     patience: Duration,
 ) -> Result<Pipe, Cause> {
     let moved = Moved::new();
-    let connector = TlsConnector::from(Arc::clone(&tls.config));
-    let conn = Stream::new(conn, &moved);
-    let mut outside = connector.connect(tls.name.clone(), conn).await.map_err(Cause::Io)?;
+    let outside = agree(conn, tls, &moved).await.map_err(Cause::Io)?;
     let (inside, theirs) = pipe();
     let epitaph = theirs.epitaph();
     drop(tokio::spawn(async move {
-        let mut theirs = Stream::new(theirs, &moved);
-        let copying =
-            copy_bidirectional_with_sizes(&mut theirs, &mut outside, PIPE_BYTES_MAX, PIPE_BYTES_MAX);
+        let mut carrier = Carrier::new(Stream::new(theirs, &moved), outside);
         let cause = tokio::select! {
             biased;
-            copied = copying => match copied {
-                Ok(_) => {
-                    theirs.is_whole = true;
-                    let outside = outside.get_mut().0;
-                    outside.is_whole = true;
-                    outside.socket.finish();
-                    return;
-                }
+            carried = carrier.carry() => match carried {
+                Ok(()) => return carrier.finish(),
                 Err(error) => Cause::Io(error),
             },
             () = idle(moved, patience) => Cause::Deadline,
@@ -77,6 +69,124 @@ pub(crate) async fn wrap<S: Socket>(
         epitaph.write(&Failure::new(Stage::Relay, Side::Outbound, cause).at(at));
     }));
     Ok(inside)
+}
+
+async fn agree<S: Socket>(conn: Conn<S>, tls: &Tls, moved: &Moved) -> io::Result<Outside<S>> {
+    let connector = TlsConnector::from(Arc::clone(&tls.config));
+    connector.connect(tls.name.clone(), Stream::new(conn, moved)).await
+}
+
+type Outside<S> = TlsStream<Stream<Conn<S>>>;
+
+/// Carries what is said inside to the other end of the secret connection, and what comes from there back. Where nothing passes it holds
+/// no buffer.
+struct Carrier<S: Socket> {
+    inside: Stream<Pipe>,
+    outside: Outside<S>,
+    uplink: Uplink,
+    /// Nothing comes from the other end any more.
+    is_heard_out: bool,
+}
+
+/// How far what is said inside has come.
+enum Uplink {
+    /// Nothing of it is here.
+    Resting,
+    /// This has arrived and is to be sealed.
+    Sealing(Batch),
+    /// It has ended, and the other end is to be told.
+    Ending,
+    /// All is done.
+    Ended,
+}
+
+impl<S: Socket> Carrier<S> {
+    fn new(inside: Stream<Pipe>, outside: Outside<S>) -> Self {
+        Self { inside, outside, uplink: Uplink::Resting, is_heard_out: false }
+    }
+
+    /// Ends when both directions have.
+    async fn carry(&mut self) -> io::Result<()> {
+        poll_fn(|cx| {
+            let (up, down) = (self.poll_up(cx)?, self.poll_down(cx)?);
+            if up.is_ready() && down.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            self.uplink = match &mut self.uplink {
+                Uplink::Resting => {
+                    if self.inside.socket.poll_readable(cx)?.is_pending() {
+                        // What has been sealed leaves first.
+                        ready!(Pin::new(&mut self.outside).poll_flush(cx))?;
+                        return Poll::Pending;
+                    }
+                    let mut batch = Batch::take(Size::Medium);
+                    match self.inside.socket.try_read(&mut [IoSliceMut::new(&mut batch.bytes)]) {
+                        Ok(0) => Uplink::Ending,
+                        Ok(count) => {
+                            self.inside.moved.note();
+                            batch.arrived = 0..count;
+                            Uplink::Sealing(batch)
+                        }
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Uplink::Resting,
+                        Err(error) => return Poll::Ready(Err(error)),
+                    }
+                }
+                Uplink::Sealing(batch) => {
+                    let rest = &batch.bytes[batch.arrived.clone()];
+                    let count = ready!(Pin::new(&mut self.outside).poll_write(cx, rest))?;
+                    batch.arrived.start += count;
+                    if count == 0 {
+                        return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                    }
+                    if !batch.arrived.is_empty() {
+                        continue;
+                    }
+                    Uplink::Resting
+                }
+                Uplink::Ending => {
+                    ready!(Pin::new(&mut self.outside).poll_shutdown(cx))?;
+                    Uplink::Ended
+                }
+                Uplink::Ended => return Poll::Ready(Ok(())),
+            };
+        }
+    }
+
+    fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { inside, outside, is_heard_out, .. } = self;
+        while !*is_heard_out {
+            // It lies opened where TLS has it, and is copied from there.
+            let opened = ready!(Pin::new(&mut *outside).poll_fill_buf(cx))?;
+            if opened.is_empty() {
+                inside.socket.shutdown_write()?;
+                *is_heard_out = true;
+                break;
+            }
+            match inside.socket.try_write(&[IoSlice::new(opened)]) {
+                Ok(count) => {
+                    inside.moved.note();
+                    Pin::new(&mut *outside).consume(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(inside.socket.poll_writable(cx))?;
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Both directions have ended in order.
+    fn finish(mut self) {
+        self.inside.is_whole = true;
+        let outside = self.outside.get_mut().0;
+        outside.is_whole = true;
+        outside.socket.finish();
+    }
 }
 
 /// A socket as tokio's own traits have it. Unless all that was to be said has been said, its peer sees a reset.
@@ -147,4 +257,65 @@ impl<S: Socket> AsyncWrite for Stream<S> {
             told => Poll::Ready(told),
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+    use rustls::{RootCertStore, ServerConfig};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio_rustls::TlsAcceptor;
+
+    /// How to know a parent that echoes, and what it shows.
+    fn certified() -> (Tls, TlsAcceptor) {
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed([NAME.into()]).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(cert.der().clone()).unwrap();
+        let trusting = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
+        let showing = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        (Tls::new(Arc::new(trusting), NAME).unwrap(), TlsAcceptor::from(Arc::new(showing)))
+    }
+
+    #[tokio::test]
+    async fn a_layer_through_which_nothing_passes_holds_no_buffer() {
+        let (tls, acceptor) = certified();
+        let (moved, (ours, parents)) = (Moved::new(), pipe());
+        let parent = Stream::new(parents, &moved);
+        let echoing = tokio::spawn(async move {
+            let (mut heard, mut said) = tokio::io::split(acceptor.accept(parent).await.unwrap());
+            tokio::io::copy(&mut heard, &mut said).await
+        });
+        let outside = agree(Conn::<Pipe>::inside(ours), &tls, &moved).await.unwrap();
+        let (inside, theirs) = pipe();
+        let mut carrier = Carrier::new(Stream::new(theirs, &moved), outside);
+        assert!(matches!(carrier.uplink, Uplink::Resting));
+        let (mut heard, mut said) = tokio::io::split(Stream::new(inside, &moved));
+        let conversing = async {
+            let mut bytes = vec![7; 200_000];
+            let (written, read) = tokio::join!(said.write_all(&[7; 200_000]), heard.read_exact(&mut bytes));
+            (written.unwrap(), read.unwrap())
+        };
+        tokio::select! {
+            biased;
+            never = carrier.carry() => panic!("{never:?}"),
+            ((), count) = conversing => assert_eq!(count, 200_000),
+        }
+        assert!(matches!(carrier.uplink, Uplink::Resting), "all has passed, and nothing is kept for more");
+        echoing.abort();
+    }
+
+    const NAME: &str = "parent.example";
 }
