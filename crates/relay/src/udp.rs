@@ -4,6 +4,7 @@
 //! - [`association`]: one client's datagrams; [`table`]: those of a door on a worker.
 //! - [`choice`], [`lanes`]: which path a datagram takes; [`way`], [`chain`]: what is done to it there, and to the [`answer`].
 //! - [`permits`]: whose datagrams a SOCKS5 door takes; [`packets`]: whose a Shadowsocks packet is.
+//! - [`trunks`]: sockets to Shadowsocks servers that associations share.
 //! - [`names`], [`link`], [`queue`]: targets and hops that have to be found first, and what waits for them.
 //! - [`shortage`]: who makes room where sockets are spent.
 //! - [`outbox`]: what a batch sends; [`dropped`]: what went nowhere.
@@ -38,6 +39,7 @@ pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 mod trials;
+mod trunks;
 mod uplink;
 mod way;
 
@@ -56,6 +58,7 @@ use crate::door::Door;
 use crate::limits::{DATAGRAM_BATCHES_PER_TURN, DATAGRAM_TURNS_MAX, SHORTAGE_LINE_PERIOD, SWEEP_PERIOD};
 use crate::net::Net;
 use crate::net::datagram::{Backlog, Datagrams, Inbox, Received, SocketId};
+use answer::Arrived;
 use association::{AssociationId, Client};
 use budget::Budget;
 use directory::Home;
@@ -183,7 +186,13 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
         let now = core.now();
         match owner {
             Owner::Post(post) => self.uplink(post, now),
-            Owner::Lane(association, number, _) => core.downlink(LaneId { association, number }, inbox, now),
+            Owner::Lane(association, number, _) => {
+                let arrived =
+                    inbox.datagrams().map(|Received { source, bytes, .. }| Arrived::Whole(source, bytes));
+                // What is not good has been counted.
+                let _ = core.downlink(LaneId { association, number }, arrived, now);
+            }
+            Owner::Trunk => core.answers(socket, inbox, now),
         }
         backlog
     }

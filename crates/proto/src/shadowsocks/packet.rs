@@ -27,7 +27,7 @@ mod servers;
 
 use std::fmt;
 
-pub use client::{ClientSession, PacketHop};
+pub use client::{ClientSession, PacketHop, Uncovered};
 pub use door::{Look, PacketDoor};
 pub use server::ServerSession;
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use umbra_proto::address::{AddressBlock, IpBlock};
 use umbra_proto::shadowsocks::UnixTime;
-use umbra_proto::shadowsocks::packet::Datagram;
+use umbra_proto::shadowsocks::packet::{Datagram, PacketError, Uncovered};
 use umbra_proto::socks5::udp as socks5;
 
 use super::dropped::Why;
@@ -28,14 +28,33 @@ impl Source<'_> {
     }
 }
 
-/// Opens what has come from `source` by `way`, where it lies. Nothing changes unless it may come.
+/// What has come back.
+pub(super) enum Arrived<'p> {
+    /// A datagram as it has come, and from where.
+    Whole(SocketAddr, &'p mut [u8]),
+    /// A server's packet that has been looked at to see whose it is.
+    Uncovered(Uncovered<'p>),
+}
+
+/// Opens what has come by `way`, where it lies. Nothing changes unless it may come.
 pub(super) fn open<'p>(
     way: &mut Way,
-    source: SocketAddr,
+    arrived: Arrived<'p>,
     udp: &Udp,
-    bytes: &'p mut [u8],
     now: UnixTime,
 ) -> Result<(Source<'p>, &'p [u8]), Why> {
+    let (source, bytes) = match (arrived, &mut *way) {
+        (Arrived::Whole(source, bytes), _) => (source, bytes),
+        (Arrived::Uncovered(packet), Way::Server(through)) => {
+            let opened = through
+                .session
+                .open_uncovered(packet, now)
+                .map_err(|why| if why == PacketError::OtherSession { Why::Stranger } else { why.into() });
+            let Datagram { address, payload } = opened?;
+            return Ok((Source::Told(address), payload));
+        }
+        (Arrived::Uncovered(_), _) => return Err(Why::Stranger),
+    };
     match way {
         Way::Direct(direct) if direct.accepts(source.ip(), udp.filtering) => {
             Ok((Source::Address(IpBlock::from(source)), bytes))

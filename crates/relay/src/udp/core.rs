@@ -14,7 +14,7 @@ use umbra_proto::shadowsocks::keyring::Holder;
 use umbra_proto::shadowsocks::packet::SessionId;
 use umbra_proto::socks5::udp as socks5;
 
-use super::answer;
+use super::answer::{self, Arrived};
 use super::association::{Association, AssociationId, Client, Face};
 use super::choice::{Wayfarer, choose, path_answered};
 use super::directory::{Directory, Home};
@@ -26,6 +26,7 @@ use super::outside::{Hop, Outside, WayOut};
 use super::random::Random;
 use super::table::{Bounds, Handle, Table};
 use super::trials::Trials;
+use super::trunks::Whose;
 use super::uplink::{Understood, place};
 use super::way::{Through, Way};
 use crate::config::Udp;
@@ -293,9 +294,10 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         match way {
             Way::Direct(direct) => outside.send_to_target(&way_out, direct, target, payload),
             Way::Server(through) => {
-                let Through { session, link, server } = &mut **through;
+                let Through { session, link, server, .. } = &mut **through;
                 let random = Random::draw(&door.net)?;
-                outside.send_to_hop(&way_out, link, Hop::At(server), |out| {
+                let hop = session.id().map_or(Hop::At(server), |client| Hop::Shared(server, client));
+                outside.send_to_hop(&way_out, link, hop, |out| {
                     session.seal(target, payload, now.unix, |room| random.fill(room), out);
                 })
             }
@@ -310,26 +312,64 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         }
     }
 
-    /// Answers that have come by the lane `id`.
-    pub(super) fn downlink(&mut self, id: LaneId, inbox: &mut Inbox, now: Moment) {
+    /// Answers that have come to a trunk, each for the lane that it names.
+    pub(super) fn answers(&mut self, socket: SocketId, inbox: &mut Inbox, now: Moment) {
+        for Received { bytes, .. } in inbox.datagrams() {
+            let Whose { lane, packet, is_new } = match self.outside.trunks.whose(socket, bytes) {
+                Ok(whose) => whose,
+                Err(why) => {
+                    self.outside.dropped.count(why);
+                    continue;
+                }
+            };
+            let server = packet.server();
+            match self.downlink(lane, std::iter::once(Arrived::Uncovered(packet)), now) {
+                Ok(()) if is_new => self.learn(socket, server, lane),
+                Err(Why::Stranger) if !is_new => self.outside.trunks.doubt(socket, server),
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+
+    /// What the server calls `server` is the other end of `lane`.
+    fn learn(&mut self, socket: SocketId, server: SessionId, lane: LaneId) {
+        let LaneId { association: AssociationId { post, handle }, number } = lane;
+        let association = self.posts[post].table.get_mut(handle);
+        let found = association.and_then(|association| association.lanes.get_mut(number));
+        let Some(Lane { way: Way::Server(through), .. }) = found else { return };
+        let past = through.heard.add(server);
+        self.outside.trunks.learn(socket, server, lane, past);
+    }
+
+    /// Answers that have come by the lane `id`. If none of them is good, says why the last one is not.
+    #[expect(single_use_lifetimes, reason = "one without a name is not stable here")]
+    pub(super) fn downlink<'p>(
+        &mut self,
+        id: LaneId,
+        arrived: impl Iterator<Item = Arrived<'p>>,
+        now: Moment,
+    ) -> Result<(), Why> {
         let LaneId { association: AssociationId { post, handle }, number } = id;
         let Self { posts, outside, .. } = self;
         let Post { door, udp, table, socket, .. } = &mut posts[post];
-        let Some(Association { client, face, lanes, .. }) = table.get_mut(handle) else { return };
-        let Some(lane) = lanes.get_mut(number) else { return };
+        let Some(Association { client, face, lanes, .. }) = table.get_mut(handle) else {
+            return Err(Why::Unroutable);
+        };
+        let Some(lane) = lanes.get_mut(number) else { return Err(Why::Unroutable) };
         let Client { address, local } = *client;
         let course = Course { socket: *socket, to: Some(address), from: local };
-        let mut is_alive = false;
-        for Received { source, bytes, .. } in inbox.datagrams() {
-            let answer = answer::open(&mut lane.way, source, udp, bytes, now.unix);
+        let mut outcome = Err(Why::Unroutable);
+        for arrived in arrived {
+            let answer = answer::open(&mut lane.way, arrived, udp, now.unix);
             let (source, payload) = match answer {
                 Ok(answer) => answer,
                 Err(why) => {
                     outside.dropped.count(why);
+                    outcome = outcome.or(Err(why));
                     continue;
                 }
             };
-            is_alive = true;
+            outcome = Ok(());
             match face {
                 Face::Socks(control) => {
                     control.count();
@@ -359,6 +399,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
                 }
             }
         }
+        let is_alive = outcome.is_ok();
         let is_first = is_alive && !lane.has_answered;
         if is_alive {
             lanes.touch(number);
@@ -374,6 +415,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         if is_answered {
             self.end(id.association);
         }
+        outcome
     }
 
     /// Ends an association.

@@ -102,8 +102,13 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         table.touch(id.association.handle, now.instant);
         let association = table.get_mut(id.association.handle).ok_or(Why::NoRoom)?;
         let source = association.client.address.ip();
-        association.lanes.get_mut(id.number).ok_or(Why::NoRoom)?;
-        outside.open(id, udp, address.ip(), Some(address), source)
+        let Lane { way, path, .. } = association.lanes.get_mut(id.number).ok_or(Why::NoRoom)?;
+        match way {
+            Way::Server(through) if through.is_shared() => outside.trunk(path, udp, address),
+            Way::Direct(_) | Way::Server(_) | Way::Parent(_) | Way::Chain(_) | Way::Relay(..) => {
+                outside.open(id, udp, address.ip(), Some(address), source)
+            }
+        }
     }
 
     fn reached(&mut self, id: LaneId, address: Option<SocketAddr>, stops: &[Address]) {
@@ -134,6 +139,11 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         match (opened, std::mem::replace(link, Link::Failed(now.instant + HOP_RETRY_DELAY))) {
             (Ok(socket), Link::Waiting(queue, search)) => {
                 *link = Link::Open { socket, since: now.instant, _search: Some(search) };
+                if let Way::Server(through) = way
+                    && let Some(client) = through.session.id()
+                {
+                    outside.trunks.enter(socket, client, id);
+                }
                 if let Way::Chain(chain) = way {
                     chain.found(stops);
                     let way_out = WayOut { door, udp, id, source, path, now };

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::debug;
 use umbra_proto::address::{Address, AddressBlock};
+use umbra_proto::shadowsocks::packet::SessionId;
 
 use super::association::{Association, AssociationId, Face};
 use super::budget::Budget;
@@ -21,7 +22,8 @@ use super::names::{Found, Names};
 use super::outbox::{Course, Outbox};
 use super::queue::{NoRoom, Queue, Room};
 use super::search;
-use super::way::Direct;
+use super::trunks::{Leads, Trunks};
+use super::way::{Direct, Way};
 use crate::config::{Hop as PathHop, Path, Udp};
 use crate::door::Door;
 use crate::limits::{HOP_RETRY_DELAY, LOOKUPS_MAX};
@@ -36,6 +38,7 @@ pub(super) struct Outside<D: Datagrams> {
     owners: HashMap<SocketId, Owner>,
     outbox: Outbox,
     scratch: Scratch,
+    pub(super) trunks: Trunks,
     pub(super) numbers: LaneNumbers,
     pub(super) budget: Arc<Budget>,
     /// For what waits.
@@ -51,6 +54,8 @@ pub(super) enum Owner {
     Post(usize),
     /// A lane's, for a client who was there when it was opened.
     Lane(AssociationId, LaneNumber, IpAddr),
+    /// That of all lanes through one server.
+    Trunk,
 }
 
 /// Whose datagram leaves, and by which settings.
@@ -69,6 +74,8 @@ pub(super) struct WayOut<'a, N: Net> {
 pub(super) enum Hop<'a> {
     /// Whoever is at this address.
     At(&'a Address),
+    /// A server of SIP022 at this address, which knows a lane by its session, whatever socket its packets come through.
+    Shared(&'a Address, SessionId),
     /// The hops of the path, of which some say themselves where they are.
     Asked,
 }
@@ -82,6 +89,7 @@ impl<D: Datagrams> Outside<D> {
             owners: HashMap::new(),
             outbox: Outbox::default(),
             scratch: Scratch::default(),
+            trunks: Trunks::default(),
             numbers: LaneNumbers::default(),
             budget,
             room: Arc::default(),
@@ -117,31 +125,66 @@ impl<D: Datagrams> Outside<D> {
         peer: Option<SocketAddr>,
         source: IpAddr,
     ) -> Result<SocketId, Why> {
-        let ip = if family.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        self.budget.take(source)?;
-        let opened = self.sockets.open(Binding::Outgoing { ip, peer, fragments: udp.fragments });
-        let socket = opened.map_err(|error| {
-            self.budget.give_back(source);
-            debug!(%error, "cannot open a socket for datagrams");
-            Why::NoRoom
-        })?;
+        let socket = self.open_for(source, family, peer, udp.fragments)?;
         self.owners.insert(socket, Owner::Lane(id.association, id.number, source));
         Ok(socket)
     }
 
-    /// Closes a socket.
+    /// The socket of all lanes to the server of `path`, which is at `address`. It is opened if nobody has needed it before.
+    pub(super) fn trunk(&mut self, path: &Path, udp: &Udp, address: SocketAddr) -> Result<SocketId, Why> {
+        let hop = Arc::clone(path.packet_hop(0).ok_or(Why::Unroutable)?);
+        let leads = Leads { hop, address, fragments: udp.fragments };
+        if let Some(socket) = self.trunks.find(&leads) {
+            return Ok(socket);
+        }
+        let socket = self.open_for(EVERYBODY, address.ip(), Some(address), udp.fragments)?;
+        self.owners.insert(socket, Owner::Trunk);
+        self.trunks.add(socket, leads);
+        Ok(socket)
+    }
+
+    fn open_for(
+        &mut self,
+        source: IpAddr,
+        family: IpAddr,
+        peer: Option<SocketAddr>,
+        fragments: bool,
+    ) -> Result<SocketId, Why> {
+        let ip = if family.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        self.budget.take(source)?;
+        self.sockets.open(Binding::Outgoing { ip, peer, fragments }).map_err(|error| {
+            self.budget.give_back(source);
+            debug!(%error, "cannot open a socket for datagrams");
+            Why::NoRoom
+        })
+    }
+
+    /// Closes a socket, unless others go through it.
     pub(super) fn shut(&mut self, socket: SocketId) {
+        if self.trunks.is_in_use(socket) {
+            return;
+        }
         // What is on its way from it leaves before.
         self.flush();
         let owner = self.owners.remove(&socket);
         self.sockets.close(socket);
-        if let Some(Owner::Lane(_, _, source)) = owner {
-            self.budget.give_back(source);
+        match owner {
+            Some(Owner::Lane(_, _, source)) => self.budget.give_back(source),
+            Some(Owner::Trunk) => {
+                self.trunks.remove(socket);
+                self.budget.give_back(EVERYBODY);
+            }
+            Some(Owner::Post(_)) | None => {}
         }
     }
 
     /// Closes what a lane holds that is in no association any more. What waits there goes nowhere.
     pub(super) fn leave(&mut self, lane: &Lane) {
+        if let Way::Server(through) = &lane.way
+            && let (Some(socket), Some(client)) = (through.link.socket(), through.session.id())
+        {
+            self.trunks.leave(socket, client, &through.heard);
+        }
         for socket in lane.way.sockets() {
             self.shut(socket);
         }
@@ -294,15 +337,22 @@ impl<D: Datagrams> Outside<D> {
     fn search<N: Net>(&mut self, way: &WayOut<'_, N>, hop: Hop<'_>) -> Result<Link, Why> {
         let WayOut { door, udp, id, source, path, now } = *way;
         let search = match hop {
-            Hop::At(Address::Ip(address)) => {
-                return match self.open(id, udp, address.ip(), Some(*address), source) {
+            Hop::At(Address::Ip(address)) | Hop::Shared(Address::Ip(address), _) => {
+                let opened = match hop {
+                    Hop::Shared(..) => self.trunk(path, udp, *address),
+                    Hop::At(_) | Hop::Asked => self.open(id, udp, address.ip(), Some(*address), source),
+                };
+                if let (Ok(socket), Hop::Shared(_, client)) = (&opened, hop) {
+                    self.trunks.enter(*socket, client, id);
+                }
+                return match opened {
                     Ok(socket) => Ok(Link::Open { socket, since: now.instant, _search: None }),
                     Err(Why::Spent) => Err(Why::Spent),
                     // What the system refuses it is not asked for with each datagram.
                     Err(_) => Ok(Link::Failed(now.instant + HOP_RETRY_DELAY)),
                 };
             }
-            Hop::At(address) => {
+            Hop::At(address) | Hop::Shared(address, _) => {
                 let turn = Arc::clone(&self.lookups).try_acquire_owned().map_err(|_| Why::NoRoom)?;
                 search::find(door, &self.letters, id, address.clone(), turn)
             }
@@ -315,3 +365,6 @@ impl<D: Datagrams> Outside<D> {
         Ok(Link::Waiting(Queue::new(&self.room), search))
     }
 }
+
+/// For whom a trunk is.
+const EVERYBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);

@@ -1,5 +1,7 @@
 //! Associations whose datagrams go several ways, over real sockets.
 
+mod trunks;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroUsize;

@@ -11,6 +11,7 @@ use super::dropped::Why;
 use super::link::Link;
 use super::names::Names;
 use super::random::session_id;
+use super::trunks::Heard;
 use crate::config::{Filtering, Hop, Path};
 use crate::limits::FILTERED_ADDRESSES_MAX;
 use crate::net::Net;
@@ -49,6 +50,8 @@ pub(super) struct Through {
     pub(super) session: ClientSession,
     pub(super) link: Link,
     pub(super) server: Address,
+    /// What the server calls its sessions, where the socket is a trunk.
+    pub(super) heard: Heard,
 }
 
 impl Way {
@@ -65,8 +68,8 @@ impl Way {
             [] => Ok(Self::Direct(Box::default())),
             [Hop::Shadowsocks(server)] => {
                 let server = server.mode.datagrams().ok_or(Why::Unroutable)?.clone();
-                let (session, link) = (session(0)?, Link::default());
-                Ok(Self::Server(Box::new(Through { session, link, server })))
+                let (session, link, heard) = (session(0)?, Link::default(), Heard::default());
+                Ok(Self::Server(Box::new(Through { session, link, server, heard })))
             }
             [Hop::Parent(_)] => Ok(Self::Parent(Link::default())),
             hops => {
@@ -80,7 +83,7 @@ impl Way {
         }
     }
 
-    /// The sockets that are its own.
+    /// The sockets that it goes through.
     pub(super) fn sockets(&self) -> impl Iterator<Item = SocketId> + use<> {
         let (one, other) = match self {
             Self::Direct(direct) => (direct.v4, direct.v6),
@@ -105,7 +108,7 @@ impl Way {
     pub(super) fn holds_socket(&self) -> bool {
         match self {
             Self::Direct(direct) => direct.v4.or(direct.v6).is_some(),
-            Self::Server(through) => through.link.holds_socket(),
+            Self::Server(through) => !through.is_shared() && through.link.holds_socket(),
             Self::Chain(chain) => chain.link.holds_socket(),
             Self::Parent(link) | Self::Relay(link, _) => link.holds_socket(),
         }
@@ -128,6 +131,13 @@ impl Way {
             Self::Chain(chain) => chain.cool(),
             Self::Direct(_) | Self::Parent(_) | Self::Relay(..) => {}
         }
+    }
+}
+
+impl Through {
+    /// Whether other associations go through the same socket.
+    pub(super) fn is_shared(&self) -> bool {
+        self.session.id().is_some()
     }
 }
 

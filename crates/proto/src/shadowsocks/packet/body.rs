@@ -99,6 +99,16 @@ pub(super) fn read_response(
     read_rest(rest)
 }
 
+/// Which session of a client the body of a packet to it is for.
+pub(super) fn read_client(body: &[u8]) -> Result<SessionId, PacketError> {
+    let named = body.get(RESPONSE_BYTES - 2 - SESSION_ID_BYTES..).and_then(|rest| rest.first_chunk());
+    match (body.first(), named) {
+        (Some(&TYPE_RESPONSE), Some(named)) => Ok(SessionId(*named)),
+        (Some(&TYPE_RESPONSE) | None, _) => Err(PacketError::Truncated),
+        (Some(_), _) => Err(PacketError::WrongType),
+    }
+}
+
 fn read_start(body: &[u8], wanted: u8, now: UnixTime) -> Result<&[u8], PacketError> {
     let (kind, rest) = body.split_first().ok_or(PacketError::Truncated)?;
     if *kind != wanted {

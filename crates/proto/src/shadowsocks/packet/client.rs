@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::body::{HEADER_BYTES, Header, REQUEST_BYTES, nonce, read_response, write_request};
+use super::body::{HEADER_BYTES, Header, REQUEST_BYTES, nonce, read_client, read_response, write_request};
 use super::servers::Servers;
 use super::{Datagram, Form, PacketError, SessionId, flat, salted};
 use crate::address::AddressBlock;
@@ -42,6 +42,17 @@ pub struct ClientSession {
     session: Option<Box<Session>>,
 }
 
+/// A packet from a server with its header in the clear, which names the server's session (SIP022). Nothing of it is proved by that.
+pub struct Uncovered<'p> {
+    header: Header,
+    body: Body<'p>,
+}
+
+enum Body<'p> {
+    Sealed(&'p mut [u8]),
+    Opened(&'p [u8]),
+}
+
 /// A session of SIP022.
 struct Session {
     id: SessionId,
@@ -77,8 +88,46 @@ impl PacketHop {
             }
     }
 
+    /// Uncovers the header of a packet from the server, where it lies. Methods before SIP022 have none.
+    pub fn uncover<'p>(&self, packet: &'p mut [u8]) -> Result<Uncovered<'p>, PacketError> {
+        match &self.kind {
+            HopKind::Separate(chain) => {
+                let (header, sealed) =
+                    packet.split_first_chunk_mut::<HEADER_BYTES>().ok_or(PacketError::Truncated)?;
+                chain.own.decrypt(header);
+                Ok(Uncovered { header: Header::read(*header), body: Body::Sealed(sealed) })
+            }
+            HopKind::Extended(cipher) => {
+                let (header, body) = open_extended(cipher, packet)?;
+                Ok(Uncovered { header, body: Body::Opened(body) })
+            }
+            HopKind::Flat { .. } | HopKind::Salted => Err(PacketError::OtherSession),
+        }
+    }
+
+    /// Which client's session the packet is for. Opens a copy of it in `scratch`, with a key that is made for it alone: to be asked
+    /// only while it is not known whose the server's session is.
+    pub fn client_of(&self, packet: &Uncovered<'_>, scratch: &mut Vec<u8>) -> Result<SessionId, PacketError> {
+        match &packet.body {
+            Body::Opened(body) => read_client(body),
+            Body::Sealed(sealed) => {
+                scratch.clear();
+                scratch.extend_from_slice(sealed);
+                let cipher = SessionCipher::new(self.key(), &packet.header.session.0);
+                read_client(cipher.open(nonce(&packet.header.bytes()), scratch)?)
+            }
+        }
+    }
+
     fn key(&self) -> &Key {
         self.credentials.key()
+    }
+}
+
+impl Uncovered<'_> {
+    /// What the server calls its session.
+    pub fn server(&self) -> SessionId {
+        self.header.session
     }
 }
 
@@ -165,32 +214,40 @@ impl ClientSession {
     /// Opens a packet from the server where it lies. Nothing changes unless it is authentic, and under SIP022 fresh, for
     /// this session, and of an id that has not been here.
     pub fn open<'p>(&mut self, packet: &'p mut [u8], now: UnixTime) -> Result<Datagram<'p>, PacketError> {
-        let key = self.hop.key();
-        match (&self.hop.kind, &mut self.session) {
-            (HopKind::Flat { .. }, _) => flat::open(key, packet),
-            (HopKind::Separate(chain), Some(session)) => {
-                let (header, sealed) =
-                    packet.split_first_chunk_mut::<HEADER_BYTES>().ok_or(PacketError::Truncated)?;
-                chain.own.decrypt(header);
-                let Header { session: server, packet: id } = Header::read(*header);
-                let mut entry = session.servers.look(server, id, now)?;
-                let cipher = entry.cipher(|| SessionCipher::new(key, &server.0));
-                let body = cipher.open(nonce(header), sealed)?;
-                let datagram = read_response(body, session.id, now)?;
-                entry.enter(now)?;
-                Ok(datagram)
-            }
-            (HopKind::Extended(cipher), Some(session)) => {
-                let (header, body) = open_extended(cipher, packet)?;
-                let entry = session.servers.look(header.session, header.packet, now)?;
-                let datagram = read_response(body, session.id, now)?;
-                entry.enter(now)?;
-                Ok(datagram)
-            }
-            (HopKind::Salted, _) | (HopKind::Separate(_) | HopKind::Extended(_), None) => {
-                salted::open(key, packet)
+        match &self.hop.kind {
+            HopKind::Flat { .. } => flat::open(self.hop.key(), packet),
+            HopKind::Salted => salted::open(self.hop.key(), packet),
+            HopKind::Separate(_) | HopKind::Extended(_) => {
+                let uncovered = self.hop.uncover(packet)?;
+                self.open_uncovered(uncovered, now)
             }
         }
+    }
+
+    /// Opens a packet whose header the server's [`PacketHop`] has uncovered, as [`open`](Self::open) does.
+    pub fn open_uncovered<'p>(
+        &mut self,
+        packet: Uncovered<'p>,
+        now: UnixTime,
+    ) -> Result<Datagram<'p>, PacketError> {
+        let session = self.session.as_mut().ok_or(PacketError::OtherSession)?;
+        let Uncovered { header, body } = packet;
+        let mut entry = session.servers.look(header.session, header.packet, now)?;
+        let body = match body {
+            Body::Sealed(sealed) => {
+                let cipher = entry.cipher(|| SessionCipher::new(self.hop.key(), &header.session.0));
+                cipher.open(nonce(&header.bytes()), sealed)?
+            }
+            Body::Opened(body) => body,
+        };
+        let datagram = read_response(body, session.id, now)?;
+        entry.enter(now)?;
+        Ok(datagram)
+    }
+
+    /// What the client calls its session, where packets say whose they are (SIP022).
+    pub fn id(&self) -> Option<SessionId> {
+        self.session.as_ref().map(|session| session.id)
     }
 
     /// Bytes of a packet to the server beside its payload, for an address block of `address_len` bytes.
@@ -233,6 +290,12 @@ pub(super) fn open_extended<'p>(
 impl fmt::Debug for PacketHop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PacketHop<{}>(..)", self.key().method())
+    }
+}
+
+impl fmt::Debug for Uncovered<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Uncovered({:?}, ..)", self.header)
     }
 }
 

@@ -288,6 +288,56 @@ fn a_packet_of_another_session_is_refused() {
 }
 
 #[test]
+fn a_packet_says_whose_it_is_before_anybody_opens_it() {
+    for method in with_sessions() {
+        let (_, door, _) = pair(method);
+        let hop = Arc::new(PacketHop::new(&key(method).into(), false));
+        let mut scratch = Vec::new();
+        for id in [SessionId([1; 8]), SessionId([2; 8])] {
+            let mut client = ClientSession::new(Arc::clone(&hop), id);
+            assert_eq!(client.id(), Some(id));
+            let mut first = request(&mut client, HELLO);
+            let (mut server, _) = begin(&door, &mut first, NOW).unwrap();
+            let mut packet = response(&mut server, &door, HELLO);
+            let mut again = packet.clone();
+            let uncovered = hop.uncover(&mut packet).unwrap();
+            let named = uncovered.server();
+            assert_eq!(hop.client_of(&uncovered, &mut scratch), Ok(id), "{method}");
+            let datagram = client.open_uncovered(uncovered, NOW).unwrap();
+            assert_eq!(said(datagram), (source().block().to_address(), HELLO.to_vec()), "{method}");
+            // It has been here.
+            let uncovered = hop.uncover(&mut again).unwrap();
+            assert_eq!(uncovered.server(), named);
+            assert!(matches!(client.open_uncovered(uncovered, NOW), Err(PacketError::Window(_))), "{method}");
+        }
+        // What is not authentic is nobody's.
+        let mut client = ClientSession::new(Arc::clone(&hop), SessionId([3; 8]));
+        let (mut server, _) = begin(&door, &mut request(&mut client, HELLO), NOW).unwrap();
+        let packet = response(&mut server, &door, HELLO);
+        for place in 0..packet.len() {
+            let mut flipped = packet.clone();
+            flipped[place] ^= 1;
+            let whose = hop.uncover(&mut flipped).and_then(|packet| hop.client_of(&packet, &mut scratch));
+            assert_eq!(whose, Err(PacketError::Unauthentic), "{method} {place}");
+        }
+        // Nor is one of the other direction.
+        let mut up = request(&mut client, HELLO);
+        let whose = hop.uncover(&mut up).and_then(|packet| hop.client_of(&packet, &mut scratch));
+        assert_eq!(whose, Err(PacketError::WrongType), "{method}");
+    }
+}
+
+#[test]
+fn packets_without_sessions_say_nothing_of_whose_they_are() {
+    for method in Method::ALL.into_iter().filter(|method| with_sessions().all(|other| other != *method)) {
+        let (client, ..) = pair(method);
+        assert_eq!(client.id(), None, "{method}");
+        let hop = PacketHop::new(&key(method).into(), false);
+        assert_eq!(hop.uncover(&mut [0; 99]).map(drop), Err(PacketError::OtherSession), "{method}");
+    }
+}
+
+#[test]
 fn a_packet_under_another_key_does_not_open() {
     for method in Method::ALL.into_iter().filter(|method| !method.is_insecure()) {
         let (mut client, _, _) = pair(method);

@@ -1,0 +1,152 @@
+//! Associations that share a socket to their server.
+
+use std::time::SystemTime;
+
+use umbra_proto::shadowsocks::UnixTime;
+use umbra_proto::shadowsocks::keyring::Keyring;
+use umbra_proto::shadowsocks::one_time_auth::OneTimeAuth;
+use umbra_proto::shadowsocks::packet::{PacketDoor, ServerSession, SessionId};
+
+use super::*;
+
+const PASSWORD: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+fn credentials(method: Method) -> Credentials {
+    Credentials::from_password(method, PASSWORD).unwrap()
+}
+
+/// A relay whose only way is through a server at `socket`.
+fn run_through(socket: &UdpSocket, method: Method) -> Relay {
+    let address = Address::Ip(at(socket));
+    let server = Server {
+        mode: Mode::Datagrams(address.clone()),
+        address,
+        credentials: credentials(method),
+        heads: HeadReads::One,
+        one_time_auth: false,
+    };
+    let path = Path::new("through", [Hop::Shadowsocks(server)]);
+    run(Routes::from(Route::Path(Arc::new(path))))
+}
+
+fn now() -> UnixTime {
+    UnixTime(SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs())
+}
+
+/// One session with a client, from the server's side.
+struct Session {
+    session: ServerSession,
+    client: SocketAddr,
+}
+
+impl Session {
+    /// The session of the next packet, which calls itself `id`.
+    fn begin(socket: &UdpSocket, door: &PacketDoor, id: SessionId) -> Self {
+        let mut bytes = [0; 999];
+        let (len, client) = socket.recv_from(&mut bytes).unwrap();
+        let packet = &mut bytes[..len];
+        let look = door.look(packet).unwrap();
+        let (session, _) = ServerSession::begin(door, look, packet, now(), id).unwrap();
+        Self { session, client }
+    }
+
+    fn answer(&mut self, socket: &UdpSocket, door: &PacketDoor, payload: &[u8]) {
+        let mut block = Vec::new();
+        target(0).encode(&mut block);
+        let (source, _) = AddressBlock::split(&block).unwrap();
+        let mut packet = Vec::new();
+        self.session.seal(door, source, payload, now(), |room| room.fill(payload[0]), &mut packet);
+        socket.send_to(&packet, self.client).unwrap();
+    }
+}
+
+fn door(method: Method) -> PacketDoor {
+    let keyring = Keyring::from(credentials(method).key().clone());
+    PacketDoor::new(Arc::new(keyring), OneTimeAuth::Honoured)
+}
+
+#[test]
+fn those_who_go_through_one_server_of_sip022_share_a_socket_and_others_have_their_own() {
+    for (method, is_shared) in [
+        (Method::Blake3Aes256Gcm, true),
+        (Method::Blake3Chacha20Poly1305, true),
+        (Method::Aes256Gcm, false),
+        (Method::Aes256Cfb, false),
+    ] {
+        let server = socket();
+        let relay = run_through(&server, method);
+        let sources = [(); 3].map(|()| {
+            let client = Client::associate(&relay);
+            client.send(&target(0), b"here");
+            (heard(&server), client)
+        });
+        let [one, other, third] = sources.each_ref().map(|(source, _)| *source);
+        assert_eq!(
+            (one == other, other == third, one == third),
+            (is_shared, is_shared, is_shared),
+            "{method}"
+        );
+    }
+}
+
+#[test]
+fn an_answer_comes_to_the_one_that_it_is_for_whatever_the_server_calls_its_sessions() {
+    for method in [Method::Blake3Aes256Gcm, Method::Blake3Chacha20Poly1305] {
+        for ids in [[1, 2], [7, 7]] {
+            let (server, door) = (socket(), door(method));
+            let relay = run_through(&server, method);
+            let mut clients = ids.map(|id| {
+                let client = Client::associate(&relay);
+                client.send(&target(0), b"here");
+                (client, Session::begin(&server, &door, SessionId([id; 8])))
+            });
+            for turn in 0..6_u8 {
+                for (client, session) in &mut clients {
+                    // What is thought to be another's is lost until it is known that several are called so.
+                    let attempts = if ids[0] == ids[1] && turn == 0 { 4 } else { 1 };
+                    let came = (0..attempts).any(|_| {
+                        session.answer(&server, &door, &[turn; 40]);
+                        client.socket.set_read_timeout(Some(PATIENCE / attempts / 5)).unwrap();
+                        let mut bytes = [0; 999];
+                        let heard = client.socket.recv_from(&mut bytes);
+                        heard.is_ok_and(|(len, _)| socks5::open(&bytes[..len]).unwrap().1 == [turn; 40])
+                    });
+                    assert!(came, "{method} {ids:?} {turn}");
+                }
+            }
+            let [(one, _), (other, _)] = &clients;
+            assert!(one.hears_nothing() && other.hears_nothing(), "nobody hears what is another's");
+        }
+    }
+}
+
+#[test]
+fn whoever_is_left_keeps_the_socket_when_others_go() {
+    let method = Method::Blake3Aes256Gcm;
+    let (server, door) = (socket(), door(method));
+    let relay = run_through(&server, method);
+    let [gone, left] = [1, 2].map(|id| {
+        let client = Client::associate(&relay);
+        client.send(&target(0), b"here");
+        (client, Session::begin(&server, &door, SessionId([id; 8])))
+    });
+    let ((gone, mut its_session), (left, mut session)) = (gone, left);
+    its_session.answer(&server, &door, b"to the one that goes");
+    assert_eq!(gone.receive(), b"to the one that goes");
+    let Client { _control: control, socket: deaf, .. } = gone;
+    drop(control);
+    // Until its end is known it still hears; the other one does so for as long as it is there.
+    deaf.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let is_over = (0..100).any(|_| {
+        its_session.answer(&server, &door, b"to nobody");
+        session.answer(&server, &door, b"still here");
+        assert_eq!(left.receive(), b"still here");
+        deaf.recv_from(&mut [0; 999]).is_err()
+    });
+    assert!(is_over, "it has ended with its control connection");
+    left.send(&target(0), b"through the same");
+    assert_eq!(heard(&server), session.client);
+    let another = Client::associate(&relay);
+    another.send(&target(0), b"so does one more");
+    assert_eq!(heard(&server), session.client);
+}
