@@ -111,14 +111,22 @@ fn read_entries(key: &str, place: Place, array: &Array<'_>, report: &mut Report)
         let path = format!("{key}[{index}]");
         match (element, place) {
             (Json::Object(object), _) => entries.push(read_entry(&path, place, object, report)),
-            (Json::StringLit(text), Place::Server) => entries.extend(read_link(&path, &text.value, report)),
+            (Json::StringLit(text), Place::Server) if is_link(&text.value) => {
+                entries.extend(read_link(&path, &text.value, report));
+            }
+            (Json::StringLit(text), Place::Server) => {
+                entries.push(text_settings(&path, Id::ConfigUrl, &text.value));
+            }
             (Json::StringLit(text), Place::Hop) => {
                 entries.push(text_settings(&path, Id::HopUrl, &text.value));
             }
             (Json::StringLit(text), Place::Member) => {
                 entries.push(text_settings(&path, Id::Name, &text.value));
             }
-            (_, Place::Server) => report.error(path, "wants an object, { … }, or a link, \"ss://…\""),
+            (_, Place::Server) => {
+                report
+                    .error(path, "wants an object, { … }, a link, \"ss://…\", or a document, \"https://…\"");
+            }
             (_, Place::Hop) => report.error(path, "wants a proxy: a URL in quotes, or an object, { … }"),
             (_, Place::Member) => report.error(path, "wants a name in quotes, or an object, { … }"),
             (
@@ -145,13 +153,6 @@ fn read_link(path: &str, text: &str, report: &mut Report) -> Option<Settings> {
             let settings = link_settings(url, path, path);
             refuse_strange_plugin(&settings, report);
             Some(settings)
-        }
-        Err(_) if !is_link(text) && text.contains("://") => {
-            report.error(
-                path,
-                "wants a link, ss://…; a document of servers is named once for all, as \"online_config\": { \"config_url\": \"https://…\" }",
-            );
-            None
         }
         Err(error) => {
             report.error(path, explain_link(error));
@@ -506,17 +507,16 @@ mod tests {
         assert_eq!(server.number(Id::ServerPort), Some((8888, "servers[1]")));
         assert_eq!(server.text(Id::PluginOpts), Some(("obfs=http", "servers[1]")));
         let found = errors(
-            r#"{"servers": ["http://a", 7, "ss://YWVzLTEyOC1nY206dGVzdA@192.168.100.1:8888/?plugin=rm"], "locals": ["ss://x"]}"#,
+            r#"{"servers": [7, "ss://YWVzLTEyOC1nY206dGVzdA@192.168.100.1:8888/?plugin=rm"], "locals": ["ss://x"]}"#,
         );
         for (found, expected) in found.iter().zip([
-            "servers[0]: wants a link, ss://…; a document of servers is named once for all",
-            "servers[1]: wants an object, { … }, or a link",
-            "servers[2]: rm is not among the plugins",
+            "servers[0]: wants an object, { … }, a link, \"ss://…\", or a document",
+            "servers[1]: rm is not among the plugins",
             "locals[0]: wants an object: {",
         ]) {
             assert!(found.starts_with(expected), "{found} / {expected}");
         }
-        assert_eq!(found.len(), 4, "{found:#?}");
+        assert_eq!(found.len(), 3, "{found:#?}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod flags;
 mod foreign;
 mod key;
 mod link;
+mod linked;
 mod log;
 #[cfg(test)]
 #[path = "tests/manual.rs"]

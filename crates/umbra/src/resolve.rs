@@ -62,8 +62,8 @@ pub(crate) struct Sources {
     pub(crate) url: Option<ServerUrl>,
     /// The flags.
     pub(crate) flags: Settings,
-    /// The document of servers that the file or a flag asks for.
-    pub(crate) online: Option<Online>,
+    /// The documents of servers that the file or a flag asks for.
+    pub(crate) online: Vec<Online>,
 }
 
 /// A document of servers, loaded or not.
@@ -87,8 +87,8 @@ pub(crate) struct Plan {
     /// What stands in front of inbounds of `config`.
     pub(crate) fronts: Vec<Front>,
     /// Further servers, which change.
-    pub(crate) online: Option<Subscribed>,
-    /// What is used of an allowance.
+    pub(crate) online: Vec<Subscribed>,
+    /// What is used of an allowance, where the file is a document of servers itself.
     pub(crate) usage: Option<Usage>,
     /// The ways out that are not among the servers.
     pub(crate) paths: Vec<Arc<Path>>,
@@ -115,9 +115,12 @@ impl Plan {
 }
 
 impl Subscribed {
-    /// A line about what is in use.
-    pub(crate) fn summary(&self) -> String {
-        format!("{}: {} servers", self.subscription.source, self.listed.len())
+    /// Lines about what is in use, and what is used of an allowance.
+    pub(crate) fn summary(&self) -> Vec<String> {
+        let name = &self.subscription.source;
+        let servers = format!("{name}: {} servers", self.listed.len());
+        let usage = self.document.usage.map(|usage| format!("{name}: {usage}"));
+        [Some(servers), usage].into_iter().flatten().collect()
     }
 }
 
@@ -156,7 +159,7 @@ pub(crate) fn guess_role(sources: &Sources) -> Role {
     let speaks_of_client = |settings: &Settings| of_client.clone().any(|id| settings.get(*id).is_some());
     let is_document = file.root.get(Id::Version).is_some();
     if url.is_some()
-        || online.is_some()
+        || !online.is_empty()
         || is_document
         || file.inbounds.is_some()
         || speaks_of_client(&file.root)
@@ -175,13 +178,13 @@ struct Way {
     is_wanted: bool,
     servers: Arc<Group>,
     listed: Vec<Listed>,
-    online: Option<Subscribed>,
+    online: Vec<Subscribed>,
 }
 
 impl Default for Way {
     fn default() -> Self {
         let servers = Arc::new(Group::of_servers(Vec::new()));
-        Self { is_wanted: false, servers, listed: Vec::new(), online: None }
+        Self { is_wanted: false, servers, listed: Vec::new(), online: Vec::new() }
     }
 }
 
@@ -392,22 +395,22 @@ fn place_of(settings: &Settings, id: Id, key: &str) -> String {
     settings.get(id).map_or_else(|| settings.key_path(key), |said| said.place.clone())
 }
 
-/// What a document of servers says of an allowance, which may be the file itself.
+/// What the file says of an allowance, as a document of servers does.
 fn read_usage(sources: &Sources) -> Option<Usage> {
-    let loaded = sources.online.as_ref().and_then(|online| online.loaded.as_ref()?.as_ref().ok());
     let number = |id| sources.file.root.number(id).map(|(number, _)| number);
-    let own = || Some(Usage { used: number(Id::BytesUsed)?, remaining: number(Id::BytesRemaining) });
-    loaded.and_then(|document| document.usage).or_else(own)
+    Some(Usage { used: number(Id::BytesUsed)?, remaining: number(Id::BytesRemaining) })
 }
 
 fn warn_of_visible_secrets(sources: &Sources, report: &mut Report) {
     let flags = &sources.flags;
     let parent = flags.text(Id::OutboundProxy).filter(|(url, _)| url.contains('@'));
     let flag = flags.text(Id::Password).or(parent).map(|(_, place)| place);
-    let is_online =
-        |online: &Online| online.subscription.alone && !matches!(online.subscription.source, Source::File(_));
-    let has_url = sources.url.is_some() || sources.online.as_ref().is_some_and(is_online);
-    if let Some(place) = flag.or(has_url.then_some("--server-url")) {
+    let is_online = |online: &&Online| {
+        online.subscription.alone && !matches!(online.subscription.source, Source::File(_))
+    };
+    let online = sources.online.iter().find(is_online).map(|online| online.subscription.place.as_str());
+    let url = sources.url.as_ref().map(|_| "--server-url");
+    if let Some(place) = flag.or(url).or(online) {
         report.warn(
             place,
             "other users of this machine can read the command line; a file given with -c keeps the secret",
@@ -415,7 +418,8 @@ fn warn_of_visible_secrets(sources: &Sources, report: &mut Report) {
     }
 }
 
-const SERVER_IDS: &[Id] = &[
+/// The keys of a server that are no inbound's.
+pub(crate) const SERVER_IDS: &[Id] = &[
     Id::Server,
     Id::ServerPort,
     Id::PortPassword,

@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 
 use tracing::{info, warn};
 use umbra_relay::config::{Inbound, Protocol};
@@ -11,11 +12,12 @@ use umbra_relay::{Account, Relay, StartError};
 
 use crate::flags::{Options, Role, TUNNEL_PLACE};
 use crate::link::{explain, is_link};
+use crate::linked::find_linked;
 use crate::process::{Hearing, raise_nofile};
 use crate::report::Report;
 use crate::resolve::{Online, Plan, Sources, Subscribed, guess_role, resolve};
 use crate::roster::{Fronts, Roster};
-use crate::subscription::{Refresher, Subscription, left_out};
+use crate::subscription::{Refresher, Shelves, Subscription};
 use crate::{fail, file, log, say};
 
 /// Runs one end until it is told to end.
@@ -57,10 +59,9 @@ fn serve(role: Role, mut plan: Plan) -> Result<(), String> {
         }
     }
     let roster = Roster::start(plan.servers, plan.listed.clone())?;
-    if let Some(online) = &plan.online {
-        for failure in roster.replace(plan.listed.iter().chain(&online.listed).cloned().collect()) {
-            warn!("{}", left_out(&failure));
-        }
+    let shelves = Shelves::new(Arc::clone(&roster), plan.listed, &plan.online);
+    if !plan.online.is_empty() {
+        shelves.fill();
     }
     let relay = Relay::start(&plan.config).map_err(explain)?;
     let fronts = Fronts::start(&plan.fronts, &relay)?;
@@ -77,17 +78,19 @@ fn serve(role: Role, mut plan: Plan) -> Result<(), String> {
             Some(_) | None => info!("starting {} at {listen}", role.word()),
         }
     }
-    let refresher = plan.online.map(|online| {
-        info!("{}", online.summary());
-        Refresher::start(online, plan.listed, Arc::clone(&roster))
-    });
-    let refresher = refresher.transpose()?;
+    for line in plan.online.iter().flat_map(Subscribed::summary) {
+        info!("{line}");
+    }
+    let shelves = Arc::new(shelves);
+    let refreshers = plan.online.into_iter().enumerate();
+    let refreshers = refreshers.map(|(shelf, online)| Refresher::start(online, shelf, Arc::clone(&shelves)));
+    let refreshers: Vec<_> = refreshers.collect::<Result<_, _>>()?;
     if let Some(usage) = plan.usage {
         info!("{usage}");
     }
     let account = Account::of(&plan.config.inbounds);
     hearing.wait(|| account.tell());
-    drop(refresher);
+    drop(refreshers);
     relay.stop();
     // Now nothing is counted any more.
     account.tell();
@@ -96,10 +99,14 @@ fn serve(role: Role, mut plan: Plan) -> Result<(), String> {
     Ok(())
 }
 
-/// Loads the document of servers, where one is asked for and wanted.
+/// Loads the documents of servers, all at a time, where some are asked for and wanted.
 pub(crate) fn load(role: Role, mut sources: Sources) -> Sources {
-    if let Some(online) = sources.online.as_mut().filter(|_| role == Role::Client) {
-        online.loaded = Some(online.subscription.load());
+    if role == Role::Client {
+        thread::scope(|scope| {
+            for online in &mut sources.online {
+                scope.spawn(|| online.loaded = Some(online.subscription.load()));
+            }
+        });
     }
     sources
 }
@@ -135,9 +142,9 @@ pub(crate) fn check(role: Option<Role>, mut options: Options) -> ExitCode {
     let role = role.unwrap_or_else(|| guess_role(&sources));
     let plan = plan(role, load(role, sources), &mut report);
     tell(&report);
-    let online = plan.as_ref().and_then(|plan| plan.online.as_ref());
+    let online = plan.iter().flat_map(|plan| &plan.online);
     let usage = plan.as_ref().and_then(|plan| plan.usage);
-    for line in online.map(Subscribed::summary).into_iter().chain(usage.map(|usage| usage.to_string())) {
+    for line in online.flat_map(Subscribed::summary).chain(usage.map(|usage| usage.to_string())) {
         let _unheard = writeln!(io::stdout(), "{line}");
     }
     let name = config.map_or_else(|| "the command line".into(), |path| path.display().to_string());
@@ -189,20 +196,21 @@ pub(crate) fn read(options: Options, report: &mut Report) -> Option<Sources> {
         Some(path) => file::read(path, report),
         None => Some(Default::default()),
     };
-    let file = file?;
-    let (url, subscription) = match &options.url {
+    let (mut file, mut flags) = (file?, options.settings);
+    let linked = find_linked(&mut file, &mut flags, report);
+    let (url, documents) = match &options.url {
         Some(text) if is_link(text) => match text.parse() {
-            Ok(url) => (Some(url), None),
+            Ok(url) => (Some(url), Vec::new()),
             Err(error) => {
                 report.error("--server-url", explain(error));
                 return None;
             }
         },
-        Some(text) => (None, Some(Subscription::from_flag(text, report)?)),
-        None => (None, Subscription::from_settings(&file.root, report)),
+        Some(text) => (None, vec![Subscription::from_flag(text, report)?]),
+        None => (None, linked),
     };
-    let online = subscription.map(|subscription| Online { subscription, loaded: None });
-    Some(Sources { file, url, flags: options.settings, online })
+    let online = documents.into_iter().map(|subscription| Online { subscription, loaded: None }).collect();
+    Some(Sources { file, url, flags, online })
 }
 
 /// Says everything that is wrong or doubtful on the standard error output.

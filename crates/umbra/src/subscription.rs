@@ -17,7 +17,7 @@ use ureq::http::Uri;
 use zeroize::Zeroizing;
 
 pub(crate) use document::{Document, Usage, left_out};
-pub(crate) use refresh::Refresher;
+pub(crate) use refresh::{Refresher, Shelves};
 
 use crate::raw::Settings;
 use crate::reference::Id;
@@ -65,34 +65,29 @@ pub(crate) struct Web {
 impl Subscription {
     /// What `online_config` of a file asks for.
     pub(crate) fn from_settings(root: &Settings, report: &mut Report) -> Option<Self> {
-        let online = root.object(Id::OnlineConfig)?;
-        let Some((text, place)) = online.text(Id::ConfigUrl).filter(|(text, _)| !text.is_empty()) else {
-            report.error(online.key_path("config_url"), "missing; say where the document is: https://…");
+        Self::from_object(root.object(Id::OnlineConfig)?, report)
+    }
+
+    /// What an object with `config_url` asks for.
+    pub(crate) fn from_object(object: &Settings, report: &mut Report) -> Option<Self> {
+        let Some((text, place)) = object.text(Id::ConfigUrl).filter(|(text, _)| !text.is_empty()) else {
+            report.error(object.key_path("config_url"), "missing; say where the document is: https://…");
             return None;
         };
-        let interval = match online.number(Id::UpdateInterval) {
-            None => INTERVAL_SECS_DEFAULT,
-            Some((secs, place)) => {
-                if !(1..=INTERVAL_SECS_MAX).contains(&secs) {
-                    report
-                        .error(place, format!("{secs} is no interval; use 1 to {INTERVAL_SECS_MAX} seconds"));
-                } else if secs < INTERVAL_SECS_SHORT {
-                    report.warn(place, "more than once a minute; whoever keeps the document may not like it");
-                }
-                secs
-            }
-        };
+        Self::named(text, place, object, report)
+    }
+
+    /// The document at `text`, as often as `object` says, if it says so.
+    pub(crate) fn named(text: &str, place: &str, object: &Settings, report: &mut Report) -> Option<Self> {
+        let interval = Duration::from_secs(read_interval(object, report));
         let source = read_source(text, place, report)?;
-        let interval = Duration::from_secs(interval);
         Some(Self { source, interval, place: place.into(), alone: false })
     }
 
     /// What is given with `--server-url` and is no `ss://` link.
     pub(crate) fn from_flag(text: &str, report: &mut Report) -> Option<Self> {
-        let place = "--server-url";
-        let interval = Duration::from_secs(INTERVAL_SECS_DEFAULT);
-        let source = read_source(text, place, report)?;
-        Some(Self { source, interval, place: place.into(), alone: true })
+        let named = Self::named(text, "--server-url", &Settings::default(), report)?;
+        Some(Self { alone: true, ..named })
     }
 
     /// Loads the document. An error does not say where it is, beyond its host.
@@ -104,6 +99,21 @@ impl Subscription {
         };
         Ok(Document::parse(text, &self.source.to_string())?)
     }
+}
+
+fn read_interval(object: &Settings, report: &mut Report) -> u64 {
+    let Some((secs, place)) = object.number(Id::UpdateInterval) else { return INTERVAL_SECS_DEFAULT };
+    if !(1..=INTERVAL_SECS_MAX).contains(&secs) {
+        report.error(place, format!("{secs} is no interval; use 1 to {INTERVAL_SECS_MAX} seconds"));
+    } else if secs < INTERVAL_SECS_SHORT {
+        report.warn(place, "more than once a minute; whoever keeps the document may not like it");
+    }
+    secs
+}
+
+/// Whether text in the place of an address means a document: no name and no address has a slash.
+pub(crate) fn names_document(text: &str) -> bool {
+    text.contains('/')
 }
 
 fn read_source(text: &str, place: &str, report: &mut Report) -> Option<Source> {
@@ -127,10 +137,9 @@ impl Source {
         match scheme.to_lowercase().as_str() {
             "https" | "http" => Web::parse(text).map(Self::Web),
             "ssconf" => Web::parse(&format!("https://{rest}")).map(Self::Web),
-            "file" => {
-                let decoded = percent_decode_str(rest.strip_prefix("localhost").unwrap_or(rest));
-                let path = decoded.decode_utf8().map_err(|_| "its path is not UTF-8".to_owned())?;
-                Ok(Self::File(PathBuf::from(&*path)))
+            "file" => read_path(rest.strip_prefix("localhost").unwrap_or(rest)),
+            "" if text.split_at_checked(6).is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("file:/")) => {
+                read_path(&text[5..])
             }
             "" if Path::new(text).is_file() => Ok(Self::File(text.into())),
             // The text is not repeated: it may be a link, with a password in it, that has lost its scheme.
@@ -139,6 +148,12 @@ impl Source {
                 .into()),
         }
     }
+}
+
+/// The path of a `file:` URL (RFC 8089), with and without an empty host.
+fn read_path(encoded: &str) -> Result<Source, String> {
+    let path = percent_decode_str(encoded).decode_utf8().map_err(|_| "its path is not UTF-8".to_owned())?;
+    Ok(Source::File(PathBuf::from(&*path)))
 }
 
 impl Web {
@@ -225,6 +240,7 @@ mod tests {
             ("http://localhost/secret", "localhost"),
             ("file:///etc/a%20b.json", "/etc/a b.json"),
             ("file://localhost/etc/x", "/etc/x"),
+            ("FILE:/etc/a%20b.json", "/etc/a b.json"),
             ("/etc/passwd", "/etc/passwd"),
         ] {
             let source = Source::parse(text).unwrap();

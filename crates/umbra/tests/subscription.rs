@@ -165,6 +165,40 @@ fn servers_come_from_a_document_and_change_with_it() {
 }
 
 #[test]
+fn documents_and_a_link_stand_in_one_list_and_each_is_kept_fresh() {
+    let (web, target) = (Web::start("localhost"), echo());
+    let [mut first, second] = SECRETS.map(server);
+    let mut third = server(SECRETS[0]);
+    web.answer("200 OK", &document(&[entry("a", first.address, SECRETS[0])], 1 << 30));
+    let path = web.folder.path().join("document.json");
+    fs::write(&path, document(&[entry("b", first.address, SECRETS[0])], 1 << 20)).unwrap();
+    let config = web.folder.path().join("config.json");
+    let fresh = |place: &str| format!(r#"{{"config_url": "{place}", "update_interval": 1}}"#);
+    let link = format!("ss://aes-128-gcm:{}@{}", SECRETS[0], third.address);
+    let list = [fresh(&web.url()), fresh(path.to_str().unwrap()), format!("\"{link}\"")].join(",");
+    fs::write(&config, format!(r#"{{"local_port": 0, "servers": [{list}]}}"#)).unwrap();
+    let mut client = Umbra::start_with(&["local", "-c", config.to_str().unwrap(), "-vv"], &web.trust());
+    assert_echoes(client.address, target);
+    client.wait_for("localhost: 1.0 GiB used, 1.0 GiB left");
+    client.wait_for("document.json: 1.0 MiB used, 1.0 GiB left");
+
+    // What one document brings stays when the other one changes, and the link's server is there all the time.
+    web.answer("200 OK", &document(&[entry("a", second.address, SECRETS[1])], 3 << 29));
+    client.wait_for("localhost: 1 servers, 0 of them new, 0 gone");
+    client.wait_for("localhost: 1.5 GiB used, 1.0 GiB left");
+    fs::write(&path, document(&[entry("c", first.address, SECRETS[0])], 3 << 19)).unwrap();
+    client.wait_for("document.json: 1 servers, 1 of them new, 1 gone");
+    client.wait_for("document.json: 1.5 MiB used, 1.0 GiB left");
+    first.end();
+    third.end();
+    for _ in 0..4 {
+        exchange(client.address, target, b"through the second").unwrap();
+    }
+    client.end();
+    assert_discreet(&client.log());
+}
+
+#[test]
 fn a_document_is_written_as_links_too() {
     let web = Web::start("localhost");
     let server = SocketAddr::from(([192, 0, 2, 1], 8388));
@@ -257,7 +291,7 @@ fn good_servers_are_used_and_bad_ones_named() {
     let output = web.check(&["--server-url", &web.url()]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert!(
-        text(&output.stdout).starts_with("localhost: 1 servers\n0 bytes used, 1.0 GiB left\n"),
+        text(&output.stdout).starts_with("localhost: 1 servers\nlocalhost: 0 bytes used, 1.0 GiB left\n"),
         "{}",
         text(&output.stdout)
     );

@@ -14,7 +14,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: "client: none; server: 0.0.0.0",
         help: "The Shadowsocks server: for a client where it is, for a server where to listen. With or without a \
                port; IPv6 with a port stands in brackets. A list names several: a client chooses one for each session, a server \
-               listens on all.",
+               listens on all. An `ss://` link in its place says port, method, password and plugin as well; the `https` URL or the path of \
+               a document (SIP008) names all of a client's servers in it.",
     },
     Setting {
         id: Id::ServerPort,
@@ -459,23 +460,24 @@ pub(super) const SETTINGS: &[Setting] = &[
         kind: Kind::Object(Place::Online),
         flag: None,
         default: "none",
-        help: "Further servers of a client, from a document (SIP008) that is loaded at the start and again and again. A client that has no others and starts before its network does refuses sessions until the document has come.",
+        help: "Further servers of a client, from a document (SIP008) that is loaded at the start and again and again. A client that has no others and starts before its network does refuses sessions until the document has come. \
+               Further documents may stand in `servers[]`, 16 in all.",
     },
     Setting {
         id: Id::ConfigUrl,
         key: "config_url",
         aliases: &[],
-        places: &[Place::Online],
+        places: &[Place::Online, Place::Server],
         kind: Kind::Secret,
         flag: None,
         default: "none",
-        help: "Where the document is: an `https` URL, or a file. Whoever knows it knows the passwords, so it is never shown whole.",
+        help: "Where the document is: an `https` URL, or a file. In `servers[]`, it stands in place of all that is said of one server. Whoever knows it knows the passwords, so it is never shown whole.",
     },
     Setting {
         id: Id::UpdateInterval,
         key: "update_interval",
         aliases: &[],
-        places: &[Place::Online],
+        places: &[Place::Online, Place::Server],
         kind: Kind::Number,
         flag: None,
         default: "3600",

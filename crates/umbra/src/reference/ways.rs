@@ -170,7 +170,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         OF_GROUPS,
         Kind::Objects(Place::Member),
         "none",
-        "The paths in the group: names, or objects with a `name` and a `weight`. `direct` may be one.",
+        "The paths in the group: names, or objects with a `name` and a `weight`. `direct` may be one. An `ss://` link, or another URL as in `hops[]`, \
+         is a path through that server or proxy alone.",
     ),
     setting(
         Id::Weight,

@@ -29,22 +29,23 @@ use crate::secret::{InsecureMethods, read_credentials};
 pub(super) fn client_way(sources: &mut Sources, common: &Common, report: &mut Report) -> Way {
     let Sources { file, url, flags, online } = sources;
     let has_servers = names_server(file, flags);
-    let (url, online, listed) = (url.take(), online.take(), file.servers.take());
+    let (url, online, listed) = (url.take(), std::mem::take(online), file.servers.take());
     let mut way = Way::default();
     if let Some((_, by)) = &common.way {
         refuse_servers(by, &file.root, listed.as_deref(), url.is_some(), flags, report);
-        if let Some(online) = online {
+        for online in online {
             report.error(online.subscription.place, beside(by));
         }
         return way;
     }
     let both = file.root.clone().beaten_by(flags);
     let has_ways = says_where(&both) || both.get(Id::Paths).or(both.get(Id::Groups)).is_some();
-    if has_ways && !has_servers && url.is_none() && online.is_none() {
+    if has_ways && !has_servers && url.is_none() && online.is_empty() {
         return way;
     }
     way.is_wanted = true;
-    let is_alone = online.as_ref().is_some_and(|online| online.subscription.alone || !has_servers);
+    let is_alone =
+        online.iter().any(|online| online.subscription.alone) || (!online.is_empty() && !has_servers);
     let servers = match url {
         None if is_alone => Vec::new(),
         Some(url) => {
@@ -56,7 +57,7 @@ pub(super) fn client_way(sources: &mut Sources, common: &Common, report: &mut Re
     };
     let servers: Vec<_> = servers.into_iter().map(|settings| common.with_voices(settings)).collect();
     way.listed.extend(servers.iter().flat_map(|settings| client_servers(settings, common.insecure, report)));
-    way.online = online.and_then(|online| subscribe(online, !is_alone, common.insecure, report));
+    way.online = subscribe(online, !is_alone, common.insecure, report);
     let further = way.online.iter().flat_map(|online| &online.listed);
     let plain = way.listed.iter().chain(further).filter(|listed| listed.plugin.is_none());
     way.servers.replace_servers(plain.map(|listed| listed.server.clone()).collect());

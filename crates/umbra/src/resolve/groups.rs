@@ -9,6 +9,7 @@ use umbra_proto::address::{Address, DomainName};
 use umbra_relay::config::{Candidate, DnsProbe, Group, HttpProbe, Probe, ProbeKind};
 use umbra_relay::group::{NoneLeft, Policy, Probing, Rounds, Settings as Choice};
 
+use super::hops::HopReader;
 use super::rules::read_range;
 use super::ways::{Ways, read_number, read_secs};
 use crate::raw::Settings;
@@ -16,10 +17,16 @@ use crate::reference::{Id, nearest};
 use crate::report::Report;
 
 /// The group that `settings` describe, if all of it is right.
-pub(super) fn read_group(name: &str, settings: &Settings, ways: &Ways, report: &mut Report) -> Option<Group> {
+pub(super) fn read_group(
+    name: &str,
+    settings: &Settings,
+    ways: &Ways,
+    reader: &mut HopReader,
+    report: &mut Report,
+) -> Option<Group> {
     let errors = report.errors.len();
     let mut choice = read_choice(settings, report);
-    let members = read_members(settings, choice.policy, ways, report);
+    let members = read_members(settings, choice.policy, ways, reader, report);
     let patience = read_secs(settings, Id::Patience, 1..=600, report);
     let probe = settings.object(Id::Probe).and_then(|probe| {
         let (probing, probe) = read_probe(probe, report)?;
@@ -39,7 +46,13 @@ pub(super) fn read_group(name: &str, settings: &Settings, ways: &Ways, report: &
     })
 }
 
-fn read_members(settings: &Settings, policy: Policy, ways: &Ways, report: &mut Report) -> Vec<Candidate> {
+fn read_members(
+    settings: &Settings,
+    policy: Policy,
+    ways: &Ways,
+    reader: &mut HopReader,
+    report: &mut Report,
+) -> Vec<Candidate> {
     let members = settings.objects(Id::Members).unwrap_or_default();
     let place = settings.key_path("members");
     if members.is_empty() && !report.errors.iter().any(|error| error.place.starts_with(&place)) {
@@ -60,11 +73,13 @@ fn read_members(settings: &Settings, policy: Policy, ways: &Ways, report: &mut R
             continue;
         };
         if !seen.insert(name) {
-            report.error(place, format!("{name} is in the group already; keep one of them"));
+            // A link is not repeated.
+            let what = if name.contains("://") { "it" } else { name };
+            report.error(place, format!("{what} is in the group already; keep one of them"));
             continue;
         }
         let weight = weight.and_then(|weight| NonZeroU16::new(u16::try_from(weight).ok()?));
-        if let Some(path) = ways.find_member(name, place, report) {
+        if let Some(path) = ways.find_member(name, place, reader, report) {
             candidates.push(Candidate { path, weight: weight.unwrap_or(NonZeroU16::MIN) });
         }
     }

@@ -77,6 +77,14 @@ impl HopReader {
         ca_file: Option<(&str, &str)>,
         report: &mut Report,
     ) -> Option<Hop> {
+        // A link is more than an address, wherever it stands.
+        if let Some((text, _)) = hop.text(Id::Server)
+            && text.contains('/')
+            && hop.get(Id::HopUrl).is_none()
+            && let Some(Said { place, value }) = hop.remove(Id::Server)
+        {
+            hop.insert(Id::HopUrl, place, value);
+        }
         let draft = if let Some(Said { place, value: Value::Text(url) }) = hop.remove(Id::HopUrl) {
             let parts = [Id::HopProtocol, Id::Server, Id::ServerPort, Id::UserName, Id::Password, Id::Method];
             let is_alone = refuse(&hop, &parts, "the URL says it already; keep one of them", report);
@@ -192,6 +200,12 @@ fn read_link(url: &str, path: &str, place: &str, report: &mut Report) -> Option<
 }
 
 fn read_url(url: &str, place: &str, report: &mut Report) -> Option<Draft> {
+    if is_document(url) {
+        let text = "a document of servers changes, and a hop is one server; name the document in servers[], and lead to servers, or give \
+                    the link of one of its servers";
+        report.error(place, text);
+        return None;
+    }
     let ParentUrl { scheme, address } = match url.parse() {
         Ok(url) => url,
         Err(error) => {
@@ -211,6 +225,20 @@ fn read_url(url: &str, place: &str, report: &mut Report) -> Option<Draft> {
         Scheme::Https { login } => (ParentProtocol::Http(login), true),
     };
     Some(Draft { address, protocol, names, is_https })
+}
+
+/// Whether this is where a document is, and no proxy.
+fn is_document(url: &str) -> bool {
+    let Some((scheme, rest)) = url.split_once(':') else { return false };
+    match scheme.to_ascii_lowercase().as_str() {
+        "ssconf" | "file" => true,
+        // Behind a proxy's port there is nothing, and a password with a slash in it stands before an @.
+        "http" | "https" => {
+            let path = rest.trim_start_matches('/').split_once('/').map_or("", |(_, path)| path);
+            !path.is_empty() && !path.contains('@')
+        }
+        _ => false,
+    }
 }
 
 fn read_object(spoken: Spoken, hop: &mut Settings, report: &mut Report) -> Option<Draft> {

@@ -7,7 +7,6 @@ use zeroize::Zeroizing;
 
 use super::Sources;
 use crate::flags::Role;
-use crate::link::is_link;
 use crate::raw::{Said, Settings, Value};
 use crate::reference::Id;
 use crate::report::Report;
@@ -17,7 +16,6 @@ pub(super) fn split_ports(sources: &mut Sources, report: &mut Report) {
     let Sources { file, flags, .. } = sources;
     let lists = file.servers.iter_mut().chain(file.inbounds.iter_mut()).flatten();
     for settings in lists.chain([&mut file.root, &mut *flags]) {
-        refuse_links(settings, report);
         split_port(settings, Id::Server, Id::ServerPort, report);
         split_port(settings, Id::LocalAddress, Id::LocalPort, report);
         split_port(settings, Id::ForwardAddress, Id::ForwardPort, report);
@@ -27,19 +25,6 @@ pub(super) fn split_ports(sources: &mut Sources, report: &mut Report) {
             take_ports_off(settings, Id::Server);
         }
     }
-}
-
-/// A link is more than an address. It is told so here, before anything that is said of a wrong address repeats its secret.
-fn refuse_links(settings: &mut Settings, report: &mut Report) {
-    let hosts = settings.texts(Id::Server).unwrap_or_default();
-    let links = hosts.into_iter().filter(|(text, _)| is_link(text));
-    let places: Vec<String> = links.map(|(_, place)| place.to_owned()).collect();
-    let Some(first) = places.first().cloned() else { return };
-    for place in places {
-        report.error(place, "wants an address, and this is a link; give it with --server-url, or as \"servers\": [\"ss://…\"]");
-    }
-    // Nothing more is said of it.
-    settings.insert(Id::Server, first, Value::Text(Zeroizing::new("localhost".into())));
 }
 
 /// The settings once for each password. The ports of `port_password` are as many servers, which differ in port and password only.

@@ -29,8 +29,8 @@ pub(crate) fn describe_servers(
     let is_single = file.servers.is_none();
     let ids = [SERVER_IDS, &[Id::Users]].concat();
     let mut servers = Vec::new();
-    let is_alone =
-        online.as_ref().is_some_and(|online| online.subscription.alone || !names_server(&file, &flags));
+    let is_alone = online.iter().any(|online| online.subscription.alone)
+        || (!online.is_empty() && !names_server(&file, &flags));
     if let Some(url) = url {
         servers.push(link_settings(url, "", "--server-url"));
     } else if !is_alone {
@@ -57,19 +57,20 @@ pub(crate) fn describe_servers(
     urls
 }
 
-/// The servers of a document, without those that lack something.
-fn further_servers(online: Option<Online>, report: &mut Report) -> Vec<Settings> {
-    match online.map(|online| (online.subscription.place, online.loaded)) {
-        Some((_, Some(Ok(document)))) => {
-            report.warnings.extend(document.faults.warnings);
-            document.entries.into_iter().map(|entry| entry.settings).collect()
+/// The servers of documents, without those that lack something.
+fn further_servers(online: Vec<Online>, report: &mut Report) -> Vec<Settings> {
+    let mut servers = Vec::new();
+    for Online { subscription, loaded } in online {
+        match loaded {
+            Some(Ok(document)) => {
+                report.warnings.extend(document.faults.warnings);
+                servers.extend(document.entries.into_iter().map(|entry| entry.settings));
+            }
+            Some(Err(why)) => report.error(subscription.place, format!("the document of servers {why}")),
+            None => {}
         }
-        Some((place, Some(Err(why)))) => {
-            report.error(place, format!("the document of servers {why}"));
-            Vec::new()
-        }
-        Some((_, None)) | None => Vec::new(),
     }
+    servers
 }
 
 /// A secret for a link, and what whoever holds it is called.

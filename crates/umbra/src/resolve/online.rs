@@ -7,7 +7,7 @@ use crate::raw::Raw;
 use crate::report::{Note, Report};
 use crate::roster::Listed;
 use crate::secret::InsecureMethods;
-use crate::subscription::{Document, left_out};
+use crate::subscription::{Document, Subscription, Unloaded, left_out};
 
 /// The servers of `document` that can be used. What is wrong with others is doubtful and no more: they are somebody else's.
 pub(crate) fn read_document(
@@ -47,38 +47,55 @@ pub(crate) fn read_document(
     listed
 }
 
-/// The document in use, if it has servers; whether it must have any depends on whether there are `others`, and on why it has not.
+/// The documents in use. Whether one must have servers depends on whether there are others, of the file (`has_own`) or of another
+/// document, and on why it has none.
 pub(super) fn subscribe(
-    online: Online,
-    others: bool,
+    online: Vec<Online>,
+    has_own: bool,
     insecure: InsecureMethods,
     report: &mut Report,
-) -> Option<Subscribed> {
-    let Online { subscription, loaded } = online;
-    let name = &subscription.source;
-    let (why, document, may_pass) = match loaded? {
-        Ok(document) => {
-            let listed = read_document(&document, insecure, report);
-            if !listed.is_empty() {
-                return Some(Subscribed { subscription, document, listed, insecure });
-            }
-            ("names no server that can be used".to_owned(), document, false)
-        }
-        Err(why) => (why.to_string(), Document::default(), why.may_pass),
-    };
-    let text = format!("the document of servers at {name} {why}");
-    let meanwhile = match (others, may_pass) {
-        (true, _) => Some("going on with the servers of the file"),
-        // A machine that starts before its network does has to come to its servers by itself.
-        (false, true) => Some("sessions are refused until it can be loaded, which is tried again and again"),
-        (false, false) => None,
-    };
-    if let Some(meanwhile) = meanwhile {
-        report.warn(&subscription.place, format!("{text}; {meanwhile}"));
-        return Some(Subscribed { subscription, document, listed: Vec::new(), insecure });
+) -> Vec<Subscribed> {
+    let mut read = Vec::new();
+    for Online { subscription, loaded } in online {
+        let (document, failure) = match loaded {
+            Some(Ok(document)) => (document, None),
+            Some(Err(why)) => (Document::default(), Some(why)),
+            None => continue,
+        };
+        let listed = read_document(&document, insecure, report);
+        read.push((Subscribed { subscription, document, listed, insecure }, failure));
     }
-    report.error(&subscription.place, text);
-    None
+    let others = has_own || read.iter().any(|(subscribed, _)| !subscribed.listed.is_empty());
+    let judged =
+        read.into_iter().filter_map(|(subscribed, failure)| judge(subscribed, failure, others, report));
+    judged.collect()
+}
+
+/// A document, if it is one that can be gone on with.
+fn judge(
+    subscribed: Subscribed,
+    failure: Option<Unloaded>,
+    others: bool,
+    report: &mut Report,
+) -> Option<Subscribed> {
+    if !subscribed.listed.is_empty() {
+        return Some(subscribed);
+    }
+    let may_pass = failure.as_ref().is_some_and(|why| why.may_pass);
+    let why = failure.map_or_else(|| "names no server that can be used".to_owned(), |why| why.to_string());
+    let Subscription { source, place, .. } = &subscribed.subscription;
+    let text = format!("the document of servers at {source} {why}");
+    let meanwhile = match (others, may_pass) {
+        (true, _) => "going on with the other servers",
+        // A machine that starts before its network does has to come to its servers by itself.
+        (false, true) => "sessions are refused until it can be loaded, which is tried again and again",
+        (false, false) => {
+            report.error(place, text);
+            return None;
+        }
+    };
+    report.warn(place, format!("{text}; {meanwhile}"));
+    Some(subscribed)
 }
 
 /// Whether anything of the file or the flags speaks of a server.

@@ -22,8 +22,13 @@ pub(super) fn server_doors(sources: Sources, out: &Out, common: &Common, report:
     if file.inbounds.is_some() {
         report.warn(LISTS[1], "left aside: it is for umbra local");
     }
-    if let Some(online) = online {
-        report.warn(online.subscription.place, "left aside: it is for umbra local");
+    for online in online {
+        let place = online.subscription.place;
+        if place.starts_with(ONLINE_CONFIG) {
+            report.warn(place, "left aside: it is for umbra local");
+        } else {
+            report.error(place, "a document names the servers of a client; say where this one listens, with -s or in the file of -c");
+        }
     }
     let ids = [SERVER_IDS, DOOR_IDS].concat();
     let servers = entries(&ids, LISTS[0], &file.root, file.servers, &flags, report);
@@ -74,6 +79,9 @@ fn entry_doors(settings: &Settings, out: &Out, common: &Common, report: &mut Rep
     }
     doors
 }
+
+/// Where a file that is meant for both ends has what is the client's alone.
+const ONLINE_CONFIG: &str = "online_config";
 
 const NO_SERVER_SECRET: &str =
     "missing; make one with: umbra key 2022-blake3-aes-256-gcm, and give it with -k or in the file of -c";

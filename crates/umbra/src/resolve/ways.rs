@@ -51,7 +51,7 @@ impl Ways {
         // A group of groups is found out by whoever reads a group: none of the names is a path's.
         for settings in in_use(root, Id::Groups) {
             let name = ways.read_name(settings, report);
-            let group = read_group(name.as_deref().unwrap_or_default(), settings, &ways, report);
+            let group = read_group(name.as_deref().unwrap_or_default(), settings, &ways, reader, report);
             ways.add(name, settings, group.map(|group| Route::Group(Arc::new(group))));
         }
         ways
@@ -59,6 +59,11 @@ impl Ways {
 
     /// Where `name`, which was said at `place`, leads. `refuse` is for whoever asks to know.
     pub(super) fn find(&self, name: &str, place: &str, report: &mut Report) -> Option<Route> {
+        if name.contains("://") {
+            // It is not repeated, since it may have a password in it.
+            report.error(place, "wants the name of a way, and this is a URL; write it into hops of paths[], and its name here");
+            return None;
+        }
         if name == DIRECT {
             return Some(Route::Path(Arc::clone(&self.direct)));
         }
@@ -79,8 +84,18 @@ impl Ways {
         None
     }
 
-    /// The path that `name`, a member of a group, stands for.
-    pub(super) fn find_member(&self, name: &str, place: &str, report: &mut Report) -> Option<Arc<Path>> {
+    /// The path that `name`, a member of a group, stands for: one by that name, or one through the proxy or server of that URL.
+    pub(super) fn find_member(
+        &self,
+        name: &str,
+        place: &str,
+        reader: &mut HopReader,
+        report: &mut Report,
+    ) -> Option<Arc<Path>> {
+        if name.contains("://") {
+            let hops = reader.read(vec![text_settings(place, Id::HopUrl, name)], None, report)?;
+            return Some(Arc::new(Path::new(place, hops)));
+        }
         if [REFUSE, SERVERS].contains(&name) {
             report.error(place, format!("{name} cannot be in a group; members are paths, and direct"));
             return None;

@@ -1,8 +1,8 @@
 //! Loads a document again and again, and puts its servers in the place of those that were there.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -19,11 +19,20 @@ pub(crate) struct Refresher {
     _stop: Sender<()>,
 }
 
+/// All servers of a client, by where they come from.
+pub(crate) struct Shelves {
+    roster: Arc<Roster>,
+    /// The servers that come from no document.
+    fixed: Vec<Listed>,
+    /// Those of each document.
+    listed: Mutex<Vec<Vec<Listed>>>,
+}
+
 struct Task {
     subscription: Subscription,
-    /// The servers that do not come from the document.
-    fixed: Vec<Listed>,
-    roster: Arc<Roster>,
+    /// Where its servers are kept.
+    shelf: usize,
+    shelves: Arc<Shelves>,
     /// The document in use.
     last: Document,
     /// Its servers.
@@ -36,12 +45,12 @@ struct Task {
 }
 
 impl Refresher {
-    /// Begins, with the document that is in use. A load under way is not waited for at the end.
-    pub(crate) fn start(online: Subscribed, fixed: Vec<Listed>, roster: Arc<Roster>) -> Result<Self, String> {
+    /// Begins, with the document that is in use, whose servers are on this shelf. A load under way is not waited for at the end.
+    pub(crate) fn start(online: Subscribed, shelf: usize, shelves: Arc<Shelves>) -> Result<Self, String> {
         let Subscribed { subscription, document, listed, insecure } = online;
         let failures = u32::from(listed.is_empty());
         let (last, bad) = if failures > 0 { (Document::default(), Some(document)) } else { (document, None) };
-        let mut task = Task { subscription, fixed, roster, last, listed, insecure, bad, failures };
+        let mut task = Task { subscription, shelf, shelves, last, listed, insecure, bad, failures };
         let (stop, stopped) = channel();
         let run = move || {
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(task.rest()) {
@@ -53,12 +62,43 @@ impl Refresher {
     }
 }
 
+impl Shelves {
+    /// A shelf for each of `online`, in order.
+    pub(crate) fn new(roster: Arc<Roster>, fixed: Vec<Listed>, online: &[Subscribed]) -> Self {
+        let listed = online.iter().map(|online| online.listed.clone()).collect();
+        Self { roster, fixed, listed: Mutex::new(listed) }
+    }
+
+    /// Gives the roster everything there is. Which plugins could not be started is told; their servers are left out.
+    pub(crate) fn fill(&self) {
+        self.change(|_| {});
+    }
+
+    fn put(&self, shelf: usize, servers: &[Listed]) {
+        self.change(|shelves| {
+            if let Some(place) = shelves.get_mut(shelf) {
+                *place = servers.to_vec();
+            }
+        });
+    }
+
+    /// The lock is held until the roster is told, so that of two documents neither takes back what the other brought.
+    fn change(&self, change: impl FnOnce(&mut Vec<Vec<Listed>>)) {
+        let mut shelves = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut shelves);
+        let all = self.fixed.iter().chain(shelves.iter().flatten()).cloned().collect();
+        for failure in self.roster.replace(all) {
+            warn!("{}", left_out(&failure));
+        }
+    }
+}
+
 impl Task {
     fn renew(&mut self) {
         let name = self.subscription.source.to_string();
         match self.subscription.load() {
             Ok(document) if document.is_same_as(&self.last) => {
-                self.roster.dismiss();
+                self.shelves.roster.dismiss();
                 self.succeed(&name);
             }
             Ok(document) if self.bad.as_ref().is_some_and(|bad| document.is_same_as(bad)) => {
@@ -84,10 +124,7 @@ impl Task {
 
     fn take(&mut self, name: &str, document: Document, listed: Vec<Listed>) {
         let change = Change::between(&self.listed, &listed);
-        let all = self.fixed.iter().chain(&listed).cloned().collect();
-        for failure in self.roster.replace(all) {
-            warn!("{}", left_out(&failure));
-        }
+        self.shelves.put(self.shelf, &listed);
         info!("{name}: {} servers, {} of them new, {} gone", listed.len(), change.new, change.gone);
         if document.usage != self.last.usage
             && let Some(usage) = document.usage
@@ -210,8 +247,12 @@ mod tests {
                 place: String::new(),
                 alone: true,
             },
-            fixed: Vec::new(),
-            roster: Roster::start(Arc::clone(&servers), Vec::new()).unwrap(),
+            shelf: 0,
+            shelves: Arc::new(Shelves {
+                roster: Roster::start(Arc::clone(&servers), Vec::new()).unwrap(),
+                fixed: Vec::new(),
+                listed: Mutex::new(vec![Vec::new()]),
+            }),
             last: Document::default(),
             listed: Vec::new(),
             insecure: InsecureMethods::Deny,

@@ -173,6 +173,7 @@ it listens on each of `locals[]`. A server listens on each of `servers[]`.
         { "server": "192.0.2.1", "server_port": 8388, "method": "2022-blake3-aes-256-gcm", "password": "…" },
         { "server": "a.example", "server_port": 8389, "password": "…", "disabled": true },
         "ss://…",
+        "https://…",
     ],
     "locals": [
         { "local_address": "127.0.0.1", "local_port": 1080, "protocol": "mixed" },
@@ -180,6 +181,13 @@ it listens on each of `locals[]`. A server listens on each of `servers[]`.
     "timeout": 300,
 }
 ```
+
+**A link** may stand wherever a server is named: in `server` and its list, in `servers[]`, `hops[]`, `members[]` and `outbound_proxy`, and behind `-s`, `--server-url` and `--outbound-proxy`. It says port, method, password and
+plugin as well, and nothing beside it may say them again. A plugin leads to one place only, so that a link with one is no hop and no member.
+
+**A document of servers** (SIP008) may stand wherever a client has several: in `server` and its list, in `servers[]`, in `online_config`, and behind `-s` and `--server-url`. It is an `https` URL, a `file:` URL, or a path, which in
+`server` and behind `-s` has a slash in it; each of up to 16 is loaded again and again, and what its provider has counted is shown. A hop and a member of a group are one server, and a server listens where it is told: there, a document is an error. Rules,
+and whoever else leads to a way, lead to the servers of all documents as `servers`.
 
 Where sessions go is said by `paths`, `groups` and `rules`: the [README](../README.md#ways-out) has an example, [routing.md](routing.md) tells when a rule fits, [groups.md](groups.md) what a
 group holds against its members. `socks5` and `socks4` have names of targets resolved here, `socks5h` and `socks4a` leave them to the proxy; so does `outbound_proxy` with one proxy of SOCKS5, however it is written. In a rule or
@@ -205,7 +213,7 @@ const FLAGS: &str = "
 ## Flags
 
 `-c FILE` names the file. Without a word on the command line, `config.json` in the current folder is read. `-v` (twice for more) and `-q` (twice for less) set how much is logged: `-v` DEBUG, `-vv` TRACE, `-q` WARNING, `-qq` ERROR.
-`--server-url URL` gives `umbra local` its server as an `ss://` link.
+`--server-url URL` gives `umbra local` its server as an `ss://` link, or its servers as a document; `-s` takes both as well.
 
 ";
 
@@ -213,7 +221,7 @@ const PRECEDENCE: &str = "
 ## What beats what
 
 1. A flag beats the file. Address and port are apart: `-s a.example` keeps the file's `server_port`, `-s a.example:8388` does not.
-2. `--server-url` takes the place of all servers of the file, and cannot stand beside `-s`, `-p`, `-k` or `-m`.
+2. `--server-url`, and `-s` with a link or a document, takes the place of all servers of the file, and cannot stand beside `-p`, `-k` or `-m`.
 3. In the file, `timeout`, `mode` and the keys of datagrams (`udp_…`) in an entry beat those at the top.
 4. With `servers[]`, the keys of a server cannot stand at the top as well; with `locals[]`, neither can those of an inbound.
 5. `otherwise` beats the servers, and cannot stand beside `outbound_proxy` or `direct`, which say the same.
