@@ -99,7 +99,7 @@ fn write_server(url: &ServerUrl, indent: &str, json: &mut Zeroizing<String>) {
 }
 
 /// A JSON string (RFC 8259, section 7).
-fn write_text(text: &str, json: &mut Zeroizing<String>) {
+pub(crate) fn write_text(text: &str, json: &mut Zeroizing<String>) {
     json.push('"');
     for c in text.chars() {
         match c {

@@ -222,6 +222,7 @@ const KEYS: [(Id, &str, Kind, Need); 7] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::write_text;
     use proptest::prelude::*;
 
     fn parse(text: &str) -> Result<Document, String> {
@@ -395,7 +396,164 @@ mod tests {
         assert_eq!(told(u64::MAX), "16777215.9 TiB used");
     }
 
+    /// What stands behind a key.
+    #[derive(Clone, Debug)]
+    enum Stands {
+        Nowhere,
+        Null,
+        Text(String),
+        Number(u32),
+        Other(&'static str),
+    }
+
+    impl Stands {
+        fn write(&self, key: &str, json: &mut Zeroizing<String>) {
+            let value = match self {
+                Self::Nowhere => return,
+                Self::Null => "null".into(),
+                Self::Text(text) => {
+                    let mut quoted = Zeroizing::new(String::new());
+                    write_text(text, &mut quoted);
+                    quoted.to_string()
+                }
+                Self::Number(number) => number.to_string(),
+                Self::Other(json) => (*json).into(),
+            };
+            json.push_str(&format!(r#""{key}": {value}, "#));
+        }
+
+        /// Its text, if it is one that a server can have; `Err` if it is something else.
+        fn text(&self) -> Result<Option<&str>, ()> {
+            match self {
+                Self::Nowhere | Self::Null => Ok(None),
+                Self::Text(text) if text.len() <= TEXT_BYTES_MAX => Ok(Some(text)),
+                Self::Text(_) | Self::Number(_) | Self::Other(_) => Err(()),
+            }
+        }
+
+        fn port(&self) -> Option<u64> {
+            let port: Option<u16> = match self {
+                Self::Number(number) => u16::try_from(*number).ok(),
+                Self::Text(text) => text.trim().parse().ok(),
+                Self::Nowhere | Self::Null | Self::Other(_) => None,
+            };
+            port.map(u64::from)
+        }
+    }
+
+    fn stands(good: &'static str) -> impl Strategy<Value = Stands> {
+        let other =
+            prop::sample::select(vec!["true", "[]", "{}", "8388.5", "-1", "1e3", r#"{"server": "a"}"#]);
+        prop_oneof![
+            8 => good.prop_map(Stands::Text),
+            1 => "\\PC{0,20}|[\"\\\\\u{0}-\u{1f}]{1,5}".prop_map(Stands::Text),
+            1 => Just(Stands::Text("x".repeat(TEXT_BYTES_MAX + 1))),
+            1 => any::<u32>().prop_map(|number| Stands::Number(number % 100_000)),
+            1 => other.prop_map(Stands::Other),
+            1 => Just(Stands::Null),
+            1 => Just(Stands::Nowhere),
+        ]
+    }
+
+    /// A server in a document, its values in the order of [`KEYS`].
+    fn server() -> impl Strategy<Value = Vec<Stands>> {
+        let strings = [
+            "[a-z.]{1,9}",
+            "[1-9][0-9]{0,3}",
+            "hidden[a-z]{3}",
+            "[a-z-]{1,9}",
+            "\\PC{0,9}",
+            "[a-z]{0,9}",
+            "[a-z=;]{0,9}",
+        ];
+        Vec::from(strings.map(stands))
+    }
+
+    fn write(servers: &[Vec<Stands>]) -> Zeroizing<String> {
+        let mut json = Zeroizing::new(String::from(r#"{"version": 1, "servers": ["#));
+        for (index, server) in servers.iter().enumerate() {
+            json.push_str(if index == 0 { "{" } else { ", {" });
+            for ((_, key, ..), value) in KEYS.iter().zip(server) {
+                value.write(key, &mut json);
+            }
+            json.push_str(r#""custom": [1]}"#);
+        }
+        json.push_str("]}");
+        json
+    }
+
+    /// What `server` should be read as.
+    fn expected(server: &[Stands]) -> Option<Vec<Option<String>>> {
+        let mut values = Vec::new();
+        for ((_, _, kind, need), value) in KEYS.iter().zip(server) {
+            let text = if *kind == Kind::Port {
+                Some(value.port()?.to_string())
+            } else {
+                match (value.text(), *need) {
+                    (Ok(Some(text)), _) => Some(text.to_owned()),
+                    (Ok(None), Need::Said) | (Err(()), Need::Said | Need::Right) => return None,
+                    (Ok(None), Need::Right | Need::Nothing) | (Err(()), Need::Nothing) => None,
+                }
+            };
+            values.push(text);
+        }
+        Some(values)
+    }
+
+    fn read(entry: &Entry) -> Vec<Option<String>> {
+        let value = |id| {
+            let text = entry.settings.text(id).map(|(text, _)| text.to_owned());
+            text.or_else(|| entry.settings.number(id).map(|(number, _)| number.to_string()))
+        };
+        KEYS.iter().map(|(id, ..)| value(*id)).collect()
+    }
+
+    /// Whatever a document says, what is told of it is short, and not what it says.
+    fn assert_bounded(document: &Document, elements_max: usize) {
+        assert!(document.entries.len() <= elements_max);
+        let faults = faults(document);
+        assert!(faults.len() <= elements_max * KEYS.len() + 1, "{} faults", faults.len());
+        for fault in faults {
+            assert!(fault.len() < 200 && !fault.contains("hidden"), "{fault}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_document_is_read_as_what_it_says_and_nothing_else(servers in prop::collection::vec(server(), 0..6)) {
+            let document = parse(&write(&servers)).unwrap();
+            let expected: Vec<_> = servers.iter().filter_map(|server| expected(server)).collect();
+            prop_assert_eq!(document.entries.iter().map(read).collect::<Vec<_>>(), expected);
+            assert_bounded(&document, servers.len());
+        }
+
+        #[test]
+        fn a_damaged_document_is_refused_or_read_within_bounds(
+            servers in prop::collection::vec(server(), 1..4),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), 0..9_usize, "[\\[\\]{}\",: 0-9a-z\\\\]{0,3}"), 1..6),
+        ) {
+            let mut text: Vec<char> = write(&servers).chars().collect();
+            for (at, removed, put) in damage {
+                let at = at.index(text.len());
+                let end = text.len().min(at + removed);
+                text.splice(at..end, put.chars());
+                if text.is_empty() {
+                    text.push('{');
+                }
+            }
+            let text: String = text.into_iter().collect();
+            match parse(&text) {
+                Ok(document) => {
+                    assert_bounded(&document, text.matches('{').count() + text.matches(',').count());
+                    for entry in &document.entries {
+                        let said = read(entry);
+                        prop_assert!(said[..4].iter().all(Option::is_some), "a server has all that it needs");
+                    }
+                }
+                Err(why) => prop_assert!(why.len() < 100 && !why.contains("hidden"), "{}", why),
+            }
+        }
+
         #[test]
         fn no_text_makes_the_reader_panic(text: String, cut in 0..EXAMPLE.len(), put in "\\PC{0,3}") {
             let _ = parse(&text);
