@@ -1,14 +1,22 @@
 //! What sessions of every kind write to the log, and what they never do.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 
+use std::cell::Cell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
 use tracing::Level;
+use umbra_proto::address::Address;
 use umbra_proto::shadowsocks::key::encode_password;
+use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::shadowsocks::{Method, Salt};
+use umbra_relay::config::{
+    Inbound, Mode, Protocol, ProxyDoor, ProxyHeader, Route, Server, ShadowsocksDoor, Tcp,
+};
 use umbra_relay::net::Net;
-use umbra_sim::link::{Fault, FaultKind};
+use umbra_sim::house::House;
+use umbra_sim::link::{Fault, FaultKind, Link};
 use umbra_sim::log::{Line, events_of};
 use umbra_sim::net::{Absence, DIALLER, Name};
 use umbra_sim::peer::{Peer, shadowsocks_request};
@@ -80,6 +88,64 @@ fn above_debug_nobody_is_named_but_who_did_not_know_the_key_and_no_level_has_sec
             });
         });
         judge(method, &lines);
+    }
+}
+
+#[test]
+fn each_server_that_is_chosen_and_each_that_led_nowhere_is_told_at_debug() {
+    let method = Method::Aes256Gcm;
+    let dialled = Cell::new(0);
+    let dialled = &dialled;
+    let lines = events_of(|| {
+        one_seed(1, move |net, _| async move {
+            let mut target = net.listen(TARGET, Link::plain());
+            let house = House::new(&net);
+            // The second is not there.
+            let servers = [1, 2].map(|number| server(method, number)).into();
+            house.open(inbound(0, Protocol::Proxy(ProxyDoor::MIXED), Route::servers(servers)), Link::plain());
+            let keys = Arc::new(key_of(method, 0).into());
+            let far = ShadowsocksDoor { keys, heads: HeadReads::One, one_time_auth: false };
+            house.open(inbound(1, Protocol::Shadowsocks(far), Route::direct()), Link::plain());
+            for _ in 0..20 {
+                let client = Peer::new(net.dial(door(0)).await.unwrap());
+                assert_eq!(client.ask_socks5(&Street::target(), PAYLOAD).await.unwrap(), 0);
+                let (far, _) = target.accept().await.unwrap();
+                Peer::new(far).hear(PAYLOAD.len()).await.unwrap();
+            }
+            assert!(net.dials_to(door(2)) > 0, "the one that is not there was tried");
+            assert_eq!(net.dials_to(door(1)), 20);
+            dialled.set(net.dials_to(door(2)));
+        });
+    });
+    let count = |words: &str, path: &str| {
+        let is_told = |text: &str| text.contains(words) && text.contains(&format!(" path={path}"));
+        lines.iter().filter(|line| line.level == Level::DEBUG && is_told(&line.text)).count()
+    };
+    assert_eq!(count("chosen path", "servers[0]"), 20, "{lines:#?}");
+    assert_eq!(count("chosen path", "servers[1]"), dialled.get());
+    assert_eq!(
+        (count("path led nowhere", "servers[0]"), count("path led nowhere", "servers[1]")),
+        (0, dialled.get())
+    );
+}
+
+fn server(method: Method, number: usize) -> Server {
+    let address = Address::Ip(door(number));
+    let credentials = key_of(method, 0).into();
+    Server { address, mode: Mode::Streams, credentials, heads: HeadReads::One, one_time_auth: false }
+}
+
+fn inbound(number: usize, protocol: Protocol, route: Route) -> Inbound {
+    Inbound {
+        name: "door".into(),
+        listen: door(number),
+        protocol,
+        routes: route.into(),
+        mode: Mode::Streams,
+        forbidden: Arc::default(),
+        idle: Duration::from_secs(3600),
+        tcp: Tcp { no_delay: true, fast_open: false },
+        proxy_header: ProxyHeader::default(),
     }
 }
 
