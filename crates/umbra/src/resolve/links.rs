@@ -25,7 +25,8 @@ pub(crate) fn describe_servers(
     split_ports(&mut sources, report);
     let role = guess_role(&sources);
     let Sources { file, url, flags, online } = sources;
-    let name = file.root.only(&[Id::Remarks]);
+    // A link among the flags has its own.
+    let name = file.root.only(&[Id::Remarks]).beaten_by(&flags.only(&[Id::Remarks]));
     let is_single = file.servers.is_none();
     let ids = [SERVER_IDS, &[Id::Users]].concat();
     let mut servers = Vec::new();

@@ -86,6 +86,31 @@ fn a_link_behind_a_flag_takes_the_place_of_all_servers_of_the_file() {
 }
 
 #[test]
+fn a_link_is_written_as_it_was_wherever_it_stood() {
+    let link = "ss://aes-128-gcm:hidden-secret@192.0.2.1:1/?plugin=obfs-local%3Bobfs%3Dhttp#my%20name";
+    let written = |words: &str, file: &str| {
+        let mut report = Report::default();
+        let command =
+            flags::parse(words.split(' ').map(Into::into)).map_err(|error| error.to_string()).unwrap();
+        let flags::Command::Run(_, options) = command else { panic!("{words}") };
+        let (mut file, mut flags) = (file::parse("x.json", file, &mut report).unwrap(), options.settings);
+        find_linked(&mut file, &mut flags, &mut report);
+        let urls = describe_servers(Sources { file, flags, ..Sources::default() }, None, &mut report);
+        assert_eq!(report.errors, []);
+        urls
+    };
+    let meant: ServerUrl = link.parse().unwrap();
+    for (words, file) in [
+        (format!("umbra local -s {link}"), "{}".to_owned()),
+        ("umbra local".into(), format!(r#"{{"server": "{link}"}}"#)),
+        ("umbra local".into(), format!(r#"{{"servers": [{{"server": "{link}"}}]}}"#)),
+        ("umbra local".into(), format!(r#"{{"server": ["{link}", "{link}"]}}"#)),
+    ] {
+        assert!(written(&words, &file).iter().all(|url| *url == meant), "{words} {file}");
+    }
+}
+
+#[test]
 fn the_plugin_of_a_link_is_started_where_a_plugin_can_stand() {
     let link = "ss://aes-128-gcm:hidden-secret@192.0.2.1:1/?plugin=obfs-local%3Bobfs%3Dhttp";
     for (words, file) in [
