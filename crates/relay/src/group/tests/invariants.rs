@@ -63,20 +63,29 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 
 struct Session {
     attempts: Attempts,
-    held: Option<(Attempt, Instant)>,
+    held: Option<Held>,
     tried: Vec<usize>,
     is_over: bool,
 }
 
+/// What a session has been given to try.
+struct Held {
+    attempt: Attempt,
+    since: Instant,
+    /// How often its member had been up by then.
+    ups: usize,
+}
+
 impl Session {
-    /// The member on trial, unless it has been for so long that it is forgotten.
-    fn trial(&self, now: Instant) -> Option<usize> {
-        let (attempt, since) = self.held.as_ref()?;
-        (attempt.kind() == Kind::Trial && now - *since < TRIAL_SECS_MAX).then(|| attempt.member())
+    /// The member on trial, unless it has been for so long that it is forgotten, or has been up since: then the next trial is another.
+    fn trial(&self, now: Instant, ups: &[usize]) -> Option<usize> {
+        let Held { attempt, since, ups: before } = self.held.as_ref()?;
+        let is_current = now - *since < TRIAL_SECS_MAX && *before == ups[attempt.member()];
+        (attempt.kind() == Kind::Trial && is_current).then(|| attempt.member())
     }
 }
 
-fn step(world: &mut World, sessions: &mut [Session], at: usize) {
+fn step(world: &mut World, sessions: &mut [Session], at: usize, ups: &[usize]) {
     let settings = world.state.settings;
     let now = world.now;
     let session = &mut sessions[at];
@@ -101,8 +110,8 @@ fn step(world: &mut World, sessions: &mut [Session], at: usize) {
             assert!(world.is_down(member) && settings.none_left == NoneLeft::TryAll);
         }
     }
-    session.held = Some((attempt, now));
-    let mut trials: Vec<_> = sessions.iter().filter_map(|session| session.trial(now)).collect();
+    session.held = Some(Held { attempt, since: now, ups: ups[member] });
+    let mut trials: Vec<_> = sessions.iter().filter_map(|session| session.trial(now, ups)).collect();
     trials.sort_unstable();
     assert!(trials.windows(2).all(|pair| pair[0] != pair[1]), "one trial at a time");
 }
@@ -110,6 +119,8 @@ fn step(world: &mut World, sessions: &mut [Session], at: usize) {
 fn play(settings: Settings, count: usize, acts: Vec<Act>) {
     let mut world = World::new(settings, count);
     let mut sessions: Vec<Session> = Vec::new();
+    // After how many acts each member was up.
+    let mut ups = vec![0; count];
     for act in acts {
         let chosen = |at: usize| at.checked_rem(sessions.len());
         match act {
@@ -121,18 +132,18 @@ fn play(settings: Settings, count: usize, acts: Vec<Act>) {
             Act::Next(at) => {
                 let Some(at) = chosen(at) else { continue };
                 if sessions[at].held.is_none() && !sessions[at].is_over {
-                    step(&mut world, &mut sessions, at);
+                    step(&mut world, &mut sessions, at, &ups);
                 }
             }
             Act::Report(at, outcome) => {
                 let Some(at) = chosen(at) else { continue };
-                let Some((attempt, _)) = sessions[at].held.take() else { continue };
+                let Some(Held { attempt, .. }) = sessions[at].held.take() else { continue };
                 world.state.report(attempt, outcome, world.now);
             }
             Act::Drop(at) => {
                 let Some(at) = chosen(at) else { continue };
                 let session = sessions.swap_remove(at);
-                if let Some((attempt, _)) = session.held {
+                if let Some(Held { attempt, .. }) = session.held {
                     world.state.abandon(attempt);
                 }
             }
@@ -143,6 +154,9 @@ fn play(settings: Settings, count: usize, acts: Vec<Act>) {
                 }
             }
         }
+        for (member, ups) in ups.iter_mut().enumerate() {
+            *ups += usize::from(!world.is_down(member));
+        }
         let down = (0..count).filter(|member| world.is_down(*member)).count();
         assert!(down <= settings.health.ejected_max(count), "{down} of {count} are down");
     }
@@ -151,7 +165,7 @@ fn play(settings: Settings, count: usize, acts: Vec<Act>) {
 
 /// When every session has gone, whoever is down and has rested can be tried.
 fn nothing_leaks(mut world: World, sessions: Vec<Session>) {
-    for (attempt, _) in sessions.into_iter().filter_map(|session| session.held) {
+    for Held { attempt, .. } in sessions.into_iter().filter_map(|session| session.held) {
         world.state.abandon(attempt);
     }
     let on_trial = |status: &Status| matches!(status.condition, Condition::Down { is_on_trial: true, .. });
@@ -161,6 +175,8 @@ fn nothing_leaks(mut world: World, sessions: Vec<Session>) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn bounds_hold_whatever_sessions_and_members_do(
         settings in settings(),
