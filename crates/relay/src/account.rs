@@ -64,23 +64,46 @@ impl Account {
 
     /// Writes a line for each path, for each hop of one, and for each member of a group. No line names a client or a target.
     pub fn tell(&self) {
+        self.tell_of(Telling::Everything);
+    }
+
+    /// The same for what anybody has gone by: of thousands of servers that may be a few.
+    pub fn tell_what_was_used(&self) {
+        self.tell_of(Telling::WhatWasUsed);
+    }
+
+    fn tell_of(&self, telling: Telling) {
         for (path, counts) in self.counts() {
-            if self.has_streams && path.has_streams() {
+            if self.has_streams && path.has_streams() && telling.is_about(counts.tried()) {
                 tell_of_streams(&path.name, &counts);
             }
-            if self.has_datagrams && path.has_datagrams() {
-                let Counts { datagrams_reached: reached, datagrams_failed: failed, .. } = counts;
+            let Counts { datagrams_reached: reached, datagrams_failed: failed, .. } = counts;
+            if self.has_datagrams && path.has_datagrams() && telling.is_about(reached + failed) {
                 info!(path = &*path.name, network = "udp", reached, failed, "counts of path");
             }
         }
         for group in &self.groups {
             if self.has_streams {
-                tell_of_members(group, "tcp", &group.members());
+                tell_of_members(group, "tcp", &group.members(), telling);
             }
             if self.has_datagrams {
-                tell_of_members(group, "udp", &group.members_for_datagrams());
+                tell_of_members(group, "udp", &group.members_for_datagrams(), telling);
             }
         }
+    }
+}
+
+/// What is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Telling {
+    Everything,
+    WhatWasUsed,
+}
+
+impl Telling {
+    /// Whether something is told of that was used so often.
+    fn is_about(self, uses: u64) -> bool {
+        self == Self::Everything || uses > 0
     }
 }
 
@@ -115,7 +138,7 @@ fn tell_of_streams(path: &str, counts: &Counts) {
     }
 }
 
-fn tell_of_members(group: &Group, network: &str, members: &[(Arc<Path>, Status)]) {
+fn tell_of_members(group: &Group, network: &str, members: &[(Arc<Path>, Status)], telling: Telling) {
     let group = &*group.name;
     for (path, status) in members {
         let Status {
@@ -126,6 +149,9 @@ fn tell_of_members(group: &Group, network: &str, members: &[(Arc<Path>, Status)]
             probes_good,
             probes_failed,
         } = *status;
+        if !telling.is_about(reached + failed + probes_good + probes_failed) {
+            continue;
+        }
         let (path, health) = (&*path.name, condition.word());
         let (failures, retry_in_s) = match condition {
             Condition::Up | Condition::Returning { .. } => (None, None),

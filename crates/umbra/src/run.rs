@@ -93,7 +93,7 @@ fn serve(role: Role, mut plan: Plan) -> Result<(), String> {
     drop(refreshers);
     relay.stop();
     // Now nothing is counted any more.
-    account.tell();
+    account.tell_what_was_used();
     fronts.end();
     roster.end();
     Ok(())

@@ -68,7 +68,7 @@ fn start(up: &Up) -> Result<ExitCode, String> {
     hearing.wait(|| account.tell());
     client.stop();
     server.stop();
-    account.tell();
+    account.tell_what_was_used();
     Ok(ExitCode::SUCCESS)
 }
 

@@ -317,6 +317,16 @@ fn both_ends_carry_a_session_and_end_cleanly() {
 }
 
 #[test]
+fn what_nobody_has_gone_by_is_not_told_of_at_the_end() {
+    let mut up = Running::start(&["up", "--forbidden-ip="]);
+    up.wait_for("starting local at ");
+    assert_eq!(up.end_with(Signal::TERM), Some(0));
+    let mut rest = String::new();
+    up.log.read_to_string(&mut rest).unwrap();
+    assert!(!rest.contains("counts of"), "{rest}");
+}
+
+#[test]
 fn an_open_session_does_not_hold_up_the_end() {
     let mut up = Running::start(&["up", "--forbidden-ip="]);
     let door = up.wait_for("starting local at ");
