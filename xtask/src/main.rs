@@ -7,6 +7,7 @@ mod fuzz;
 mod install;
 mod interop;
 mod peers;
+mod released;
 mod socks;
 mod tally;
 mod test;
@@ -27,6 +28,8 @@ enum Task {
     Test(test::Args),
     /// Real programs both ways, for every shared method
     Interop(interop::Args),
+    /// The release build: it answers as the build for tests, and `umbra up` carries a session
+    Released,
     /// Feed the protocol machines made-up input
     Fuzz(fuzz::Args),
     /// Write the generated parts of docs/ anew
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::Check => check::run(),
         Task::Test(args) => test::run(&args),
         Task::Interop(args) => interop::run(&args),
+        Task::Released => released::run(),
         Task::Fuzz(args) => fuzz::fuzz(&args),
         Task::Docs => docs(),
         Task::Bench(args) => bench::run(&args),

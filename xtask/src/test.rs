@@ -1,4 +1,4 @@
-//! `cargo xtask test`: the checks, the workspace's tests, and real programs.
+//! `cargo xtask test`: the checks, the workspace's tests, real programs, and the release build.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
@@ -8,12 +8,12 @@ use anyhow::{Context, Result, bail};
 
 use crate::tally::Tally;
 use crate::workspace::{cargo, shown};
-use crate::{check, interop};
+use crate::{check, interop, released};
 
 /// `cargo xtask test`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Two methods and fewer sessions with real programs
+    /// Two methods and fewer sessions with real programs, and no release build
     #[arg(long)]
     light: bool,
 }
@@ -27,6 +27,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         println!("interop: FAILED: {why:#}");
         Tally::step(false)
     });
+    if !args.light {
+        tally += released::tally();
+    }
     println!("\n{tally}");
     tally.verdict()
 }
