@@ -1,6 +1,7 @@
 //! BIND: a connection from the target to the client, in two answers: where it may come to, and who has come.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::time::{Instant, timeout};
@@ -39,7 +40,10 @@ pub(crate) async fn bind<N: Net>(
 ) -> Result<Way<N::Socket>, Failure> {
     let unanswered = Unfinished::new(&client);
     let asker = Asker { source: origin.source.ip(), user: pending.user().map(UserName::as_str) };
-    let waiting = unless_gone(&client, wait(door, &client, pending.target(), asker)).await;
+    let waiting = {
+        let waiting = pin!(wait(door, &client, pending.target(), asker));
+        unless_gone(&client, waiting).await
+    };
     unanswered.finish();
     let mut answer = Vec::new();
     let (waiting, pending) = match waiting {

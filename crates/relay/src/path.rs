@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -145,7 +146,7 @@ pub(crate) async fn reach<N: Net>(
 /// may have said all, and wait for the answer. What is dropped then has failed at nobody.
 pub(crate) async fn unless_gone<S: Socket, T>(
     client: &S,
-    dialling: impl Future<Output = Result<T, Failure>>,
+    dialling: Pin<&mut impl Future<Output = Result<T, Failure>>>,
 ) -> Result<T, Failure> {
     tokio::select! {
         biased;
@@ -327,18 +328,22 @@ pub(crate) async fn travel_through<N: Net>(
     // Whom each hop is asked for. All of it is found before anybody is dialled, so that nobody is left in the middle of it.
     let mut nexts = Vec::with_capacity(hops.len());
     for (number, (hop, after)) in (2..).zip(hops.iter().zip(hops.iter().skip(1))) {
-        let settling = settle(door, hop, after.address(), None);
+        let settling = pin!(settle(door, hop, after.address(), None));
         let settled = in_time(errand.until, Stage::Resolve, settling).await;
         nexts.push(settled.map_err(|failure| failure.at(here(number)))?);
     }
     // A target whose name has no address is no fault of any hop.
-    let settling = settle(door, last, errand.target, errand.addresses);
-    nexts.push(in_time(errand.until, Stage::Resolve, settling).await?);
+    nexts.push({
+        let settling = pin!(settle(door, last, errand.target, errand.addresses));
+        in_time(errand.until, Stage::Resolve, settling).await?
+    });
     // Whoever is asked in the open answers before anything else is said, so that nothing is promised too early; and a Shadowsocks
     // server is always spoken to first.
     let tcp = Tcp { fast_open: tcp.fast_open && hops.len() == 1, ..tcp };
-    let dialling = dial(&door.net, first.address(), tcp, path.deadlines.connect);
-    let dialled = in_time(errand.until, Stage::Connect, dialling).await;
+    let dialled = {
+        let dialling = pin!(dial(&door.net, first.address(), tcp, path.deadlines.connect));
+        in_time(errand.until, Stage::Connect, dialling).await
+    };
     let dialled = dialled.map_err(|failure| failure.at(here(1)))?;
     // Only somebody who is to come back has to know.
     let is_awaited = errand.command != Command::Connect;
@@ -357,8 +362,9 @@ pub(crate) async fn travel_through<N: Net>(
                 let own = Instant::now() + path.deadlines.negotiate;
                 let until = errand.until.map_or(own, |until| until.min(own));
                 let parent_at = first_at.filter(|_| number == 1);
-                let asking = Box::pin(ask(door, (parent, parent_at), reached, (command, next), here(number)));
-                in_time(Some(until), Stage::Negotiate, asking).await
+                let mut asking =
+                    Box::pin(ask(door, (parent, parent_at), reached, (command, next), here(number)));
+                in_time(Some(until), Stage::Negotiate, asking.as_mut()).await
             }
         };
         reached = agreed.map_err(|failure| failure.at(here(number)))?;
@@ -367,11 +373,12 @@ pub(crate) async fn travel_through<N: Net>(
     Ok(reached)
 }
 
-/// Holds a step to `until`, if there is such a time.
+/// Holds a step to `until`, if there is such a time. It stays where it lies: a future that is given away is there twice, for whoever
+/// gives it and whoever has it.
 async fn in_time<T>(
     until: Option<Instant>,
     stage: Stage,
-    step: impl Future<Output = Result<T, Failure>>,
+    step: Pin<&mut impl Future<Output = Result<T, Failure>>>,
 ) -> Result<T, Failure> {
     match until {
         Some(until) => match timeout_at(until, step).await {
@@ -394,12 +401,12 @@ async fn straight<N: Net>(
     if errand.command != Command::Connect {
         return Err(Failure::handshake(Cause::Command(errand.command)));
     }
-    let dialling = async {
+    let dialling = pin!(async {
         match errand.addresses {
             None => dial_target(&door.net, errand.target, tcp, errand.forbidden, patience).await,
             Some(addresses) => dial_any(&door.net, addresses.to_vec(), tcp, errand.forbidden, patience).await,
         }
-    };
+    });
     let dialled = in_time(errand.until, Stage::Connect, dialling).await?;
     Ok(TargetSide::direct(Conn::Socket(dialled)))
 }

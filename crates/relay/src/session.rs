@@ -117,7 +117,10 @@ async fn establish<N: Net>(
     let unanswered = Unfinished::new(&client);
     let (command, target, forbidden) = (wish.command(), wish.target(), wish.forbidden(door));
     let errand = Errand::new(command, target, forbidden);
-    let reached = unless_gone(&client, reach(door, wish.who(origin.source.ip()), errand)).await;
+    let reached = {
+        let reaching = pin!(reach(door, wish.who(origin.source.ip()), errand));
+        unless_gone(&client, reaching).await
+    };
     unanswered.finish();
     let target = match reached {
         Ok(target) => target,
