@@ -2,7 +2,7 @@
 //! it has; the other half is for whoever comes first.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -82,6 +82,12 @@ impl Budget {
         self.sources().get(&source).copied().unwrap_or_default()
     }
 
+    /// Whether any are in use here for clients at one address, and not for [`EVERYBODY`].
+    pub(super) fn is_held_by_clients(&self) -> bool {
+        // Nobody is counted who has none, so that this looks at two at most.
+        self.sources().keys().any(|source| *source != EVERYBODY)
+    }
+
     /// Whether there is none.
     pub(super) fn is_spent(&self) -> bool {
         self.own.load(Ordering::Relaxed) + self.common.load(Ordering::Relaxed) == 0
@@ -112,6 +118,9 @@ impl Drop for Lent {
     }
 }
 
+/// For whom a socket is that all clients share.
+pub(super) const EVERYBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
 /// Every socket is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Spent;
@@ -120,7 +129,7 @@ pub(super) struct Spent;
 mod tests {
     use super::*;
 
-    const SOMEBODY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const SOMEBODY: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn take_all(budget: &Budget) -> usize {
         std::iter::repeat_with(|| budget.take(SOMEBODY)).take_while(Result::is_ok).count()
@@ -156,5 +165,16 @@ mod tests {
         drop(lent);
         assert_eq!(budget.held_by(SOMEBODY), 0);
         assert_eq!(take_all(&budget), 3);
+    }
+
+    #[test]
+    fn what_is_for_everybody_is_no_clients() {
+        let budget = Budget::new(2);
+        budget.take(EVERYBODY).unwrap();
+        assert!(!budget.is_held_by_clients());
+        budget.take(SOMEBODY).unwrap();
+        assert!(budget.is_held_by_clients());
+        budget.give_back(SOMEBODY);
+        assert!(!budget.is_held_by_clients());
     }
 }

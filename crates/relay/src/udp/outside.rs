@@ -11,7 +11,7 @@ use umbra_proto::address::{Address, AddressBlock};
 use umbra_proto::shadowsocks::packet::SessionId;
 
 use super::association::{Association, AssociationId, Face};
-use super::budget::Budget;
+use super::budget::{Budget, EVERYBODY};
 use super::chain::{Chain, Scratch};
 use super::core::Moment;
 use super::dropped::{Dropped, Why};
@@ -365,6 +365,3 @@ impl<D: Datagrams> Outside<D> {
         Ok(Link::Waiting(Queue::new(&self.room), search))
     }
 }
-
-/// For whom a trunk is.
-const EVERYBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);

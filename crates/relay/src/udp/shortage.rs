@@ -40,22 +40,33 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         };
         // Associations may have several sockets each: a source that has more than its share makes room itself.
         let among = (self.outside.budget.held_by(source) > per_source).then_some(source);
-        let mut oldest = None;
-        for post in 0..self.posts.len() {
-            let found = loop {
+        loop {
+            let (mut oldest, mut crowded) = (None, None);
+            for post in 0..self.posts.len() {
                 match self.posts[post].idle_longest(among, |handle| AssociationId { post, handle } == id) {
-                    Idle::Holds(handle, active) => break Some((active, AssociationId { post, handle })),
-                    Idle::Nobody => break None,
-                    Idle::Crowd(crowd) => {
-                        for handle in crowd {
-                            self.remove_displaced(AssociationId { post, handle }, now);
-                        }
+                    Idle::Holds(handle, active) => {
+                        let found = (active, AssociationId { post, handle });
+                        oldest = oldest.into_iter().chain([found]).min_by_key(|(active, _)| *active);
                     }
+                    Idle::Crowd => crowded = crowded.or(Some(post)),
+                    Idle::Nobody => {}
                 }
+            }
+            if let Some((_, oldest)) = oldest {
+                return self.remove_displaced(oldest, now);
+            }
+            // A crowd goes only to show who holds one behind it: whoever goes through a trunk is well, and there may be nobody else.
+            let Some(post) = crowded.filter(|_| self.outside.budget.is_held_by_clients()) else {
+                return false;
             };
-            oldest = oldest.into_iter().chain(found).min_by_key(|(active, _)| *active);
+            for handle in self.posts[post].crowd(among, |handle| AssociationId { post, handle } == id) {
+                self.remove_displaced(AssociationId { post, handle }, now);
+            }
+            // Those who went may have been the last ones of a trunk.
+            if !self.outside.budget.is_spent() {
+                return true;
+            }
         }
-        oldest.is_some_and(|(_, oldest)| self.remove_displaced(oldest, now))
     }
 
     fn remove_displaced(&mut self, id: AssociationId, now: Moment) -> bool {
@@ -70,20 +81,24 @@ enum Idle {
     Holds(Handle, Instant),
     /// Nobody holds a socket.
     Nobody,
-    /// So many hold none that nobody behind them is found soon. They have been idle for longer, and go.
-    Crowd(Vec<Handle>),
+    /// So many hold none that nobody behind them is found soon. They have been idle for longer.
+    Crowd,
 }
 
 impl<N: Net> Post<N> {
     fn idle_longest(&self, among: Option<IpAddr>, is_spared: impl Fn(Handle) -> bool) -> Idle {
         let looked_at = || self.table.by_age(among).take(IDLE_LOOKS_MAX);
-        let others = || looked_at().filter(|(handle, ..)| !is_spared(*handle));
-        if let Some((handle, active, _)) = others().find(|(_, _, association)| association.holds_socket()) {
-            return Idle::Holds(handle, active);
+        let mut others = looked_at().filter(|(handle, ..)| !is_spared(*handle));
+        match others.find(|(_, _, association)| association.holds_socket()) {
+            Some((handle, active, _)) => Idle::Holds(handle, active),
+            None if looked_at().count() < IDLE_LOOKS_MAX => Idle::Nobody,
+            None => Idle::Crowd,
         }
-        if looked_at().count() < IDLE_LOOKS_MAX {
-            return Idle::Nobody;
-        }
-        Idle::Crowd(others().map(|(handle, ..)| handle).collect())
+    }
+
+    /// All who have been looked at.
+    fn crowd(&self, among: Option<IpAddr>, is_spared: impl Fn(Handle) -> bool) -> Vec<Handle> {
+        let looked_at = self.table.by_age(among).take(IDLE_LOOKS_MAX);
+        looked_at.map(|(handle, ..)| handle).filter(|handle| !is_spared(*handle)).collect()
     }
 }

@@ -191,27 +191,27 @@ fn answers_are_opened_by_the_lane_that_they_come_through_and_all_that_goes_direc
     assert_eq!(heard(&one), direct);
 }
 
-/// A tunnel's door to `target`, and its socket.
-fn tunnel(target: &UdpSocket) -> (Arc<Door<OsNet>>, UdpSocket) {
+/// A tunnel's door to `target` by `routes`, and its socket.
+fn tunnel(target: &UdpSocket, routes: Routes) -> (Arc<Door<OsNet>>, UdpSocket) {
     let protocol = Protocol::Tunnel { target: at(target).into() };
     let udp = Udp { associations_per_source_max: NonZeroUsize::new(1000), ..Udp::default() };
-    let inbound = Inbound { protocol, mode: Mode::Both(udp), ..inbound(Route::direct().into()) };
+    let inbound = Inbound { protocol, mode: Mode::Both(udp), ..inbound(routes) };
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_nonblocking(true).unwrap();
     (Arc::new(Door::new(inbound, OsNet, 1).with_datagrams(at(&socket), Workers::One)), socket)
 }
 
-/// Does `work` beside an engine of tunnels to `target`, which may have so many sockets. It is told where they are.
+/// Does `work` beside an engine of tunnels to `target`, each by its routes, which may have so many sockets. It is told where they are.
 fn beside_tunnels(
     target: &UdpSocket,
-    doors: usize,
+    routes: impl IntoIterator<Item = Routes>,
     sockets_max: usize,
     work: impl FnOnce(Vec<SocketAddr>) + Send + 'static,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut sockets = OsDatagrams::new().unwrap();
-        let doors = (0..doors).map(|_| tunnel(target));
+        let doors = routes.into_iter().map(|routes| tunnel(target, routes));
         let doors: Vec<_> =
             doors.map(|(door, socket)| (door, at(&socket), sockets.adopt(socket).unwrap())).collect();
         let addresses = doors.iter().map(|(_, address, _)| *address).collect();
@@ -228,7 +228,7 @@ fn beside_tunnels(
 fn a_crowd_at_one_door_makes_room_for_somebody_at_another() {
     let target = socket();
     let hearing = target.try_clone().unwrap();
-    beside_tunnels(&target, 2, 3, move |doors| {
+    beside_tunnels(&target, [Route::direct().into(), Route::direct().into()], 3, move |doors| {
         let clients: [_; 4] = std::array::from_fn(|_| socket());
         let speaks = |number: usize, door: usize| {
             clients[number].send_to(b"word", doors[door]).unwrap();

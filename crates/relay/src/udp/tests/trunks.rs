@@ -5,9 +5,10 @@ use std::time::SystemTime;
 use umbra_proto::shadowsocks::UnixTime;
 use umbra_proto::shadowsocks::keyring::Keyring;
 use umbra_proto::shadowsocks::one_time_auth::OneTimeAuth;
-use umbra_proto::shadowsocks::packet::{PacketDoor, ServerSession, SessionId};
+use umbra_proto::shadowsocks::packet::{Look, PacketDoor, ServerSession, SessionId};
 
 use super::*;
+use crate::limits::IDLE_LOOKS_MAX;
 
 const PASSWORD: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
@@ -15,8 +16,8 @@ fn credentials(method: Method) -> Credentials {
     Credentials::from_password(method, PASSWORD).unwrap()
 }
 
-/// A relay whose only way is through a server at `socket`.
-fn run_through(socket: &UdpSocket, method: Method) -> Relay {
+/// A way through a server at `socket`.
+fn way_through(socket: &UdpSocket, method: Method) -> Routes {
     let address = Address::Ip(at(socket));
     let server = Server {
         mode: Mode::Datagrams(address.clone()),
@@ -26,7 +27,12 @@ fn run_through(socket: &UdpSocket, method: Method) -> Relay {
         one_time_auth: false,
     };
     let path = Path::new("through", [Hop::Shadowsocks(server)]);
-    run(Routes::from(Route::Path(Arc::new(path))))
+    Route::Path(Arc::new(path)).into()
+}
+
+/// A relay whose only way is through a server at `socket`.
+fn run_through(socket: &UdpSocket, method: Method) -> Relay {
+    run(way_through(socket, method))
 }
 
 fn now() -> UnixTime {
@@ -149,4 +155,60 @@ fn whoever_is_left_keeps_the_socket_when_others_go() {
     let another = Client::associate(&relay);
     another.send(&target(0), b"so does one more");
     assert_eq!(heard(&server), session.client);
+}
+
+/// What the client of the next packet calls its session.
+fn client_heard(server: &UdpSocket, door: &PacketDoor) -> SessionId {
+    let mut bytes = [0; 999];
+    let (len, _) = server.recv_from(&mut bytes).unwrap();
+    let Look::Session { id, .. } = door.look(&mut bytes[..len]).unwrap() else { panic!("a session") };
+    id
+}
+
+#[test]
+fn those_who_share_a_socket_make_no_room_where_others_hold_one_each() {
+    let method = Method::Blake3Aes256Gcm;
+    let [server, target] = [socket(), socket()];
+    let routes = [way_through(&server, method), Route::direct().into()];
+    let hearing = target.try_clone().unwrap();
+    beside_tunnels(&target, routes, 3, move |doors| {
+        let door = door(method);
+        let crowd: Vec<_> =
+            (0..2 * IDLE_LOOKS_MAX).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let speak = |client: &UdpSocket| {
+            client.send_to(b"word", doors[0]).unwrap();
+            client_heard(&server, &door)
+        };
+        let sessions: Vec<_> = crowd.iter().map(speak).collect();
+        let others = [(); 3].map(|()| socket());
+        let sources = others.each_ref().map(|other| {
+            other.send_to(b"word", doors[1]).unwrap();
+            heard(&hearing)
+        });
+        assert!(crowd.iter().map(speak).eq(sessions), "all are still there");
+        others[0].send_to(b"word", doors[1]).unwrap();
+        assert_ne!(heard(&hearing), sources[0], "it has made room for the third one");
+    });
+}
+
+#[test]
+fn where_all_sockets_are_shared_nobody_goes_for_one_more() {
+    let method = Method::Blake3Aes256Gcm;
+    let [server, target] = [socket(), socket()];
+    let routes = [way_through(&server, method), Route::direct().into()];
+    let hearing = target.try_clone().unwrap();
+    beside_tunnels(&target, routes, 1, move |doors| {
+        let door = door(method);
+        let crowd: Vec<_> =
+            (0..2 * IDLE_LOOKS_MAX).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let speak = |client: &UdpSocket| {
+            client.send_to(b"word", doors[0]).unwrap();
+            client_heard(&server, &door)
+        };
+        let sessions: Vec<_> = crowd.iter().map(speak).collect();
+        socket().send_to(b"word", doors[1]).unwrap();
+        assert!(crowd.iter().map(speak).eq(sessions), "all are still there");
+        hearing.set_nonblocking(true).unwrap();
+        assert!(hearing.recv_from(&mut [0; 1]).is_err(), "there was no socket for it");
+    });
 }
