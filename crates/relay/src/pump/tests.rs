@@ -203,3 +203,32 @@ fn a_source_that_is_reset_in_the_middle_is_no_end_in_order() {
         "{ended:?}"
     );
 }
+
+#[test]
+fn an_urgent_byte_in_the_middle_neither_stops_what_is_behind_it_nor_cuts_it_off() {
+    let bytes = pattern(2 * LONG);
+    let (before, behind) = bytes.split_at(LONG);
+    let (ended, _, got) = with_pump(
+        2,
+        async |mut client| {
+            client.write_all(before).await.unwrap();
+            client.writable().await.unwrap();
+            let urgent = || Ok(rustix::net::send(&client, b"!", rustix::net::SendFlags::OOB)?);
+            while let Err(error) = client.try_io(tokio::io::Interest::WRITABLE, urgent) {
+                assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                client.writable().await.unwrap();
+            }
+            client.write_all(behind).await.unwrap();
+            client.shutdown().await.unwrap();
+            client.read_to_end(&mut Vec::new()).await.unwrap()
+        },
+        async |mut target| {
+            let mut got = Vec::new();
+            target.read_to_end(&mut got).await.unwrap();
+            got
+        },
+    );
+    assert!(matches!(ended, Ended::Whole), "{ended:?}");
+    assert_eq!(got.len(), bytes.len());
+    assert!(got == bytes, "the urgent byte alone is left out, as by whoever reads");
+}

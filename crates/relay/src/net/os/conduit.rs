@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use tokio::io::Interest;
 
@@ -45,13 +46,16 @@ impl Conduit {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::WouldBlock`] means wait for the source. [`io::ErrorKind::Unsupported`]: this system does not move bytes so,
-    /// nothing has been taken from the source, and no conduit is given to this worker any more.
+    /// [`io::ErrorKind::WouldBlock`] means wait for the source. [`io::ErrorKind::Unsupported`]: what comes next has to be read, and nothing
+    /// of it has been taken. Where this system moves no bytes so at all, no conduit is given to this worker any more.
     pub(crate) fn fill(&mut self, source: &OsSocket) -> io::Result<usize> {
         let Some(ends) = &mut self.ends else { return Err(io::ErrorKind::Unsupported.into()) };
         // That it came short says nothing: a pipe can be full of small pieces.
         let moved = transfer(&source.0, Interest::READABLE, 0, || {
-            splice(&source.0, None, &ends.way_in, None, CONDUIT_BYTES, FLAGS)
+            match splice(&source.0, None, &ends.way_in, None, CONDUIT_BYTES, FLAGS) {
+                Ok(0) | Err(Errno::AGAIN) => stop(source),
+                moved => moved,
+            }
         });
         match moved {
             Ok(count) => {
@@ -82,6 +86,16 @@ impl Conduit {
         })?;
         ends.held -= count.min(ends.held);
         Ok(count)
+    }
+}
+
+/// Why nothing has moved. The kernel moves nothing past an urgent byte (RFC 9293, section 3.8.5): of what is behind it, it says that it has
+/// not come, and once the peer has ended, that there is none. Whoever reads steps over that byte.
+fn stop(source: &OsSocket) -> Result<usize, Errno> {
+    // What it says of an error it says once, so that this has to be passed on.
+    match recv(&source.0, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)? {
+        (0, _) => Ok(0),
+        _ => Err(Errno::OPNOTSUPP),
     }
 }
 

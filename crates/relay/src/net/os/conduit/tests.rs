@@ -96,6 +96,26 @@ fn a_source_that_was_reset_says_so() {
 }
 
 #[test]
+fn what_lies_behind_an_urgent_byte_is_left_to_be_read() {
+    let runtime = runtime();
+    let _context = runtime.enter();
+    allow_conduits(1);
+    let (mut from, source) = connection();
+    let mut conduit = Conduit::take().unwrap();
+    rustix::net::send(&from, b"!", rustix::net::SendFlags::OOB).unwrap();
+    from.write_all(b"behind").unwrap();
+    drop(from);
+    let error = runtime.block_on(fill(&mut conduit, &source)).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+    let mut seen = [0; 9];
+    let count = source.try_read(&mut [io::IoSliceMut::new(&mut seen)]).unwrap();
+    assert_eq!(&seen[..count], b"behind");
+    assert_eq!(runtime.block_on(fill(&mut conduit, &source)).unwrap(), 0);
+    drop(conduit);
+    assert!(Conduit::take().is_some(), "others are moved as before");
+}
+
+#[test]
 fn where_the_system_moves_nothing_so_no_conduit_is_given_any_more() {
     let runtime = runtime();
     let _context = runtime.enter();
