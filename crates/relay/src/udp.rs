@@ -177,6 +177,7 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
                     self.failure_told = Some(Instant::now());
                     warn!(%error, "cannot receive datagrams for now");
                 }
+                core.outside.trunks.fail(socket);
                 self.failed.push(socket);
                 return Backlog::Drained;
             }

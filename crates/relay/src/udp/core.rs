@@ -294,6 +294,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         match way {
             Way::Direct(direct) => outside.send_to_target(&way_out, direct, target, payload),
             Way::Server(through) => {
+                outside.change_trunk(through, now.instant);
                 let Through { session, link, server, .. } = &mut **through;
                 let random = Random::draw(&door.net)?;
                 let hop = session.id().map_or(Hop::At(server), |client| Hop::Shared(server, client));

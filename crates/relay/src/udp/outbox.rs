@@ -35,6 +35,11 @@ struct Run {
 }
 
 impl Outbox {
+    /// From which socket what there is leaves.
+    pub(super) fn socket(&self) -> Option<SocketId> {
+        self.socket
+    }
+
     /// Adds the datagram that `write` appends.
     pub(super) fn push<D: Datagrams>(
         &mut self,

@@ -23,12 +23,12 @@ use super::outbox::{Course, Outbox};
 use super::queue::{NoRoom, Queue, Room};
 use super::search;
 use super::trunks::{Leads, Trunks};
-use super::way::{Direct, Way};
+use super::way::{Direct, Through, Way};
 use crate::config::{Hop as PathHop, Path, Udp};
 use crate::door::Door;
 use crate::limits::{HOP_RETRY_DELAY, LOOKUPS_MAX};
 use crate::net::Net;
-use crate::net::datagram::{Binding, Datagrams, SocketId};
+use crate::net::datagram::{Binding, Datagrams, Sent, SocketId};
 
 /// Sockets, and what goes through them.
 pub(super) struct Outside<D: Datagrams> {
@@ -108,12 +108,24 @@ impl<D: Datagrams> Outside<D> {
 
     /// Adds what `write` appends to what is on its way.
     pub(super) fn push(&mut self, course: Course, write: impl FnOnce(&mut Vec<u8>)) {
-        self.dropped.count_unsent(self.outbox.push(&mut self.sockets, course, write));
+        let before = self.outbox.socket();
+        let sent = self.outbox.push(&mut self.sockets, course, write);
+        self.settle(before, sent);
     }
 
     /// Sends what is on its way.
     pub(super) fn flush(&mut self) {
-        self.dropped.count_unsent(self.outbox.flush(&mut self.sockets));
+        let socket = self.outbox.socket();
+        let sent = self.outbox.flush(&mut self.sockets);
+        self.settle(socket, sent);
+    }
+
+    /// What became of datagrams from `socket`.
+    fn settle(&mut self, socket: Option<SocketId>, sent: Sent) {
+        self.dropped.count_unsent(sent);
+        if let Some(socket) = socket.filter(|_| sent.failed > 0 && sent.datagrams == 0) {
+            self.trunks.fail(socket);
+        }
     }
 
     /// Opens a socket of the lane `id`, of the family of `ip`, for anybody or for one `peer`.
@@ -175,6 +187,18 @@ impl<D: Datagrams> Outside<D> {
                 self.budget.give_back(EVERYBODY);
             }
             Some(Owner::Post(_)) | None => {}
+        }
+    }
+
+    /// Takes a lane off a trunk through which nothing goes any more, so that its next datagram has another.
+    pub(super) fn change_trunk(&mut self, through: &mut Through, now: Instant) {
+        let Through { session, link, heard, .. } = through;
+        if let (Some(socket), Some(client)) = (link.socket(), session.id())
+            && self.trunks.has_failed(socket)
+        {
+            self.trunks.leave(socket, client, &std::mem::take(heard));
+            link.lose(now);
+            self.shut(socket);
         }
     }
 

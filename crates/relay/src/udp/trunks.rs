@@ -1,7 +1,7 @@
 //! Sockets that many associations share. Under SIP022 a packet says whose it is, so that one socket does for all who go through the
 //! same server: what they send leaves in runs, whoever it is from, and so do the answers; and each of them costs no descriptor.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -15,6 +15,8 @@ use crate::net::datagram::SocketId;
 #[derive(Debug, Default)]
 pub(super) struct Trunks {
     open: HashMap<SocketId, Trunk>,
+    /// Those of them through which nothing goes any more. Nobody else is led there.
+    failed: HashSet<SocketId>,
     /// Memory for packets of which it is not known whose they are.
     scratch: Vec<u8>,
 }
@@ -64,7 +66,9 @@ pub(super) struct Whose<'p> {
 impl Trunks {
     /// The socket that leads there, if there is one.
     pub(super) fn find(&self, leads: &Leads) -> Option<SocketId> {
-        self.open.iter().find(|(_, trunk)| trunk.leads.are(leads)).map(|(socket, _)| *socket)
+        let leads_there =
+            |(socket, trunk): &(&SocketId, &Trunk)| trunk.leads.are(leads) && !self.has_failed(**socket);
+        self.open.iter().find(leads_there).map(|(socket, _)| *socket)
     }
 
     /// Adds a socket that nobody goes through yet.
@@ -89,9 +93,22 @@ impl Trunks {
         }
     }
 
+    /// Nothing goes through `socket`. It keeps the address that it was opened with, which may be no address of ours any more, so that it
+    /// would stay so for as long as anybody goes through it.
+    pub(super) fn fail(&mut self, socket: SocketId) {
+        if self.open.contains_key(&socket) {
+            self.failed.insert(socket);
+        }
+    }
+
+    /// Whether nothing goes through `socket`.
+    pub(super) fn has_failed(&self, socket: SocketId) -> bool {
+        self.failed.contains(&socket)
+    }
+
     /// Whose the packet `bytes` is that has come to `socket`. Of a session that is not known yet, only an authentic one says so.
     pub(super) fn whose<'p>(&mut self, socket: SocketId, bytes: &'p mut [u8]) -> Result<Whose<'p>, Why> {
-        let Self { open, scratch } = self;
+        let Self { open, scratch, .. } = self;
         let trunk = open.get(&socket).ok_or(Why::Stranger)?;
         let hop = &trunk.leads.hop;
         let packet = hop.uncover(bytes)?;
@@ -134,6 +151,7 @@ impl Trunks {
     /// Forgets a socket that is closed.
     pub(super) fn remove(&mut self, socket: SocketId) {
         self.open.remove(&socket);
+        self.failed.remove(&socket);
     }
 }
 

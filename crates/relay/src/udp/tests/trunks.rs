@@ -1,5 +1,8 @@
 //! Associations that share a socket to their server.
 
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use umbra_proto::shadowsocks::UnixTime;
@@ -9,6 +12,7 @@ use umbra_proto::shadowsocks::packet::{Look, PacketDoor, ServerSession, SessionI
 
 use super::*;
 use crate::limits::IDLE_LOOKS_MAX;
+use crate::net::datagram::{Backlog, Binding, Datagrams, Inbox, Parcel, Sent, SocketId};
 
 const PASSWORD: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
@@ -161,7 +165,11 @@ fn whoever_is_left_keeps_the_socket_when_others_go() {
 fn client_heard(server: &UdpSocket, door: &PacketDoor) -> SessionId {
     let mut bytes = [0; 999];
     let (len, _) = server.recv_from(&mut bytes).unwrap();
-    let Look::Session { id, .. } = door.look(&mut bytes[..len]).unwrap() else { panic!("a session") };
+    session_of(door, &mut bytes[..len])
+}
+
+fn session_of(door: &PacketDoor, packet: &mut [u8]) -> SessionId {
+    let Look::Session { id, .. } = door.look(packet).unwrap() else { panic!("a session") };
     id
 }
 
@@ -210,5 +218,96 @@ fn where_all_sockets_are_shared_nobody_goes_for_one_more() {
         assert!(crowd.iter().map(speak).eq(sessions), "all are still there");
         hearing.set_nonblocking(true).unwrap();
         assert!(hearing.recv_from(&mut [0; 1]).is_err(), "there was no socket for it");
+    });
+}
+
+/// Sockets of a machine whose address changes: nothing goes through those that were opened before.
+struct Roaming {
+    sockets: OsDatagrams,
+    /// The address has changed and nobody has been told.
+    has_moved: Arc<AtomicBool>,
+    open: Arc<AtomicUsize>,
+    opened: Vec<SocketId>,
+    lame: Vec<SocketId>,
+}
+
+impl Datagrams for Roaming {
+    fn open(&mut self, binding: Binding) -> io::Result<SocketId> {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        let socket = self.sockets.open(binding)?;
+        self.opened.push(socket);
+        Ok(socket)
+    }
+
+    fn close(&mut self, socket: SocketId) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.sockets.close(socket);
+    }
+
+    fn local_addr(&self, socket: SocketId) -> io::Result<SocketAddr> {
+        self.sockets.local_addr(socket)
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>, ready: &mut Vec<SocketId>) -> Poll<io::Result<()>> {
+        self.sockets.poll_ready(cx, ready)
+    }
+
+    fn receive(&mut self, socket: SocketId, inbox: &mut Inbox) -> io::Result<Backlog> {
+        self.sockets.receive(socket, inbox)
+    }
+
+    fn send(&mut self, socket: SocketId, parcels: &[Parcel<'_>]) -> Sent {
+        if self.has_moved.swap(false, Ordering::Relaxed) {
+            self.lame.append(&mut self.opened);
+        }
+        if self.lame.contains(&socket) {
+            return Sent { failed: parcels.iter().map(Parcel::count).sum(), ..Sent::default() };
+        }
+        self.sockets.send(socket, parcels)
+    }
+}
+
+#[test]
+fn a_shared_socket_through_which_nothing_goes_is_left_for_another_by_all_and_their_sessions_go_on() {
+    let method = Method::Blake3Aes256Gcm;
+    let [server, target] = [socket(), socket()];
+    server.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let (has_moved, open) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (tunnel, entry) = tunnel(&target, way_through(&server, method));
+        let address = at(&entry);
+        let mut sockets = OsDatagrams::new().unwrap();
+        let entry = sockets.adopt(entry).unwrap();
+        let (moves, count) = (Arc::clone(&has_moved), Arc::clone(&open));
+        let sockets = Roaming { sockets, has_moved, open, opened: Vec::new(), lame: Vec::new() };
+        let engine = Engine::new(vec![(tunnel, entry)], sockets, Budget::new(2));
+        let work = move || {
+            let door = door(method);
+            // What is sent while nobody knows yet is lost, as on any way.
+            let speak = |client: &UdpSocket| {
+                let mut bytes = [0; 999];
+                let heard = (0..100).find_map(|_| {
+                    client.send_to(b"word", address).unwrap();
+                    server.recv_from(&mut bytes).ok()
+                });
+                let (len, source) = heard.expect("a way");
+                (session_of(&door, &mut bytes[..len]), source)
+            };
+            let clients = [(); 2].map(|()| socket());
+            let [(one, source), (other, same)] = clients.each_ref().map(speak);
+            assert_eq!(source, same);
+            moves.store(true, Ordering::Relaxed);
+            let [(after, source_after), (other_after, same_after)] = clients.each_ref().map(speak);
+            assert!(after == one && other_after == other, "the server knows them by their sessions");
+            assert_ne!(source_after, source);
+            assert_eq!(source_after, same_after);
+            assert_eq!(speak(&socket()).1, source_after, "a third one is led there as well");
+            assert_eq!(count.load(Ordering::Relaxed), 1, "the one that nobody goes through is closed");
+        };
+        tokio::select! {
+            never = Box::pin(engine.run()) => match never {},
+            done = tokio::task::spawn_blocking(work) => done.unwrap(),
+        }
     });
 }
