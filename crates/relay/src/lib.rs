@@ -64,8 +64,8 @@ pub use account::Account;
 use config::{Config, Inbound, Protocol};
 pub use door::Door;
 use limits::{
-    CONDUIT_DESCRIPTORS, CONDUIT_SHARE, CONDUITS_MAX, DATAGRAM_SHARE, DOOR_DESCRIPTORS, PORT_ATTEMPTS,
-    RESERVED_DESCRIPTORS, SESSION_DESCRIPTORS, SHARED_DOORS_MAX, WORKER_DESCRIPTORS,
+    CONDUIT_DESCRIPTORS, CONDUIT_SHARE, CONDUITS_IN_ALL_MAX, CONDUITS_MAX, DATAGRAM_SHARE, DOOR_DESCRIPTORS,
+    PORT_ATTEMPTS, RESERVED_DESCRIPTORS, SESSION_DESCRIPTORS, SHARED_DOORS_MAX, WORKER_DESCRIPTORS,
 };
 use net::os::datagram::bind_door;
 use net::os::{self, OsNet, Watched};
@@ -276,7 +276,8 @@ impl Share {
         let reserved =
             RESERVED_DESCRIPTORS + workers * WORKER_DESCRIPTORS + doors * DOOR_DESCRIPTORS + for_datagrams;
         let left = descriptors.saturating_sub(reserved);
-        let conduits = (left / CONDUIT_SHARE / CONDUIT_DESCRIPTORS / workers.max(1)).min(CONDUITS_MAX);
+        let in_all = (left / CONDUIT_SHARE / CONDUIT_DESCRIPTORS).min(CONDUITS_IN_ALL_MAX);
+        let conduits = (in_all / workers.max(1)).min(CONDUITS_MAX);
         let left = left - workers * conduits * CONDUIT_DESCRIPTORS;
         let outgoing = if for_datagrams > 0 { left / DATAGRAM_SHARE } else { 0 };
         Self { sessions: (left - outgoing) / SESSION_DESCRIPTORS, outgoing, conduits }

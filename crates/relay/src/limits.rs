@@ -88,6 +88,9 @@ pub const CONDUIT_BYTES: usize = 256 * 1024;
 /// Pipes of the kernel that one worker may have, unless descriptors are few; flows beyond use buffers.
 pub const CONDUITS_MAX: usize = 32;
 
+/// The same of all workers together: half of the pipe memory that Linux gives a user without privileges.
+pub const CONDUITS_IN_ALL_MAX: usize = 128;
+
 /// Of the descriptors that are left for sessions and associations, one in so many is for pipes of the kernel.
 pub const CONDUIT_SHARE: usize = 32;
 
@@ -177,10 +180,10 @@ pub const INBOX_SLOTS: usize = 32;
 /// want the same few lines of the processor's cache.
 pub const INBOX_SLOT_BYTES: usize = 64 * 1024 + 21 * 64;
 
-/// What the kernel keeps for us at a door when we are late, if it allows so much.
+/// What the kernel keeps for us at a door when we are late, and at a socket that many clients share, if it allows so much.
 pub const DOOR_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
-/// The same at a socket that one hop answers to, for one client: it takes memory only while something lies there.
+/// What the kernel keeps at a socket that one hop answers to, for one client: it takes memory only while something lies there.
 pub const HOP_BUFFER_BYTES: usize = 1024 * 1024;
 
 /// Datagrams in a run that the kernel cuts up: what every Linux since 4.18 takes.

@@ -43,7 +43,7 @@ impl Bench {
     }
 
     fn outgoing(&mut self, ip: IpAddr, peer: Option<SocketAddr>) -> SocketId {
-        self.sockets.open(Binding::Outgoing { ip, peer, fragments: false }).unwrap()
+        self.sockets.open(Binding::Outgoing { ip, peer, fragments: false, is_shared: false }).unwrap()
     }
 
     /// The next datagram of `socket`, having waited for it.

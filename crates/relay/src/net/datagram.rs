@@ -55,6 +55,8 @@ pub enum Binding {
         peer: Option<SocketAddr>,
         /// Whether the network may cut datagrams that are too long for it. Else they are not sent.
         fragments: bool,
+        /// Whether it is for many clients, so that it needs the room of a door.
+        is_shared: bool,
     },
 }
 

@@ -164,7 +164,8 @@ impl<D: Datagrams> Outside<D> {
     ) -> Result<SocketId, Why> {
         let ip = if family.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         self.budget.take(source)?;
-        self.sockets.open(Binding::Outgoing { ip, peer, fragments }).map_err(|error| {
+        let is_shared = source == EVERYBODY;
+        self.sockets.open(Binding::Outgoing { ip, peer, fragments, is_shared }).map_err(|error| {
             self.budget.give_back(source);
             debug!(%error, "cannot open a socket for datagrams");
             Why::NoRoom

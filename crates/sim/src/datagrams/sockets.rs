@@ -82,7 +82,7 @@ impl SimDatagrams {
 
 impl Datagrams for SimDatagrams {
     fn open(&mut self, binding: Binding) -> io::Result<SocketId> {
-        let Binding::Outgoing { ip, peer, fragments: _ } = binding;
+        let Binding::Outgoing { ip, peer, fragments: _, is_shared: _ } = binding;
         let ip = self.speaks_with(ip).ok_or(io::ErrorKind::AddrNotAvailable)?;
         let address = SocketAddr::new(ip, self.net.free_port());
         Ok(self.hold(address, vec![address], peer))

@@ -69,7 +69,7 @@ impl Conduit {
                     Some(Errno::NOSYS | Errno::PERM | Errno::INVAL)
                 ) =>
             {
-                POOL.with_borrow_mut(|pool| pool.allowed = 0);
+                POOL.with_borrow_mut(Pool::close);
                 Err(io::ErrorKind::Unsupported.into())
             }
             Err(error) => Err(error),
@@ -134,6 +134,12 @@ impl Pool {
         let ends = self.free.pop().or_else(|| Ends::open().ok())?;
         self.in_use += 1;
         Some(ends)
+    }
+
+    /// Gives none any more.
+    fn close(&mut self) {
+        self.allowed = 0;
+        self.free = Vec::new();
     }
 
     fn put(&mut self, ends: Box<Ends>) {

@@ -205,7 +205,7 @@ impl OsDatagrams {
 
 impl Datagrams for OsDatagrams {
     fn open(&mut self, binding: Binding) -> io::Result<SocketId> {
-        let Binding::Outgoing { ip, peer, fragments } = binding;
+        let Binding::Outgoing { ip, peer, fragments, is_shared } = binding;
         let socket = udp_socket(ip)?;
         let family = Family::of(ip);
         messages::set_fragments(&socket, family, fragments)?;
@@ -216,7 +216,10 @@ impl Datagrams for OsDatagrams {
         socket.bind(&SocketAddr::new(ip, 0).into())?;
         if let Some(peer) = peer {
             // All that a client's targets send comes through this one, as fast as a hop can.
-            let _ = socket.set_recv_buffer_size(HOP_BUFFER_BYTES);
+            let _ = socket.set_recv_buffer_size(if is_shared { DOOR_BUFFER_BYTES } else { HOP_BUFFER_BYTES });
+            if is_shared {
+                let _ = socket.set_send_buffer_size(DOOR_BUFFER_BYTES);
+            }
             socket.connect(&peer.into())?;
         }
         self.hold(socket.into(), family, peer.is_some(), fragments)
@@ -536,15 +539,21 @@ mod tests {
         let _context = runtime.enter();
         let mut sockets = OsDatagrams::new().unwrap();
         let ip = Ipv4Addr::LOCALHOST.into();
-        let [to_hop, to_any] = [Some(SocketAddr::new(ip, 9)), None].map(|peer| {
-            let opened = sockets.open(Binding::Outgoing { ip, peer, fragments: false }).unwrap();
-            let socket = &sockets.held(opened).unwrap().socket;
-            socket2::SockRef::from(socket).recv_buffer_size().unwrap()
+        let hop = Some(SocketAddr::new(ip, 9));
+        let [shared, to_hop, to_any] = [(hop, true), (hop, false), (None, false)].map(|(peer, is_shared)| {
+            let binding = Binding::Outgoing { ip, peer, fragments: false, is_shared };
+            let opened = sockets.open(binding).unwrap();
+            let socket = socket2::SockRef::from(&sockets.held(opened).unwrap().socket);
+            (socket.recv_buffer_size().unwrap(), socket.send_buffer_size().unwrap())
         });
-        let max: usize =
-            std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap().trim().parse().unwrap();
+        let ((to_hop, _), (to_any, unshared)) = (to_hop, to_any);
+        let max = |of: &str| -> usize {
+            std::fs::read_to_string(format!("/proc/sys/net/core/{of}")).unwrap().trim().parse().unwrap()
+        };
         // The kernel counts what it adds itself.
-        assert!(to_hop >= to_any.max(2 * HOP_BUFFER_BYTES.min(max)), "{to_hop}, {to_any}");
+        let [received, sent] = ["rmem_max", "wmem_max"].map(|of| 2 * DOOR_BUFFER_BYTES.min(max(of)));
+        assert!(to_hop >= to_any.max(2 * HOP_BUFFER_BYTES.min(max("rmem_max"))), "{to_hop}, {to_any}");
+        assert!(shared.0 >= to_hop.max(received) && shared.1 >= unshared.max(sent), "{shared:?}");
     }
 
     #[test]
