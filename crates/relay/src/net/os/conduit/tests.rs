@@ -1,3 +1,5 @@
+//! Pipes between real connections of loopback.
+
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
