@@ -113,12 +113,11 @@ impl Guard {
 
     /// Waits until the child listens on a TCP port, and says where.
     pub(crate) fn listening(&mut self) -> Result<SocketAddr> {
-        let pid = self.pid();
         let found = wait_until(Duration::from_secs(10), || {
             if !self.is_alive() {
                 return Some(None);
             }
-            listening_address(pid).map(Some)
+            self.listening_addresses().first().copied().map(Some)
         });
         match found.flatten() {
             Some(address) => Ok(address),
@@ -128,17 +127,20 @@ impl Guard {
 
     /// Waits until the child listens on TCP port `port`, which it was told of; it may listen on others before.
     pub(crate) fn listening_on(&mut self, port: u16) -> Result<()> {
-        let pid = self.pid();
         let found = wait_until(Duration::from_secs(20), || {
             if !self.is_alive() {
                 return Some(false);
             }
-            listening_addresses(pid).iter().any(|address| address.port() == port).then_some(true)
+            self.listening_addresses().iter().any(|address| address.port() == port).then_some(true)
         });
         if found != Some(true) {
             bail!("{} does not listen on port {port}\n{}", self.name, self.log_tail(20));
         }
         Ok(())
+    }
+
+    fn listening_addresses(&self) -> Vec<SocketAddr> {
+        listening_addresses(self.pid(), std::process::id())
     }
 
     /// The child, its children, and theirs.
@@ -156,8 +158,9 @@ impl Guard {
     /// Waits until a child of the child listens on a TCP port, and says where.
     pub(crate) fn child_listening(&mut self) -> Result<SocketAddr> {
         let pid = self.pid();
-        let found =
-            wait_until(Duration::from_secs(10), || children(pid).into_iter().find_map(listening_address));
+        let found = wait_until(Duration::from_secs(10), || {
+            children(pid).into_iter().find_map(|child| listening_addresses(child, pid).first().copied())
+        });
         found.with_context(|| format!("no plugin of {} listens\n{}", self.name, self.log_tail(20)))
     }
 }
@@ -218,18 +221,13 @@ fn children(parent: u32) -> Vec<u32> {
     pids.filter(is_child).collect()
 }
 
-/// The first TCP address `pid` listens on.
-fn listening_address(pid: u32) -> Option<SocketAddr> {
-    listening_addresses(pid).into_iter().next()
-}
-
-/// The TCP addresses `pid` listens on, as the kernel tells them: no log format to know.
-fn listening_addresses(pid: u32) -> Vec<SocketAddr> {
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let sockets: BTreeSet<String> = descriptors
-        .filter_map(|entry| fs::read_link(entry.path()).ok())
-        .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
-        .collect();
+/// The TCP addresses that `pid` listens on, as the kernel tells them: no log format to know.
+///
+/// What its `parent` holds is not counted. The kernel lets a parent go on before it closes what a child is not to
+/// inherit, so for a moment a new child seems to listen on all the sockets of its parent.
+fn listening_addresses(pid: u32, parent: u32) -> Vec<SocketAddr> {
+    let (mut sockets, inherited) = (sockets(pid), sockets(parent));
+    sockets.retain(|socket| !inherited.contains(socket));
     let listens = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let is_one = fields.get(3) == Some(&"0A") && sockets.contains(*fields.get(9)?);
@@ -238,6 +236,15 @@ fn listening_addresses(pid: u32) -> Vec<SocketAddr> {
     let table = |name| fs::read_to_string(format!("/proc/{pid}/net/{name}")).unwrap_or_default();
     let tables = ["tcp", "tcp6"].map(table);
     tables.iter().flat_map(|table| table.lines().skip(1)).filter_map(listens).collect()
+}
+
+/// The numbers of the sockets that `pid` has open.
+fn sockets(pid: u32) -> BTreeSet<String> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    descriptors
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect()
 }
 
 /// An address as `/proc/net/tcp` writes it: 32-bit words in the machine's byte order, in hex.
@@ -258,6 +265,16 @@ fn decode_address(text: &str) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_parent_listens_on_is_not_its_childs() -> Result<()> {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = listener.local_addr()?;
+        let this = std::process::id();
+        assert!(listening_addresses(this, 0).contains(&address), "nobody's child");
+        assert!(!listening_addresses(this, this).contains(&address), "held by both");
+        Ok(())
+    }
 
     #[test]
     #[cfg(target_endian = "little")]
