@@ -87,6 +87,15 @@ pub enum Outcome {
     Abandoned,
 }
 
+/// What is to be known by whoever goes on using a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Whether it is a member still, and well.
+    pub is_up: bool,
+    /// Whether probes have to be [woken](Attempts::wakes).
+    pub wakes: bool,
+}
+
 /// What has become of a member, for one line of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -133,7 +142,7 @@ pub struct State {
     revision: u64,
     /// Counts trials and probes.
     tickets: u64,
-    /// When a session last began.
+    /// When a session last began, or one without steps last went on.
     used: Option<Instant>,
 }
 
@@ -180,11 +189,7 @@ impl State {
 
     /// A session's walk through the group, which has taken no step yet.
     pub fn begin(&mut self, wanted: &Wanted<'_>, now: Instant) -> Attempts {
-        let wakes = self.settings.health.probing.is_some_and(|probing| !self.is_used(probing, now));
-        if wakes {
-            self.forget_schedule();
-        }
-        self.used = Some(now);
+        let wakes = self.take_into_use(now);
         self.sticky.sweep(now);
         let source = hash::canonical(wanted.source);
         let faithful = self.faithful(source, now);
@@ -265,6 +270,14 @@ impl State {
             record.fail(Outlook { kind, is_current: true, may_eject }, health, now)
         };
         event.map(|event| Change { member: index, event })
+    }
+
+    /// Somebody who took no step goes on using `member`: datagrams take for long what was chosen for the first. That keeps the group in
+    /// use, and tells whether they had better take another one.
+    pub fn keep(&mut self, member: Member, now: Instant) -> Kept {
+        let wakes = self.take_into_use(now);
+        let is_up = self.position(member.key).is_some_and(|index| self.is_up(index, now));
+        Kept { is_up, wakes }
     }
 
     /// Takes an attempt back of which nothing is known: the same as reporting that it was abandoned.

@@ -310,6 +310,9 @@ pub const STICKY_SWEPT_MAX: usize = 4;
 /// By how much of the interval a probe may come earlier or later, in percent, whatever is asked for: probes never come at once.
 pub const PROBE_JITTER_PERCENT_MAX: u8 = 90;
 
+/// How long datagrams take a member of a group before it is asked again whether that is still well.
+pub const REVIEW_SECS: Duration = Duration::from_secs(1);
+
 /// The shortest interval of probes that is kept to: a member is never asked as fast as we can.
 pub const PROBE_INTERVAL_SECS_MIN: Duration = Duration::from_secs(1);
 

@@ -8,19 +8,22 @@ mod peers;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use common::{run, server_with};
 use peers::{Client, Echo, PATIENCE, key, mirrored, mixed, with_datagrams};
-use umbra_proto::address::Address;
+use umbra_proto::address::{Address, DomainName};
 use umbra_proto::shadowsocks::Method;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::socks5::udp;
 use umbra_relay::Relay;
-use umbra_relay::config::{Group, Hop, Inbound, Mode, Names, Parent, Path, Route, Server};
-use umbra_relay::group::{Policy, Settings};
+use umbra_relay::config::{
+    DnsProbe, Group, Hop, Inbound, Mode, Names, Parent, Path, Probe, ProbeKind, Route, Server,
+};
+use umbra_relay::group::{Health, Policy, Probing, Settings};
 
 fn server_at(address: Address, method: Method, byte: u8) -> Hop {
     let mode = Mode::Both(address.clone());
@@ -208,6 +211,43 @@ fn a_member_that_cannot_be_reached_gives_way_to_another() {
         insists(&client, &target, b"somebody");
         assert_eq!(client.trip(&target, b"again").1, mirrored(b"again"), "and it stays there");
     }
+}
+
+/// Answers every question with itself, marked as an answer.
+fn name_server() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut question = [0; 512];
+        while let Ok((len, from)) = socket.recv_from(&mut question) {
+            question[2] |= 0x80;
+            let _ = socket.send_to(&question[..len], from);
+        }
+    });
+    address
+}
+
+#[test]
+fn a_member_that_probes_take_out_is_left_by_an_association_that_is_never_at_rest() {
+    let echo = Echo::start("127.0.0.1:0");
+    let target = Address::Ip(echo.address);
+    // It takes everything and says nothing, so that nobody but a probe finds out.
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let dead = server_at(silent.local_addr().unwrap().into(), Method::Aes256Gcm, 1);
+    let (_server, well) = server(Method::Aes256Gcm, 1);
+    let probing = Probing { interval: Duration::from_secs(1), fall: NonZeroU32::MIN, ..Probing::default() };
+    let settings = Settings {
+        policy: Policy::Ordered,
+        health: Health { probing: Some(probing), ..Health::default() },
+        ..Settings::default()
+    };
+    let members = vec![Path::new("dead", [dead]).into(), Path::new("well", [well]).into()];
+    let question =
+        DnsProbe { server: Address::Ip(name_server()), name: DomainName::new("a.example").unwrap() };
+    let probe = Probe { kind: ProbeKind::Dns(question), patience: Duration::from_secs(1) };
+    let group = Arc::new(Group::new("servers", settings, members).with_probe(probe));
+    let relay = run(with_datagrams(mixed(), Route::Group(group)));
+    insists(&Client::associate(relay.addresses()[0]), &target, b"is anybody there?");
 }
 
 #[test]

@@ -129,14 +129,24 @@ impl State {
         Some(Change { member, event })
     }
 
-    /// Whether a session has begun lately.
-    pub(super) fn is_used(&self, probing: Probing, now: Instant) -> bool {
+    /// The group is used at this moment. Tells whether that wakes its prober.
+    pub(super) fn take_into_use(&mut self, now: Instant) -> bool {
+        let wakes = self.settings.health.probing.is_some_and(|probing| !self.is_used(probing, now));
+        if wakes {
+            self.forget_schedule();
+        }
+        self.used = Some(now);
+        wakes
+    }
+
+    /// Whether it was used lately.
+    fn is_used(&self, probing: Probing, now: Instant) -> bool {
         let lately = probing.interval().saturating_mul(probing.unused_intervals);
         self.used.is_some_and(|used| now.saturating_duration_since(used) <= lately)
     }
 
     /// What was planned before the group was left is not made up for.
-    pub(super) fn forget_schedule(&mut self) {
+    fn forget_schedule(&mut self) {
         for record in &mut self.records {
             record.schedule.next = None;
         }

@@ -10,7 +10,7 @@ use umbra_proto::address::AddressBlock;
 use super::association::{Association, AssociationId, Face};
 use super::dropped::Why;
 use super::front::Front;
-use super::lanes::{Chosen, LaneId, LaneNumber, Lanes};
+use super::lanes::{Chosen, Lane, LaneId, LaneNumber, Lanes};
 use super::names::Found;
 use super::outside::Outside;
 use super::search;
@@ -18,6 +18,7 @@ use super::way::Way;
 use crate::config::{Group, Path, Route};
 use crate::door::Door;
 use crate::group::Wanted;
+use crate::limits::REVIEW_SECS;
 use crate::net::Net;
 use crate::net::datagram::Datagrams;
 use crate::path::chance;
@@ -46,11 +47,14 @@ pub(super) fn choose<N: Net, D: Datagrams>(
     };
     let target = wayfarer.target;
     let path = path_along(door, association, route, target, now)?;
+    let review = matches!(route, Route::Group(_)).then(|| now + REVIEW_SECS);
     let has_rules = door.inbound.routes.has_rules();
     let lanes = &mut association.lanes;
     let (number, left) = match lanes.along(&path) {
         Some(lane) => {
-            lane.has_failed = false;
+            if !lane.is_good(now) {
+                (lane.has_failed, lane.review) = (false, review);
+            }
             (lane.number(), None)
         }
         None => {
@@ -58,7 +62,7 @@ pub(super) fn choose<N: Net, D: Datagrams>(
             // Where there is one route, one lane is all that there is.
             let other = lanes.first().filter(|_| !has_rules).and_then(|other| lanes.remove(other));
             let number = outside.numbers.next();
-            (number, lanes.push(number, path, way).or(other))
+            (number, lanes.push(Lane::new(number, path, way, review)).or(other))
         }
     };
     let chosen = Chosen { number, address };
@@ -148,7 +152,7 @@ fn user_of<'a, N>(door: &'a Door<N>, face: &'a Face) -> Option<&'a str> {
     }
 }
 
-/// The member of `group` that was chosen for this association, or another one if that has failed.
+/// The member of `group` that was chosen for this association, or another one if that has failed or is down.
 fn member<N: Net>(
     door: &Arc<Door<N>>,
     lanes: &mut Lanes,
@@ -158,19 +162,29 @@ fn member<N: Net>(
 ) -> Result<Arc<Path>, Why> {
     let has_rules = door.inbound.routes.has_rules();
     let chosen = lanes.chosen(group, has_rules).map(Arc::clone);
-    if let Some(path) = &chosen
-        && lanes.along(path).is_none_or(|lane| !lane.has_failed)
-    {
-        return Ok(Arc::clone(path));
+    if let Some(path) = &chosen {
+        let lane = lanes.along(path);
+        if lane.as_ref().is_some_and(|lane| lane.is_good(now)) {
+            return Ok(Arc::clone(path));
+        }
+        if lane.is_none_or(|lane| !lane.has_failed) {
+            let kept = group.datagrams.with_state(|state| state.keep(path.member(), now));
+            if kept.wakes {
+                wake(door, group);
+            }
+            if kept.is_up {
+                return Ok(Arc::clone(path));
+            }
+        }
     }
-    let has_failed = |path: &Arc<Path>| chosen.as_ref().is_some_and(|failed| Arc::ptr_eq(failed, path));
+    let is_left = |path: &Arc<Path>| chosen.as_ref().is_some_and(|left| Arc::ptr_eq(left, path));
     let mut attempts = group.datagrams.begin(wanted, now);
     if attempts.wakes() {
         wake(door, group);
     }
     let mut other = None;
     while let Some(held) = group.datagrams.next(&mut attempts, now) {
-        if !has_failed(held.member()) {
+        if !is_left(held.member()) {
             other = Some(Arc::clone(held.member()));
             break;
         }

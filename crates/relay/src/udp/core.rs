@@ -276,7 +276,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         let settled = match &association.face {
             Face::Relayed { .. } | Face::Probe(_) => association.lanes.only(),
             Face::Socks(_) | Face::Tunnel | Face::Shadowsocks(_) => {
-                association.lanes.settled(block, door.inbound.routes.has_rules())
+                association.lanes.settled(block, door.inbound.routes.has_rules(), now.instant)
             }
         };
         let chosen = match settled {

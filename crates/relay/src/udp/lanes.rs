@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::association::AssociationId;
 use super::names::Names;
 use super::way::Way;
@@ -40,6 +42,9 @@ pub(super) struct Lane {
     pub(super) has_failed: bool,
     /// Something has come back along it.
     pub(super) has_answered: bool,
+    /// When to ask again whether its path, which was chosen in a group, is still well. What is in use all the time would never be chosen
+    /// anew.
+    pub(super) review: Option<Instant>,
     pub(super) path: Arc<Path>,
     pub(super) way: Way,
 }
@@ -67,6 +72,15 @@ struct Further {
 }
 
 impl Lane {
+    pub(super) fn new(number: LaneNumber, path: Arc<Path>, way: Way, review: Option<Instant>) -> Self {
+        Self { number, has_failed: false, has_answered: false, review, path, way }
+    }
+
+    /// Whether its path needs no choice before the next datagram.
+    pub(super) fn is_good(&self, now: Instant) -> bool {
+        !self.has_failed && self.review.is_none_or(|due| now < due)
+    }
+
     pub(super) fn number(&self) -> LaneNumber {
         self.number
     }
@@ -93,22 +107,19 @@ impl LaneNumbers {
 impl Lanes {
     /// One lane, and no other.
     pub(super) fn one(number: LaneNumber, path: Arc<Path>, way: Way) -> Self {
-        Self {
-            first: Some(Lane { number, has_failed: false, has_answered: false, path, way }),
-            further: None,
-        }
+        Self { first: Some(Lane::new(number, path, way, None)), further: None }
     }
 
     /// The lane of a datagram to the target `block`, where that needs no choice: that of the last one to the same target, or the only
-    /// one where no rules tell targets apart. A lane that has failed is chosen again.
-    pub(super) fn settled(&mut self, block: &[u8], has_rules: bool) -> Option<Chosen> {
+    /// one where no rules tell targets apart. A lane that has failed, or has to be reviewed, is chosen again.
+    pub(super) fn settled(&mut self, block: &[u8], has_rules: bool, now: Instant) -> Option<Chosen> {
         let chosen = if has_rules {
             let (target, chosen) = self.further.as_ref()?.settled.as_ref()?;
             (**target == *block).then_some(*chosen)?
         } else {
             self.only()?
         };
-        self.get_mut(chosen.number).filter(|lane| !lane.has_failed).map(|_| chosen)
+        self.get_mut(chosen.number).filter(|lane| lane.is_good(now)).map(|_| chosen)
     }
 
     /// The only lane of an association whose way was not chosen, or of one without rules.
@@ -164,8 +175,8 @@ impl Lanes {
     }
 
     /// Adds a lane. One that has to go for it, the one that was used the longest time ago, is given to whoever can close it.
-    pub(super) fn push(&mut self, number: LaneNumber, path: Arc<Path>, way: Way) -> Option<Lane> {
-        let lane = Lane { number, has_failed: false, has_answered: false, path, way };
+    pub(super) fn push(&mut self, lane: Lane) -> Option<Lane> {
+        let number = lane.number;
         if self.first.is_none() {
             self.first = Some(lane);
             return None;
@@ -242,6 +253,7 @@ impl Lanes {
 mod tests {
     use super::*;
     use crate::config::{Hop, Parent};
+    use crate::limits::REVIEW_SECS;
 
     fn path(name: &str) -> Arc<Path> {
         let parent = Parent::socks5("127.0.0.1:1".parse().unwrap(), None);
@@ -256,24 +268,28 @@ mod tests {
     fn add(lanes: &mut Lanes, path: &Arc<Path>) -> (LaneNumber, Option<Arc<Path>>) {
         let newest = lanes.iter().map(|lane| lane.number.0).max();
         let number = LaneNumbers(newest.unwrap_or_default()).next();
-        let displaced = lanes.push(number, Arc::clone(path), Way::Direct(Box::default()));
+        let displaced = lanes.push(Lane::new(number, Arc::clone(path), Way::Direct(Box::default()), None));
         (number, displaced.map(|lane| lane.path))
     }
 
     #[test]
     fn a_lane_alone_needs_no_more_than_itself() {
         let (mut lanes, only) = (Lanes::default(), path("only"));
-        assert_eq!(lanes.settled(b"target", false), None);
+        assert_eq!(lanes.settled(b"target", false, Instant::now()), None);
         let (number, _) = add(&mut lanes, &only);
-        assert_eq!(lanes.settled(b"target", false), to(number));
-        assert_eq!(lanes.settled(b"another", false), to(number));
-        assert_eq!(lanes.settled(b"target", true), None, "with rules it is chosen for each target");
+        assert_eq!(lanes.settled(b"target", false, Instant::now()), to(number));
+        assert_eq!(lanes.settled(b"another", false, Instant::now()), to(number));
+        assert_eq!(
+            lanes.settled(b"target", true, Instant::now()),
+            None,
+            "with rules it is chosen for each target"
+        );
         assert!(lanes.further.is_none());
     }
 
     #[test]
     fn a_lane_alone_is_small() {
-        assert!(size_of::<Lanes>() <= 80);
+        assert!(size_of::<Lanes>() <= 96);
     }
 
     #[test]
@@ -281,13 +297,22 @@ mod tests {
         let mut lanes = Lanes::default();
         let [(one, _), (other, _)] = [path("one"), path("other")].map(|path| add(&mut lanes, &path));
         lanes.settle(b"target", to(other).unwrap());
-        assert_eq!(lanes.settled(b"target", true), to(other));
-        assert_eq!(lanes.settled(b"targe", true), None);
+        assert_eq!(lanes.settled(b"target", true, Instant::now()), to(other));
+        assert_eq!(lanes.settled(b"targe", true, Instant::now()), None);
         lanes.settle(b"t", to(one).unwrap());
-        assert_eq!(lanes.settled(b"t", true), to(one));
-        assert_eq!(lanes.settled(b"target", true), None, "the last one is kept in mind");
+        assert_eq!(lanes.settled(b"t", true, Instant::now()), to(one));
+        assert_eq!(lanes.settled(b"target", true, Instant::now()), None, "the last one is kept in mind");
         lanes.get_mut(one).unwrap().has_failed = true;
-        assert_eq!(lanes.settled(b"t", true), None);
+        assert_eq!(lanes.settled(b"t", true, Instant::now()), None);
+    }
+
+    #[test]
+    fn a_lane_that_is_due_for_a_review_is_chosen_again() {
+        let (mut lanes, now) = (Lanes::default(), Instant::now());
+        let (number, way) = (LaneNumbers::default().next(), Way::Direct(Box::default()));
+        lanes.push(Lane::new(number, path("one of a group"), way, Some(now + REVIEW_SECS)));
+        assert_eq!(lanes.settled(b"target", false, now), to(number));
+        assert_eq!(lanes.settled(b"target", false, now + REVIEW_SECS), None);
     }
 
     #[test]
@@ -311,7 +336,7 @@ mod tests {
         assert!(!numbers.contains(&number), "no later lane has its number");
         assert!(lanes.get_mut(numbers[1]).is_none());
         assert_eq!(lanes.iter().count(), LANES_PER_ASSOCIATION_MAX);
-        assert_eq!(lanes.settled(b"target", true), to(numbers[0]));
+        assert_eq!(lanes.settled(b"target", true, Instant::now()), to(numbers[0]));
         for (index, path) in paths.iter().enumerate() {
             assert_eq!(lanes.along(path).is_some(), index != 1);
         }

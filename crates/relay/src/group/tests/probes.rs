@@ -52,6 +52,26 @@ impl World {
 
 const GOOD: Outcome = Outcome::Reached { latency: None };
 
+#[test]
+fn whoever_goes_on_without_a_step_keeps_the_group_in_use_and_is_told_when_to_leave() {
+    let mut world = probed(2);
+    let [one, other] = [0, 1].map(|number| members([number])[0]);
+    assert_eq!(world.state.keep(one, world.now), Kept { is_up: true, wakes: true }, "nobody was there");
+    for _ in 0..20 {
+        world.pass(INTERVAL.as_secs());
+        assert_eq!(world.state.keep(one, world.now), Kept { is_up: true, wakes: false });
+    }
+    assert!(world.probe().is_some());
+    while !world.is_down(0) {
+        world.state.note(one, false, world.now);
+    }
+    assert!(!world.state.keep(one, world.now).is_up);
+    assert!(world.state.keep(other, world.now).is_up);
+    assert!(!world.state.keep(Member::named("no member"), world.now).is_up);
+    world.pass(100 * INTERVAL.as_secs());
+    assert!(world.state.keep(other, world.now).wakes, "it was away");
+}
+
 proptest! {
     #[test]
     fn probes_are_spread_within_their_bounds(jitter in 0..=100_u8, count in 1..6_usize, chance in any::<u64>()) {
