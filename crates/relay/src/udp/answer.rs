@@ -1,4 +1,4 @@
-//! What an answer says: whom it is from, and what the client is to get.
+//! What an answer says: whom it is from, and what the client is to get; and how it gets it.
 
 use std::net::SocketAddr;
 
@@ -7,9 +7,18 @@ use umbra_proto::shadowsocks::UnixTime;
 use umbra_proto::shadowsocks::packet::{Datagram, PacketError, Uncovered};
 use umbra_proto::socks5::udp as socks5;
 
+use super::association::Face;
+use super::core::Moment;
 use super::dropped::Why;
+use super::front::Front;
+use super::outbox::Course;
+use super::outside::Outside;
+use super::random::Random;
 use super::way::Way;
 use crate::config::Udp;
+use crate::door::Door;
+use crate::net::Net;
+use crate::net::datagram::Datagrams;
 
 /// Whom an answer is from.
 pub(super) enum Source<'p> {
@@ -75,4 +84,41 @@ pub(super) fn open<'p>(
         // Only the client can say whom it is from.
         Way::Relay(..) => Ok((Source::Address(IpBlock::from(source)), bytes)),
     }
+}
+
+/// Puts the client's part of an answer on its way, as the client is spoken with.
+pub(super) fn give<N: Net, D: Datagrams>(
+    face: &mut Face,
+    door: &Door<N>,
+    outside: &mut Outside<D>,
+    course: Course,
+    source: &Source<'_>,
+    payload: &[u8],
+    now: Moment,
+) -> Result<(), Why> {
+    match face {
+        Face::Socks(control) => {
+            control.count();
+            outside.push(course, |out| {
+                socks5::head(source.block(), out);
+                out.extend_from_slice(payload);
+            });
+        }
+        Face::Probe(answer) => {
+            if let Some(answer) = answer.take() {
+                // Whoever asked may wait no more.
+                let _ = answer.send(payload.to_vec());
+            }
+        }
+        Face::Tunnel | Face::Relayed { .. } => outside.push(course, |out| out.extend_from_slice(payload)),
+        Face::Shadowsocks(session) => {
+            let Some(Front::Shadowsocks { packets, .. }) = &door.front else { return Ok(()) };
+            let random = Random::draw(&door.net)?;
+            outside.push(course, |out| {
+                let fill = |room: &mut [u8]| random.fill(room);
+                session.seal(packets, source.block(), payload, now.unix, fill, out);
+            });
+        }
+    }
+    Ok(())
 }

@@ -371,33 +371,8 @@ impl<N: Net, D: Datagrams> Core<N, D> {
                 }
             };
             outcome = Ok(());
-            match face {
-                Face::Socks(control) => {
-                    control.count();
-                    outside.push(course, |out| {
-                        socks5::head(source.block(), out);
-                        out.extend_from_slice(payload);
-                    });
-                }
-                Face::Probe(answer) => {
-                    if let Some(answer) = answer.take() {
-                        // Whoever asked may wait no more.
-                        let _ = answer.send(payload.to_vec());
-                    }
-                }
-                Face::Tunnel | Face::Relayed { .. } => {
-                    outside.push(course, |out| out.extend_from_slice(payload));
-                }
-                Face::Shadowsocks(session) => {
-                    let Some(Front::Shadowsocks { packets, .. }) = &door.front else { continue };
-                    match Random::draw(&door.net) {
-                        Ok(random) => outside.push(course, |out| {
-                            let fill = |room: &mut [u8]| random.fill(room);
-                            session.seal(packets, source.block(), payload, now.unix, fill, out);
-                        }),
-                        Err(why) => outside.dropped.count(why),
-                    }
-                }
+            if let Err(why) = answer::give(face, door, outside, course, &source, payload, now) {
+                outside.dropped.count(why);
             }
         }
         let is_alive = outcome.is_ok();
