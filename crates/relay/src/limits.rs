@@ -219,6 +219,9 @@ pub const DATAGRAM_TURNS_MAX: usize = 2;
 /// How often idle associations are looked for.
 pub const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 
+/// A socket that associations share is left for another when nothing has come back through it for this long, and something was sent.
+pub const TRUNK_SILENCE_SECS: Duration = Duration::from_secs(15);
+
 /// Idle for this long, an association gives back what is quickly made again.
 pub const COOL_DELAY: Duration = Duration::from_secs(5);
 

@@ -315,6 +315,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
 
     /// Answers that have come to a trunk, each for the lane that it names.
     pub(super) fn answers(&mut self, socket: SocketId, inbox: &mut Inbox, now: Moment) {
+        let mut is_good = false;
         for Received { bytes, .. } in inbox.datagrams() {
             let Whose { lane, packet, is_new } = match self.outside.trunks.whose(socket, bytes) {
                 Ok(whose) => whose,
@@ -327,8 +328,13 @@ impl<N: Net, D: Datagrams> Core<N, D> {
             match self.downlink(lane, std::iter::once(Arrived::Uncovered(packet)), now) {
                 Ok(()) if is_new => self.learn(socket, server, lane),
                 Err(Why::Stranger) if !is_new => self.outside.trunks.doubt(socket, server),
-                Ok(()) | Err(_) => {}
+                Ok(()) => {}
+                Err(_) => continue,
             }
+            is_good = true;
+        }
+        if is_good {
+            self.outside.trunks.heard(socket);
         }
     }
 
@@ -415,6 +421,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
     pub(super) fn sweep(&mut self) {
         let now = Instant::now();
         self.sweep_probes();
+        self.outside.trunks.sweep(now);
         for post in 0..self.posts.len() {
             let timeout = self.posts[post].timeout;
             while let Some((handle, association)) = self.posts[post].table.expire(now, timeout) {

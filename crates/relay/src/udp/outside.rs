@@ -123,7 +123,10 @@ impl<D: Datagrams> Outside<D> {
     /// What became of datagrams from `socket`.
     fn settle(&mut self, socket: Option<SocketId>, sent: Sent) {
         self.dropped.count_unsent(sent);
-        if let Some(socket) = socket.filter(|_| sent.failed > 0 && sent.datagrams == 0) {
+        let Some(socket) = socket else { return };
+        if sent.datagrams > 0 {
+            self.trunks.sent(socket);
+        } else if sent.failed > 0 {
             self.trunks.fail(socket);
         }
     }

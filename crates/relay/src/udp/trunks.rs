@@ -5,10 +5,12 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use umbra_proto::shadowsocks::packet::{PacketHop, SessionId, Uncovered};
 
 use super::dropped::Why;
 use super::lanes::LaneId;
+use crate::limits::TRUNK_SILENCE_SECS;
 use crate::net::datagram::SocketId;
 
 /// The shared sockets of one engine.
@@ -29,6 +31,16 @@ struct Trunk {
     clients: HashMap<SessionId, LaneId>,
     /// By what the server calls its. What is missing here is found out anew.
     servers: HashMap<SessionId, Other>,
+    silence: Silence,
+}
+
+/// How long nothing has come back.
+#[derive(Clone, Copy, Debug)]
+enum Silence {
+    /// Nothing has been sent since the last answer.
+    None,
+    /// Something has, as was seen at this time, if it was seen.
+    Since(Option<Instant>),
 }
 
 /// The other end of a server's session.
@@ -73,7 +85,8 @@ impl Trunks {
 
     /// Adds a socket that nobody goes through yet.
     pub(super) fn add(&mut self, socket: SocketId, leads: Leads) {
-        let trunk = Trunk { leads, clients: HashMap::new(), servers: HashMap::new() };
+        let (clients, servers) = (HashMap::new(), HashMap::new());
+        let trunk = Trunk { leads, clients, servers, silence: Silence::None };
         self.open.insert(socket, trunk);
     }
 
@@ -98,6 +111,34 @@ impl Trunks {
     pub(super) fn fail(&mut self, socket: SocketId) {
         if self.open.contains_key(&socket) {
             self.failed.insert(socket);
+        }
+    }
+
+    /// Something has been sent through `socket`.
+    pub(super) fn sent(&mut self, socket: SocketId) {
+        if let Some(Trunk { silence: silence @ Silence::None, .. }) = self.open.get_mut(&socket) {
+            *silence = Silence::Since(None);
+        }
+    }
+
+    /// A good answer has come to `socket`.
+    pub(super) fn heard(&mut self, socket: SocketId) {
+        if let Some(trunk) = self.open.get_mut(&socket) {
+            trunk.silence = Silence::None;
+        }
+    }
+
+    /// Gives up the sockets that have been answered nothing for long. A filter on the way, or a translator that has begun anew, drops
+    /// without a word what comes from one port; of those who hold one each it would be one that is lost, and not everybody.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        let Self { open, failed, .. } = self;
+        for (socket, trunk) in open {
+            match trunk.silence {
+                Silence::None => {}
+                Silence::Since(None) => trunk.silence = Silence::Since(Some(now)),
+                Silence::Since(Some(since)) if now.saturating_duration_since(since) < TRUNK_SILENCE_SECS => {}
+                Silence::Since(Some(_)) => drop(failed.insert(*socket)),
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! The wire between datagram sockets: it loses, delays and so reorders, doubles, damages; and address translators on it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +26,8 @@ struct State {
     /// How an address looks from outside, and back.
     outside: HashMap<SocketAddr, SocketAddr>,
     inside: HashMap<SocketAddr, SocketAddr>,
+    /// What comes from there, or goes there, is lost.
+    cut: HashSet<SocketAddr>,
     seen: Option<Vec<Seen>>,
     next_port: u16,
 }
@@ -133,6 +135,7 @@ impl DatagramNet {
             counts: HashMap::new(),
             outside: HashMap::new(),
             inside: HashMap::new(),
+            cut: HashSet::new(),
             seen: None,
             next_port: FIRST_PORT,
         };
@@ -174,6 +177,11 @@ impl DatagramNet {
         state.inside.insert(outside, inside);
     }
 
+    /// Loses everything from and to `address`, without a word, from here on.
+    pub fn cut(&self, address: SocketAddr) {
+        self.state().cut.insert(address);
+    }
+
     /// How many sockets of `host` are open.
     pub fn open_at(&self, host: IpAddr) -> usize {
         let state = self.state();
@@ -193,7 +201,7 @@ impl DatagramNet {
         let rules = state.between.get(&hosts).copied().unwrap_or(state.impairments);
         let count = state.counts.entry(hosts).or_default();
         count.sent += 1;
-        if state.chance.one_in(rules.lost_one_in) {
+        if state.cut.contains(&from) || state.cut.contains(&to) || state.chance.one_in(rules.lost_one_in) {
             count.lost += 1;
             return;
         }

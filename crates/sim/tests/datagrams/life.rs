@@ -10,7 +10,7 @@ use umbra_proto::shadowsocks::packet::{ClientSession, PacketHop, SessionId};
 use umbra_proto::shadowsocks::{Method, UnixTime};
 use umbra_relay::config::Filtering;
 use umbra_relay::limits::{
-    LOOKUPS_MAX, LOOKUPS_PER_ASSOCIATION_MAX, NAME_RETRY_DELAY, WAITING_DATAGRAMS_MAX,
+    LOOKUPS_MAX, LOOKUPS_PER_ASSOCIATION_MAX, NAME_RETRY_DELAY, TRUNK_SILENCE_SECS, WAITING_DATAGRAMS_MAX,
 };
 use umbra_relay::net::Net;
 use umbra_sim::Chance;
@@ -203,6 +203,50 @@ fn under_sip022_a_client_is_followed_to_another_address_by_authentic_packets_alo
 }
 
 /// Sends what was seen on the way to the server, as it was, damaged, and cut short.
+/// The last address of the first door that sent to the second.
+fn last_sender(route: &Route) -> SocketAddr {
+    route.air.seen().iter().rev().find(|seen| seen.to == door(1)).unwrap().from
+}
+
+#[test]
+fn a_shared_socket_whose_datagrams_are_lost_without_a_word_is_left_by_everybody() {
+    for method in SIP022 {
+        one_seed(7, |net, mut chance| async move {
+            let route = Route::lay(&net, &mut chance, Plan::new(Some(method)));
+            route.air.record();
+            let arrivals = Arrivals::default();
+            arrivals.echo(&route.air, target_at(1));
+            let target = Address::Ip(target_at(1));
+            let clients = [route.associate(1000).await, route.associate(1001).await];
+            let mut number = 0;
+            let mut asks = async |client: &Client, chance: &mut Chance| {
+                number += 1;
+                client.send(&target, &message(chance, number, 9));
+                client.receive_within(WHILE).await.is_some()
+            };
+            // For as long as answers come, all is as it is, however long that may be.
+            for _ in 0..60 {
+                for client in &clients {
+                    assert!(asks(client, &mut chance).await);
+                }
+                sleep(Duration::from_secs(1)).await;
+            }
+            let before = last_sender(&route);
+            assert!(route.air.seen().iter().all(|seen| seen.to != door(1) || seen.from == before));
+            route.air.cut(before);
+            let mut lost = 0;
+            while !asks(&clients[0], &mut chance).await {
+                lost += 1;
+                assert!(lost <= 2 + TRUNK_SILENCE_SECS.as_secs(), "{method}: nothing comes back");
+                sleep(Duration::from_secs(1)).await;
+            }
+            assert!(asks(&clients[1], &mut chance).await, "{method}: it goes where the other goes");
+            assert_ne!(last_sender(&route), before);
+            assert_eq!(route.sockets(0), 1, "{method}: nobody needs the other one");
+        });
+    }
+}
+
 async fn attack(route: &Route, chance: &mut Chance, attacker: &DatagramPeer) {
     for Seen { to, mut bytes, .. } in route.air.seen() {
         if to != door(1) || bytes.is_empty() {
