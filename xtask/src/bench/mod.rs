@@ -46,6 +46,9 @@ pub(crate) struct Args {
     /// An umbra to measure, built already
     #[arg(long, value_name = "PATH")]
     umbra: Option<PathBuf>,
+    /// One from before, measured beside it
+    #[arg(long, value_name = "PATH", conflicts_with = "write")]
+    before: Option<PathBuf>,
     /// Measure the peers alone
     #[arg(long, conflicts_with = "umbra")]
     without_umbra: bool,
@@ -87,7 +90,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         None if args.without_umbra => None,
         None => Some(workspace::build_umbra()?),
     };
-    let tools = Tools::find(umbra.as_deref());
+    let tools = Tools::find(umbra.as_deref()).with_earlier(args.before.as_deref());
     let peers = args.present(&tools);
     raise_open_files()?;
     pin(LOAD_CPU)?;
@@ -126,6 +129,7 @@ impl Args {
     fn present(&self, tools: &Tools) -> Vec<Peer> {
         let mut peers = vec![Peer::Umbra];
         peers.extend(&self.peers);
+        peers.extend(self.before.as_ref().map(|_| Peer::Earlier));
         peers.sort_unstable();
         peers.dedup();
         let (present, missing): (Vec<_>, Vec<_>) = peers.into_iter().partition(|peer| tools.has(*peer));

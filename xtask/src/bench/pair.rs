@@ -102,7 +102,7 @@ impl Pair {
                 (Some(parent), Some(address))
             }
         };
-        let (client, proxy) = if peer == Peer::Umbra {
+        let (client, proxy) = if peer.is_ours() {
             let mut args = ["local", "-b", "127.0.0.1:0"].map(str::to_owned).to_vec();
             match next {
                 Some(next) => args.extend(["--outbound-proxy".to_owned(), format!("socks5://{next}")]),

@@ -121,7 +121,7 @@ impl Line {
                 (format!("<= {share:.2} x"), ratio.map(|ratio| ratio <= share))
             }
             Goal::Best(share) => {
-                let others = self.values.keys().filter(|peer| **peer != Peer::Umbra);
+                let others = self.values.keys().filter(|peer| !peer.is_ours());
                 let ratio = others.filter_map(|peer| self.ratio(*peer)).max_by(f64::total_cmp);
                 (format!("<= {share:.2} x best"), ratio.map(|ratio| ratio <= share))
             }

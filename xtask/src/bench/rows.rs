@@ -151,6 +151,7 @@ fn alone() -> impl Iterator<Item = Row> {
         ("plain-sessions-fin", Onward::Direct, Work::Sessions { close: Close::Fin }),
         ("parent-up", Onward::Parent, bulk(1, Way::Up)),
         ("parent-down", Onward::Parent, bulk(1, Way::Down)),
+        ("parent-sessions-fin", Onward::Parent, Work::Sessions { close: Close::Fin }),
     ];
     rows.into_iter().map(|(name, onward, work)| Row {
         name: name.to_owned(),
@@ -202,7 +203,7 @@ impl Cast {
     pub(crate) fn has(self, peer: Peer) -> bool {
         match self {
             Self::Pair(method) => peer.speaks(method),
-            Self::Alone(_) => [Peer::Umbra, Peer::Microsocks, Peer::Danted].contains(&peer),
+            Self::Alone(_) => peer.is_ours() || [Peer::Microsocks, Peer::Danted].contains(&peer),
         }
     }
 

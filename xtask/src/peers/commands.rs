@@ -23,19 +23,19 @@ pub(super) fn program(peer: Peer, place: &Path, role: Role, spec: Spec<'_>) -> R
         Program::new(name.clone(), path, args)
     };
     Ok(match (peer, role) {
-        (Peer::Umbra, Role::Client(server)) => {
+        (Peer::Umbra | Peer::Earlier, Role::Client(server)) => {
             line(place.to_owned(), format!("local -s {server} -b 127.0.0.1:0 -m {method}"))
         }
-        (Peer::Umbra, Role::Tunnel { server, target }) => {
+        (Peer::Umbra | Peer::Earlier, Role::Tunnel { server, target }) => {
             line(place.to_owned(), format!("tunnel -f {target} -s {server} -b 127.0.0.1:0 -m {method}"))
         }
-        (Peer::Umbra, Role::Server) if !spec.users.is_empty() => {
+        (Peer::Umbra | Peer::Earlier, Role::Server) if !spec.users.is_empty() => {
             let args = vec!["server".to_owned(), "-c".to_owned()];
             let mut config = with_users(spec, 0);
             config["forbidden_ip"] = json!("");
             Program::new(name, place.to_owned(), args).with_config(&config)?
         }
-        (Peer::Umbra, Role::Server) => {
+        (Peer::Umbra | Peer::Earlier, Role::Server) => {
             let port = port(spec)?;
             // The targets are on loopback.
             line(place.to_owned(), format!("server --forbidden-ip= -s 127.0.0.1:{port} -m {method}"))
@@ -98,7 +98,7 @@ fn datagrams_flag(peer: Peer) -> Option<&'static str> {
     match peer {
         Peer::ShadowsocksRust => Some("-U"),
         Peer::ShadowsocksLibev => Some("-u"),
-        Peer::Umbra | Peer::V2ray | Peer::Python => None,
+        Peer::Umbra | Peer::Earlier | Peer::V2ray | Peer::Python => None,
         Peer::Microsocks | Peer::Danted | Peer::Tinyproxy | Peer::TrafficServer => None,
     }
 }

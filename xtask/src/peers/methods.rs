@@ -32,7 +32,7 @@ impl Peer {
     /// Whether it speaks `method`.
     pub(crate) fn speaks(self, method: Method) -> bool {
         match self {
-            Self::Umbra => true,
+            Self::Umbra | Self::Earlier => true,
             Self::ShadowsocksRust => lists(RUST, method),
             Self::ShadowsocksLibev => lists(LIBEV, method),
             Self::V2ray => lists(V2RAY, method),

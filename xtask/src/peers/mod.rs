@@ -28,6 +28,9 @@ pub(crate) const SHADOWSOCKS_RUST_FEATURES: &str = "full,aead-cipher-extra,aead-
 pub(crate) enum Peer {
     /// The binary of this workspace.
     Umbra,
+    /// One from before, to see what a change costs.
+    #[value(skip)]
+    Earlier,
     /// Built once with cargo into the cache.
     ShadowsocksRust,
     /// Installed by the system.
@@ -112,6 +115,7 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Umbra => "umbra",
+            Self::Earlier => "umbra before",
             Self::ShadowsocksRust => "shadowsocks-rust",
             Self::ShadowsocksLibev => "shadowsocks-libev",
             Self::V2ray => "v2ray",
@@ -133,10 +137,15 @@ impl Peer {
     pub(crate) const PROXIES: [Self; 4] =
         [Self::Microsocks, Self::Danted, Self::Tinyproxy, Self::TrafficServer];
 
+    /// Whether it is of this workspace, now or before.
+    pub(crate) fn is_ours(self) -> bool {
+        matches!(self, Self::Umbra | Self::Earlier)
+    }
+
     /// Whether one way can end and the other go on.
     pub(crate) fn half_closes(self) -> bool {
         match self {
-            Self::Umbra | Self::ShadowsocksRust | Self::Danted => true,
+            Self::Umbra | Self::Earlier | Self::ShadowsocksRust | Self::Danted => true,
             Self::ShadowsocksLibev | Self::V2ray | Self::Python => false,
             Self::Microsocks | Self::Tinyproxy | Self::TrafficServer => false,
         }
@@ -145,7 +154,7 @@ impl Peer {
     /// What to type when it is missing.
     fn how_to_get(self) -> String {
         match self {
-            Self::Umbra => "cargo build --release --package umbra".to_owned(),
+            Self::Umbra | Self::Earlier => "cargo build --release --package umbra".to_owned(),
             Self::ShadowsocksRust => {
                 let root = shadowsocks_rust_root();
                 format!(
@@ -168,7 +177,7 @@ impl Peer {
     /// The system's package that has it; none where it comes from elsewhere.
     pub(crate) fn package(self) -> Option<&'static str> {
         match self {
-            Self::Umbra | Self::ShadowsocksRust | Self::Python => None,
+            Self::Umbra | Self::Earlier | Self::ShadowsocksRust | Self::Python => None,
             Self::ShadowsocksLibev => Some("shadowsocks-libev"),
             Self::V2ray => Some("v2ray"),
             Self::Microsocks => Some("microsocks"),
@@ -181,7 +190,7 @@ impl Peer {
 
     fn find(self, umbra: Option<&Path>) -> Result<PathBuf, String> {
         let found = match self {
-            Self::Umbra => umbra.filter(|path| path.is_file()).map(Path::to_owned),
+            Self::Umbra | Self::Earlier => umbra.filter(|path| path.is_file()).map(Path::to_owned),
             Self::ShadowsocksRust => {
                 Some(shadowsocks_rust_root().join("bin")).filter(|bin| bin.join("ssserver").is_file())
             }
@@ -202,6 +211,12 @@ impl Tools {
     pub(crate) fn find(umbra: Option<&Path>) -> Self {
         let everyone = [Peer::Umbra].into_iter().chain(Peer::OTHERS).chain(Peer::PROXIES);
         Self(everyone.map(|peer| (peer, peer.find(umbra))).collect())
+    }
+
+    /// With an earlier binary of ours beside them.
+    pub(crate) fn with_earlier(mut self, umbra: Option<&Path>) -> Self {
+        self.0.insert(Peer::Earlier, Peer::Earlier.find(umbra));
+        self
     }
 
     /// Looks for every peer, and installs what is missing where nothing may be left out.

@@ -87,6 +87,7 @@ impl Proxy {
             Peer::Tinyproxy => program(vec!["-d".to_owned(), "-c".to_owned()])
                 .with_file("tinyproxy.conf", &tinyproxy(ip, port, login)),
             Peer::Umbra
+            | Peer::Earlier
             | Peer::ShadowsocksRust
             | Peer::ShadowsocksLibev
             | Peer::V2ray

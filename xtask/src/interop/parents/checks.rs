@@ -156,7 +156,8 @@ impl Hop {
             Peer::Microsocks => Some(format!("connected to {ip}:{port}")),
             Peer::Tinyproxy => Some(format!("CONNECT {next} ")),
             Peer::TrafficServer => None,
-            Peer::Umbra | Peer::ShadowsocksRust | Peer::ShadowsocksLibev | Peer::V2ray | Peer::Python => None,
+            Peer::Umbra | Peer::Earlier => None,
+            Peer::ShadowsocksRust | Peer::ShadowsocksLibev | Peer::V2ray | Peer::Python => None,
         }
     }
 }
