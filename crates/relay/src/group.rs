@@ -33,7 +33,7 @@ use order::{Candidates, Order, Whom};
 pub use probe::{NextProbe, Probe};
 use record::{Outlook, Record};
 pub use settings::{Health, NoneLeft, Policy, Probing, RetryFrom, Rounds, Settings};
-pub use shared::{Errand, Held, Shared};
+pub use shared::{Doubtful, Errand, Held, Shared};
 pub use status::{Condition, Status};
 use sticky::Sticky;
 use walk::{Again, Walk};
@@ -82,9 +82,22 @@ pub enum Outcome {
     Failed,
     /// It answered as it should, and the target was to blame. Nothing is held against it.
     Declined,
+    /// It said no, in words that may be about the target as well as about us: SOCKS4 has no others. Nothing is held against it, unless
+    /// another one leads to the same target: then it is [blamed](State::blame).
+    Doubtful,
     /// Whoever asked has gone before there was an answer. It says nothing about the member. A time that the member was given and has let
     /// pass is a failure.
     Abandoned,
+}
+
+/// An attempt of which it is not known whether the member or the target was to blame.
+#[derive(Debug)]
+pub struct Doubt {
+    index: usize,
+    key: u64,
+    kind: Kind,
+    is_current: bool,
+    counts: bool,
 }
 
 /// What is to be known by whoever goes on using a member.
@@ -241,16 +254,41 @@ impl State {
                 record.reach(kind, health, now)
             }
             Outcome::Failed => {
-                record.counted_failed();
                 let outlook = Outlook { kind, is_current, may_eject };
-                let event = if counts { record.fail(outlook, health, now) } else { None };
-                if counts {
-                    self.order.failed(self.settings.policy, member);
-                }
-                event
+                return self.failed(member, outlook, counts, now);
             }
-            Outcome::Declined | Outcome::Abandoned => None,
+            Outcome::Declined | Outcome::Doubtful | Outcome::Abandoned => None,
         };
+        event.map(|event| Change { member, event })
+    }
+
+    /// Takes an attempt back that has come to a [doubtful](Outcome::Doubtful) end.
+    #[expect(clippy::needless_pass_by_value, reason = "an attempt has one outcome")]
+    pub fn doubt(&mut self, attempt: Attempt) -> Doubt {
+        let Attempt { index, key, kind, ticket, counts, .. } = attempt;
+        let record = self.find(index, key).and_then(|member| self.records.get_mut(member));
+        let is_current = record.is_some_and(|record| record.take_back(ticket));
+        Doubt { index, key, kind, is_current, counts }
+    }
+
+    /// Another member has led where this one had said no: it has failed. Tells what has become of it.
+    #[expect(clippy::needless_pass_by_value, reason = "it is blamed once")]
+    pub fn blame(&mut self, doubt: Doubt, now: Instant) -> Option<Change> {
+        let Doubt { index, key, kind, is_current, counts } = doubt;
+        let member = self.find(index, key)?;
+        let outlook = Outlook { kind, is_current, may_eject: self.may_eject() };
+        self.failed(member, outlook, counts, now)
+    }
+
+    /// An attempt at `member` has failed, and is the last one of its turn if it counts.
+    fn failed(&mut self, member: usize, outlook: Outlook, counts: bool, now: Instant) -> Option<Change> {
+        let record = self.records.get_mut(member)?;
+        record.counted_failed();
+        if !counts {
+            return None;
+        }
+        let event = record.fail(outlook, &self.settings.health, now);
+        self.order.failed(self.settings.policy, member);
         event.map(|event| Change { member, event })
     }
 

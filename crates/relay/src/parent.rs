@@ -136,14 +136,27 @@ impl ParentError {
         }
     }
 
-    /// What it says about the parent. One that answers as it should, and cannot reach the target, is well.
+    /// What it says about the parent. One that answers as it should, and cannot reach the target, is well. Some words are said of targets
+    /// and of clients alike: a general failure, what a rule does not allow, and all that SOCKS4 has.
     pub(crate) fn outcome(self) -> Outcome {
+        use http::client::ClientError as Http;
+        use socks4::client::ClientError as Socks4;
+        use socks5::client::ClientError as Socks5;
         match self {
-            Self::Socks5(socks5::client::ClientError::Denied(3..=6)) => Outcome::Declined,
-            Self::Http(http::client::ClientError::Denied(502..=504)) => Outcome::Declined,
+            // Among them an address of a family that it has not.
+            Self::Socks5(Socks5::Denied(3..=6 | 8)) | Self::Http(Http::Denied(502..=504)) => {
+                Outcome::Declined
+            }
             Self::Socks4Request(_) | Self::HttpRequest(_) => Outcome::Declined,
+            Self::Socks5(Socks5::Denied(1 | 2)) | Self::Http(Http::Denied(403 | 500)) => Outcome::Doubtful,
+            Self::Socks4(Socks4::Denied(SOCKS4_FAILED)) => Outcome::Doubtful,
             Self::Socks4(_) | Self::Socks5(_) | Self::Http(_) => Outcome::Failed,
         }
+    }
+
+    /// Whether it does not know what it was asked for.
+    pub(crate) fn is_unknown_command(self) -> bool {
+        matches!(self, Self::Socks5(socks5::client::ClientError::Denied(7)))
     }
 
     /// Whether it has said no, in the words that its protocol has for that.
@@ -174,25 +187,35 @@ impl fmt::Display for ParentError {
     }
 }
 
+/// All that SOCKS4 has for a request that it understands and does not grant.
+const SOCKS4_FAILED: u8 = 91;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_parent_is_well_that_cannot_reach_a_target_and_not_one_that_denies() {
+    fn a_parent_is_well_that_cannot_reach_a_target_and_not_one_that_denies_us() {
         use http::client::ClientError as Http;
         use socks4::client::ClientError as Socks4;
         use socks5::client::ClientError as Socks5;
-        for code in 3..=6 {
-            assert_eq!(ParentError::Socks5(Socks5::Denied(code)).outcome(), Outcome::Declined);
+        let of_socks5 = |code| ParentError::Socks5(Socks5::Denied(code)).outcome();
+        for code in [3, 4, 5, 6, 8] {
+            assert_eq!(of_socks5(code), Outcome::Declined);
         }
-        for code in [1, 2, 7, 8, 0xff] {
-            assert_eq!(ParentError::Socks5(Socks5::Denied(code)).outcome(), Outcome::Failed);
+        for code in [1, 2] {
+            assert_eq!(of_socks5(code), Outcome::Doubtful);
+        }
+        for code in [7, 9, 0xff] {
+            assert_eq!(of_socks5(code), Outcome::Failed);
         }
         assert_eq!(ParentError::Socks5(Socks5::LoginRefused).outcome(), Outcome::Failed);
-        assert_eq!(ParentError::Socks4(Socks4::Denied(0x5b)).outcome(), Outcome::Failed);
-        assert_eq!(ParentError::Http(Http::Denied(504)).outcome(), Outcome::Declined);
-        assert_eq!(ParentError::Http(Http::Denied(403)).outcome(), Outcome::Failed);
+        let of_socks4 = |code| ParentError::Socks4(Socks4::Denied(code)).outcome();
+        assert_eq!([0x5b, 0x5c, 0x5d].map(of_socks4), [Outcome::Doubtful, Outcome::Failed, Outcome::Failed]);
+        let of_http = |status| ParentError::Http(Http::Denied(status)).outcome();
+        assert_eq!([502, 503, 504].map(of_http), [Outcome::Declined; 3]);
+        assert_eq!([403, 500].map(of_http), [Outcome::Doubtful; 2]);
+        assert_eq!([400, 401, 404, 405].map(of_http), [Outcome::Failed; 4]);
         assert_eq!(ParentError::Http(Http::Login).outcome(), Outcome::Failed);
     }
 }

@@ -18,7 +18,7 @@ use crate::dial::{dial, dial_any, dial_target, resolve};
 use crate::door::Door;
 use crate::drive::Inbox;
 use crate::failure::{At, Cause, Failure, Side, Stage};
-use crate::group::{Outcome, Wanted};
+use crate::group::{Doubtful, Outcome, Wanted};
 use crate::inbound::ClientSide;
 use crate::net::{Net, Socket};
 use crate::parent::{Agreed, Visitor, arrival, negotiate};
@@ -253,6 +253,7 @@ async fn through<N: Net>(
     // Whoever probed it may have ended with its own relay, however much the group is in use.
     wake(door, group);
     let mut told: Option<(Outcome, Failure)> = None;
+    let mut doubts = Vec::new();
     while let Some(held) = group.streams.next(&mut attempts, Instant::now()) {
         let path = Arc::clone(held.member());
         debug!(path = %path.name, "chosen path");
@@ -261,7 +262,13 @@ async fn through<N: Net>(
             Ok(reached) => {
                 let outcome = Outcome::Reached { latency: Some(began.elapsed()) };
                 tried.end(outcome, None);
-                tell(group, &path, held.report(outcome, Instant::now()), None);
+                let now = Instant::now();
+                // It was not the target that was to blame for what those before have said.
+                for doubt in doubts {
+                    let path = Arc::clone(Doubtful::member(&doubt));
+                    tell(group, &path, doubt.blame(now), None);
+                }
+                tell(group, &path, held.report(outcome, now), None);
                 return Ok(reached);
             }
             Err(failure) => failure,
@@ -271,10 +278,14 @@ async fn through<N: Net>(
         let was_cut = now >= until && now.saturating_duration_since(began) < path.deadlines.connect;
         let outcome = if was_cut { Outcome::Abandoned } else { failure.outcome(path.hops.len()) };
         tried.end(outcome, Some(&failure));
-        tell(group, &path, held.report(outcome, now), Some(&failure));
-        if outcome != Outcome::Failed {
-            // It would say the same again: the target is to blame, or we are.
-            attempts.leave();
+        match outcome {
+            Outcome::Doubtful => doubts.extend(held.doubt()),
+            Outcome::Failed => tell(group, &path, held.report(outcome, now), Some(&failure)),
+            Outcome::Reached { .. } | Outcome::Declined | Outcome::Abandoned => {
+                // It would say the same again: the target is to blame, or we are.
+                attempts.leave();
+                tell(group, &path, held.report(outcome, now), Some(&failure));
+            }
         }
         debug!(path = %path.name, %failure, "path led nowhere");
         // What was heard of the target is truer than what goes wrong with somebody else on the way.
@@ -471,7 +482,13 @@ async fn ask<N: Net>(
         Ok(_) | Err(Cause::Parent(_) | Cause::Command(_)) => unanswered.finish(),
         Err(_) => drop(unanswered),
     }
-    let Agreed { bound, visitor } = answer.map_err(failure)?;
+    let Agreed { bound, visitor } = answer.map_err(|cause| match cause {
+        // As when it is known before: it has no words for this, and is well.
+        Cause::Parent(error) if error.is_unknown_command() && command != Command::Connect => {
+            failure(Cause::Command(command))
+        }
+        cause => failure(cause),
+    })?;
     let parent_at = match &parent.address {
         Address::Ip(address) => Some(address.ip()),
         Address::Name(..) => parent_at,

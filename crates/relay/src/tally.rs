@@ -118,7 +118,8 @@ impl Tally {
             Outcome::Reached { .. } => &self.reached,
             Outcome::Declined => &self.declined,
             Outcome::Abandoned => &self.abandoned,
-            Outcome::Failed => {
+            // Whoever is to blame, it was this hop that said no.
+            Outcome::Failed | Outcome::Doubtful => {
                 let hop = failure.and_then(|failure| {
                     let number = failure.at.as_ref()?.hop;
                     Some(self.hops.get(number.checked_sub(1)?)?.counter(failure))

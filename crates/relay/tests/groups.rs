@@ -15,9 +15,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use umbra_proto::address::Address;
+use umbra_proto::socks4::client::UserId;
 use umbra_relay::Relay;
 use umbra_relay::config::{
-    Candidate, Deadlines, Group, Hop, Parent, Path, Probe, ProbeKind, Protocol, ProxyDoor, Route,
+    Candidate, Deadlines, Group, Hop, Parent, ParentProtocol, Path, Probe, ProbeKind, Protocol, ProxyDoor,
+    Route,
 };
 use umbra_relay::group::{Condition, Health, Policy, Probing, Settings};
 
@@ -89,7 +91,7 @@ fn broken() -> Vec<(&'static str, Scripted)> {
             }),
         ),
     ];
-    all.extend([1, 2, 7, 8, 9, 255].map(|code| ("denies", Scripted::answering(code))));
+    all.extend([1, 2, 7, 9, 255].map(|code| ("denies", Scripted::answering(code))));
     all
 }
 
@@ -145,7 +147,7 @@ fn attempts_are_as_many_as_are_allowed_and_no_more() {
 
 #[test]
 fn a_target_that_is_to_blame_is_asked_for_once_at_each_parent_and_nobody_is_held_to_it() {
-    let bad = [3, 5, 1].map(Scripted::answering);
+    let bad = [8, 5, 1].map(Scripted::answering);
     let settings = Settings { attempts_per_member: number(2), ..Settings::default() };
     let members = bad[..2].iter().map(|bad| path(&bad.address.to_string(), &[bad.address]));
     let group = Arc::new(Group::new("parents", settings, members.collect()));
@@ -163,6 +165,76 @@ fn a_target_that_is_to_blame_is_asked_for_once_at_each_parent_and_nobody_is_held
     let relay = door(&Arc::new(Group::new("parents", settings, members.collect())));
     assert_eq!(ask(relay.addresses()[0], &"9.9.9.9:9".parse().unwrap()).0, 5);
     assert_eq!(bad[2].came(), 1);
+    relay.stop();
+}
+
+#[test]
+fn what_may_be_said_of_the_target_is_held_against_nobody_unless_another_leads_there() {
+    let (good, target) = (run(inbound(PROXY, Route::direct())), echo());
+    let dead: Address = "9.9.9.9:9".parse().unwrap();
+    let socks4 = || {
+        Scripted::start(|mut stream| {
+            let _request = stream.read(&mut [0; 512]);
+            let _gone_already = stream.write_all(&[0, 91, 0, 0, 0, 0, 0, 0]);
+        })
+    };
+    let http = |status: &'static str| {
+        Scripted::start(move |mut stream| {
+            let _request = stream.read(&mut [0; 512]);
+            let _gone_already = write!(stream, "HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n");
+        })
+    };
+    let doubtful = [
+        (ParentProtocol::Socks5(None), Scripted::answering(1)),
+        (ParentProtocol::Socks5(None), Scripted::answering(2)),
+        (ParentProtocol::Socks4(UserId::default()), socks4()),
+        (ParentProtocol::Http(None), http("403")),
+        (ParentProtocol::Http(None), http("500")),
+    ];
+    for (protocol, scripted) in doubtful {
+        let doubtful = || {
+            let parent =
+                Parent { protocol: protocol.clone(), ..Parent::socks5(scripted.address.into(), None) };
+            Candidate::from(Path::new("doubtful", [Hop::Parent(parent)]))
+        };
+        let other = Scripted::answering(5);
+        let members = vec![doubtful(), path("other", &[other.address])];
+        let group = Arc::new(Group::new("parents", Settings::default(), members));
+        let relay = door(&group);
+        for _ in 0..5 {
+            assert_ne!(ask(relay.addresses()[0], &dead).0, 0);
+        }
+        assert_eq!((scripted.came(), other.came()), (5, 5), "each is asked by each session");
+        let health = group.health();
+        assert!(health.iter().all(|member| member.condition == Condition::Up && member.sessions_failed == 0));
+        assert_eq!(group.paths()[0].counts().failed(), 5, "and it is counted that it has said no");
+        relay.stop();
+        let members = vec![doubtful(), path("good", &good.addresses()[..1])];
+        let group = Arc::new(Group::new("parents", Settings::default(), members));
+        let relay = door(&group);
+        for _ in 0..3 {
+            assert!(passes(&relay, target.address));
+        }
+        assert!(matches!(group.health()[0].condition, Condition::Down { .. }), "{:?}", group.health()[0]);
+        assert_eq!(scripted.came(), 7, "and then it is left alone");
+        relay.stop();
+    }
+    good.stop();
+}
+
+#[test]
+fn a_parent_that_does_not_know_bind_is_well() {
+    let parent = Scripted::answering(7);
+    let group = Arc::new(Group::new("parents", Settings::default(), vec![path("one", &[parent.address])]));
+    let relay = door(&group);
+    for _ in 0..3 {
+        let mut client = TcpStream::connect(relay.addresses()[0]).unwrap();
+        client.write_all(b"\x05\x01\x00\x05\x02\x00\x01\x09\x09\x09\x09\x00\x09").unwrap();
+        let mut answer = [0; 4];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(answer[3], 7);
+    }
+    assert_eq!((group.health()[0].condition, group.health()[0].sessions_failed), (Condition::Up, 0));
     relay.stop();
 }
 

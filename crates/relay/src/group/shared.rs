@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use super::{
-    Attempt, Attempts, Change, Kind, Member, NextProbe, Outcome, Probe, Settings, State, Status, Wanted,
+    Attempt, Attempts, Change, Doubt, Kind, Member, NextProbe, Outcome, Probe, Settings, State, Status,
+    Wanted,
 };
 
 /// A group behind a lock, with an `M` for each member.
@@ -26,6 +27,14 @@ pub struct Held<'a, M> {
     member: Arc<M>,
     kind: Kind,
     attempt: Option<Attempt>,
+}
+
+/// An attempt whose member has said no, and it is not known yet whether that was the target's fault. If nobody says otherwise, it was.
+#[derive(Debug)]
+pub struct Doubtful<'a, M> {
+    group: &'a Shared<M>,
+    member: Arc<M>,
+    doubt: Doubt,
 }
 
 /// What a prober is to do.
@@ -122,6 +131,27 @@ impl<M> Held<'_, M> {
     pub fn report(mut self, outcome: Outcome, now: Instant) -> Option<Change> {
         let attempt = self.attempt.take()?;
         self.group.lock().state.report(attempt, outcome, now)
+    }
+}
+
+impl<'a, M> Held<'a, M> {
+    /// It said no, and it cannot be told whether the target is to blame: [`Outcome::Doubtful`].
+    pub fn doubt(mut self) -> Option<Doubtful<'a, M>> {
+        let attempt = self.attempt.take()?;
+        let doubt = self.group.lock().state.doubt(attempt);
+        Some(Doubtful { group: self.group, member: Arc::clone(&self.member), doubt })
+    }
+}
+
+impl<M> Doubtful<'_, M> {
+    /// Who has said no.
+    pub fn member(&self) -> &Arc<M> {
+        &self.member
+    }
+
+    /// Another one has led to the target. Tells what has become of the member.
+    pub fn blame(self, now: Instant) -> Option<Change> {
+        self.group.lock().state.blame(self.doubt, now)
     }
 }
 
