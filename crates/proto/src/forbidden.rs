@@ -78,12 +78,65 @@ impl Forbidden {
         forms.into_iter().find_map(|form| self.rule_of(form))
     }
 
+    /// The rule that forbids `name` as far as that can be told without asking anybody: names that stand for this machine or for its
+    /// cloud's secrets everywhere, and numbers that resolvers take for an address. For whoever passes names on to be resolved elsewhere.
+    pub fn check_name(&self, name: &str) -> Option<Rule> {
+        if self.is_empty() {
+            return None;
+        }
+        let name = name.strip_suffix('.').unwrap_or(name);
+        let last = name.rsplit('.').next().unwrap_or(name);
+        let stands_for = |ip: IpAddr| self.check(ip);
+        if last.eq_ignore_ascii_case("localhost")
+            || ["ip6-localhost", "ip6-loopback"].iter().any(|alias| name.eq_ignore_ascii_case(alias))
+        {
+            return stands_for(Ipv4Addr::LOCALHOST.into()).or_else(|| stands_for(Ipv6Addr::LOCALHOST.into()));
+        }
+        if name.eq_ignore_ascii_case("metadata.google.internal") {
+            return stands_for(Ipv4Addr::new(169, 254, 169, 254).into());
+        }
+        stands_for(numbers(name)?.into())
+    }
+
+    /// Whether nothing is forbidden at all.
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty() && self.listed.0.is_empty()
+    }
+
     fn rule_of(&self, form: IpAddr) -> Option<Rule> {
         let range = self.ranges.iter().find(|(_, network)| network.contains(&form));
         let rule =
             range.map(|(rule, _)| *rule).or_else(|| self.listed.contains(form).then_some(Rule::Listed));
         rule.filter(|_| !self.exempt.contains(form))
     }
+}
+
+/// The address that `text` is in the manner of `inet_aton`: one to four numbers, of which the last fills what the others leave, each decimal,
+/// octal after `0` or hexadecimal after `0x`.
+fn numbers(text: &str) -> Option<Ipv4Addr> {
+    let parts: Vec<u32> = text.split('.').take(5).map(number).collect::<Option<_>>()?;
+    let (last, first) = parts.split_last()?;
+    if first.len() > 3 || first.iter().any(|part| *part > 0xff) {
+        return None;
+    }
+    let bits = 8 * u32::try_from(4 - first.len()).ok()?;
+    if u64::from(*last) >= 1 << bits {
+        return None;
+    }
+    let high = (0..).zip(first).fold(0, |high, (place, part)| high | part << (24 - 8 * place));
+    Some(Ipv4Addr::from(high | last))
+}
+
+fn number(text: &str) -> Option<u32> {
+    let (digits, radix) = match text.strip_prefix('0') {
+        None | Some("") => (text, 10),
+        Some(rest) => match rest.strip_prefix(['x', 'X']) {
+            Some(hex) => (hex, 16),
+            None => (rest, 8),
+        },
+    };
+    // What is parsed may have a sign.
+    digits.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u32::from_str_radix(digits, radix).ok())?
 }
 
 /// Networks of which none lies in another, in order, so that long lists are searched fast.

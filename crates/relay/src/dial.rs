@@ -68,7 +68,10 @@ pub(crate) async fn dial_any<N: Net>(
 }
 
 /// Those of `addresses` that are not forbidden, of which there is one at least.
-fn allowed(mut addresses: Vec<SocketAddr>, forbidden: &Forbidden) -> Result<Vec<SocketAddr>, Cause> {
+pub(crate) fn allowed(
+    mut addresses: Vec<SocketAddr>,
+    forbidden: &Forbidden,
+) -> Result<Vec<SocketAddr>, Cause> {
     let mut broken = None;
     addresses.retain(|address| judge(*address, forbidden).map_err(|rule| broken = Some(rule)).is_ok());
     match broken {

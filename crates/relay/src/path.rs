@@ -14,7 +14,7 @@ use umbra_proto::request::{Command, Refusal};
 
 use crate::config::{Group, Hop, Names, Parent, ParentProtocol, Path, Route, Server, Tcp};
 use crate::conn::Conn;
-use crate::dial::{dial, dial_any, dial_target, resolve};
+use crate::dial::{allowed, dial, dial_any, dial_target, resolve};
 use crate::door::Door;
 use crate::drive::Inbox;
 use crate::failure::{At, Cause, Failure, Side, Stage};
@@ -56,7 +56,7 @@ pub(crate) struct Errand<'e> {
     pub(crate) target: &'e Address,
     /// The addresses of the target's name, where it has been resolved: these are meant, and no others.
     pub(crate) addresses: Option<&'e [SocketAddr]>,
-    /// Where a direct path does not lead.
+    /// Where nobody is led, as far as it is known here where that is.
     pub(crate) forbidden: &'e Forbidden,
     /// When nobody waits for it any more, where that is before all the deadlines on the way have passed.
     pub(crate) until: Option<Instant>,
@@ -339,13 +339,16 @@ pub(crate) async fn travel_through<N: Net>(
     // Whom each hop is asked for. All of it is found before anybody is dialled, so that nobody is left in the middle of it.
     let mut nexts = Vec::with_capacity(hops.len());
     for (number, (hop, after)) in (2..).zip(hops.iter().zip(hops.iter().skip(1))) {
-        let settling = pin!(settle(door, hop, after.address(), None));
+        let settling = pin!(settle(door, hop, after.address(), None, &NOTHING_FORBIDDEN));
         let settled = in_time(errand.until, Stage::Resolve, settling).await;
         nexts.push(settled.map_err(|failure| failure.at(here(number)))?);
     }
     // A target whose name has no address is no fault of any hop.
     nexts.push({
-        let settling = pin!(settle(door, last, errand.target, errand.addresses));
+        // Whom somebody may come from who is waited for is not where anybody is led.
+        let is_led = errand.command == Command::Connect;
+        let forbidden = if is_led { errand.forbidden } else { &NOTHING_FORBIDDEN };
+        let settling = pin!(settle(door, last, errand.target, errand.addresses, forbidden));
         in_time(errand.until, Stage::Resolve, settling).await?
     });
     // Whoever is asked in the open answers before anything else is said, so that nothing is promised too early; and a Shadowsocks
@@ -424,13 +427,22 @@ async fn straight<N: Net>(
 
 /// `address` as `hop` is to be asked for it. Where rules have looked at `addresses`, none of them is left to be found anew: one of
 /// them is asked for; if there are none, nobody here may look for others, while a hop to which names are passed on is told the name.
+/// What is `forbidden` no hop is asked for: it may be where we are, or next to us.
 async fn settle<N: Net>(
     door: &Door<N>,
     hop: &Hop,
     address: &Address,
     addresses: Option<&[SocketAddr]>,
+    forbidden: &Forbidden,
 ) -> Result<Address, Failure> {
-    let Address::Name(name, port) = address else { return Ok(address.clone()) };
+    let refused = |cause| Failure::outbound(Stage::Connect, cause);
+    let (name, port) = match address {
+        Address::Ip(ip) => {
+            allowed(vec![*ip], forbidden).map_err(refused)?;
+            return Ok(address.clone());
+        }
+        Address::Name(name, port) => (name, port),
+    };
     let (is_resolved_here, is_socks4) = match hop {
         Hop::Shadowsocks(_) => (false, false),
         Hop::Parent(parent) => {
@@ -451,6 +463,10 @@ async fn settle<N: Net>(
         Some([]) if is_resolved_here => return Err(Failure::outbound(Stage::Resolve, Cause::NoAddress)),
         Some(addresses) => addresses,
     };
+    if let Some(rule) = forbidden.check_name(name.as_str()) {
+        return Err(refused(Cause::Forbidden(rule)));
+    }
+    let addresses = allowed(addresses.to_vec(), forbidden).map_err(refused)?;
     // SOCKS4 has no words for the others.
     let fits = |address: &&SocketAddr| address.is_ipv4() || !is_socks4;
     let chosen = addresses.iter().find(fits).or(addresses.first());
@@ -557,7 +573,16 @@ mod tests {
 
     /// Whether each dial of a path asks for fast open where the operator does.
     async fn fast_opens(route: Route) -> Vec<bool> {
-        let inbound = Inbound {
+        let door = Arc::new(Door::new(inbound(route), Refusing::default(), 1));
+        let target = "127.0.0.1:1".parse().unwrap();
+        let errand = Errand::of_our_own(Command::Connect, &target);
+        let outcome = Box::pin(reach(&door, Who::Operator, errand)).await;
+        assert!(outcome.is_err_and(|failure| matches!(failure.cause, Cause::Io(_))));
+        door.net.dialled().into_iter().map(|(_, tcp)| tcp.fast_open).collect()
+    }
+
+    fn inbound(route: Route) -> Inbound {
+        Inbound {
             name: "door".into(),
             listen: "127.0.0.1:0".parse().unwrap(),
             protocol: Protocol::Proxy(ProxyDoor::MIXED),
@@ -567,13 +592,7 @@ mod tests {
             idle: Duration::from_secs(1),
             tcp: Tcp { no_delay: true, fast_open: true },
             proxy_header: ProxyHeader::default(),
-        };
-        let door = Arc::new(Door::new(inbound, Refusing::default(), 1));
-        let target = "127.0.0.1:1".parse().unwrap();
-        let errand = Errand::of_our_own(Command::Connect, &target);
-        let outcome = Box::pin(reach(&door, Who::Operator, errand)).await;
-        assert!(outcome.is_err_and(|failure| matches!(failure.cause, Cause::Io(_))));
-        door.net.dialled().into_iter().map(|(_, tcp)| tcp.fast_open).collect()
+        }
     }
 
     fn servers(count: u16) -> Route {
@@ -585,6 +604,24 @@ mod tests {
             one_time_auth: false,
         };
         Route::servers((1..=count).map(server).collect())
+    }
+
+    /// What a parent is asked for when it is told addresses, and a name has these.
+    async fn asked_for(texts: &[&str]) -> Result<Address, Cause> {
+        let addresses = texts.iter().map(|text| text.parse().unwrap()).collect();
+        let parent = Parent::socks5("192.0.2.9:1080".parse().unwrap(), None);
+        let hop = Hop::Parent(Parent { names: Names::ResolveHere, ..parent });
+        let door = Door::new(inbound(Route::direct()), Refusing::knowing(addresses), 1);
+        let name = "name.example:1".parse().unwrap();
+        let settled = settle(&door, &hop, &name, None, &Forbidden::standard()).await;
+        settled.map_err(|failure| failure.cause)
+    }
+
+    #[tokio::test]
+    async fn a_name_is_never_asked_for_by_an_address_that_is_forbidden() {
+        let asked = asked_for(&["127.0.0.1:1", "192.0.2.1:1"]).await;
+        assert_eq!(asked.unwrap(), "192.0.2.1:1".parse().unwrap());
+        assert!(matches!(asked_for(&["[::1]:1", "127.0.0.1:1"]).await, Err(Cause::Forbidden(_))));
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info};
 use umbra_proto::address::{Address, DomainName};
+use umbra_proto::forbidden::Forbidden;
 use umbra_proto::request::Command;
 
 use crate::config::{Inbound, Mode, Protocol, ProxyHeader, Route, Tcp};
@@ -96,7 +97,7 @@ async fn keep_probing<N: Net>(door: Arc<Door<N>>, claim: Claim) {
                 let (door, group, probe) = (Arc::clone(&door), Arc::clone(group), probe.clone());
                 // One that is silent keeps nobody waiting.
                 drop(tokio::spawn(async move {
-                    let (outcome, failure) = match run(&door, &path, &probe).await {
+                    let (outcome, failure) = match run(&door, &path, &probe, &Forbidden::NOTHING).await {
                         Ok(latency) => (Outcome::Reached { latency: Some(latency) }, None),
                         Err(failure) => (judge(&failure, path.hops.len()), Some(failure)),
                     };
@@ -121,21 +122,27 @@ fn judge(failure: &Failure, hops: usize) -> Outcome {
     }
 }
 
-/// Probes `path` once. Gives how long it took.
+/// Probes `path` once, as for somebody who is led to nothing `forbidden`. Gives how long it took.
 pub(crate) async fn run<N: Net>(
     door: &Arc<Door<N>>,
     path: &Arc<Path>,
     probe: &Probe,
+    forbidden: &Forbidden,
 ) -> Result<Duration, Failure> {
     let began = Instant::now();
-    match timeout(probe.patience, attempt(door, path, &probe.kind)).await {
+    match timeout(probe.patience, attempt(door, path, &probe.kind, forbidden)).await {
         Ok(outcome) => outcome.map(|()| began.elapsed()),
         Err(_) => Err(Failure::outbound(Stage::Connect, Cause::Deadline)),
     }
 }
 
-async fn attempt<N: Net>(door: &Arc<Door<N>>, path: &Arc<Path>, kind: &ProbeKind) -> Result<(), Failure> {
-    let errand = |target| Errand::of_our_own(Command::Connect, target);
+async fn attempt<N: Net>(
+    door: &Arc<Door<N>>,
+    path: &Arc<Path>,
+    kind: &ProbeKind,
+    forbidden: &Forbidden,
+) -> Result<(), Failure> {
+    let errand = |target| Errand::new(Command::Connect, target, forbidden);
     match kind {
         ProbeKind::Connect => match path.hops.first() {
             Some(first) => {
@@ -231,10 +238,11 @@ pub(crate) fn tell(group: &Group, path: &Path, change: Option<Change>, why: Opti
 }
 
 /// Probes `path` once over the system's network, as a group would, and waits for what comes of it: how long it took, or why it failed.
+/// It leads to nothing that is `forbidden`.
 ///
 /// # Errors
 /// If the probe fails, or the system has nothing left to probe with.
-pub fn try_path(path: &Arc<Path>, probe: &Probe) -> Result<Duration, Failure> {
+pub fn try_path(path: &Arc<Path>, probe: &Probe, forbidden: &Forbidden) -> Result<Duration, Failure> {
     let starting = |error| Failure::outbound(Stage::Connect, Cause::Io(error));
     let runtime = Builder::new_current_thread().enable_all().build().map_err(starting)?;
     let nowhere = Address::Ip((Ipv4Addr::UNSPECIFIED, 0).into());
@@ -250,7 +258,7 @@ pub fn try_path(path: &Arc<Path>, probe: &Probe) -> Result<Duration, Failure> {
         proxy_header: ProxyHeader::default(),
     };
     let door = Arc::new(Door::new(inbound, OsNet, 1));
-    let tried = runtime.block_on(Box::pin(run(&door, path, probe)));
+    let tried = runtime.block_on(Box::pin(run(&door, path, probe, forbidden)));
     // A lookup under way is the system's, and is not waited for.
     runtime.shutdown_background();
     tried

@@ -22,7 +22,9 @@ use umbra_proto::shadowsocks::packet::{ClientSession, PacketHop, SessionId};
 use umbra_proto::shadowsocks::{Method, UnixTime};
 use umbra_proto::users::{Credentials as Login, Users};
 use umbra_relay::Relay;
-use umbra_relay::config::{Config, Filtering, Inbound, Mode, Parent, Protocol, ProxyDoor, Route, Udp};
+use umbra_relay::config::{
+    Config, Filtering, Hop, Inbound, Mode, Parent, Path, Protocol, ProxyDoor, Route, Udp,
+};
 
 /// A SOCKS5 door before a Shadowsocks server, one key.
 fn pair(method: Method) -> (Relay, Relay) {
@@ -177,6 +179,29 @@ fn every_datagram_is_judged_by_its_target() {
         client.trip(&Address::Ip(echo.address), b"allowed");
         client.send(&Address::Ip(other.address), b"forbidden");
         assert!(client.hears_nothing(), "on the same association");
+    }
+}
+
+#[test]
+fn no_hop_is_asked_for_a_target_that_is_forbidden() {
+    let (echo, other) = (Echo::start("127.0.0.1:0"), Echo::start("127.0.0.2:0"));
+    let (_, server) = pair(Method::Aes256Gcm);
+    let parent = run(with_datagrams(mixed(), Route::direct()));
+    let proxy = Hop::Parent(Parent::socks5(parent.addresses()[0].into(), None));
+    for route in [
+        through_with(server.addresses()[0], key(Method::Aes256Gcm, 7)),
+        Route::Path(Arc::new(Path::new("parent", [proxy.clone()]))),
+        Route::Path(Arc::new(Path::new("parents", [proxy.clone(), proxy]))),
+    ] {
+        let forbidden = Arc::new(Forbidden::listed(vec!["127.0.0.2/32".parse().unwrap()]));
+        let relay = run(Inbound { forbidden, ..with_datagrams(mixed(), route) });
+        let client = Client::associate(relay.addresses()[0]);
+        for _ in 0..2 {
+            client.trip(&Address::Ip(echo.address), b"allowed");
+            client.send(&Address::Ip(other.address), b"forbidden");
+            client.send(&Address::from_host("127.2", other.address.port()).unwrap(), b"the same");
+            assert!(client.hears_nothing(), "on the same association");
+        }
     }
 }
 

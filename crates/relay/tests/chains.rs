@@ -14,6 +14,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use umbra_proto::address::Address;
+use umbra_proto::forbidden::Forbidden;
 use umbra_proto::http::client::BasicLogin;
 use umbra_proto::shadowsocks::Method;
 use umbra_proto::shadowsocks::key::Key;
@@ -22,8 +23,11 @@ use umbra_proto::socks4::client::UserId;
 use umbra_proto::users::{Credentials, Users};
 use umbra_relay::Relay;
 use umbra_relay::config::{
-    Hop, Mode, Names, Parent, ParentProtocol, Path, Protocol, ProxyDoor, Route, Server, ShadowsocksDoor,
+    Group, Hop, Inbound, Mode, Names, Parent, ParentProtocol, Path, Protocol, ProxyDoor, Route, Server,
+    ShadowsocksDoor,
 };
+
+use umbra_relay::group::Settings;
 
 use common::{inbound, run, target};
 use parents::{Scripted, ask, reset};
@@ -199,6 +203,43 @@ fn what_a_parent_says_of_the_target_is_passed_on_in_the_same_words() {
 }
 
 /// One of our own doors on the way, and how it is spoken with.
+/// Forbidden targets in forms that are known here.
+const FORBIDDEN: [&str; 9] = [
+    "127.0.0.1:9",
+    "[::1]:9",
+    "[::ffff:127.0.0.1]:9",
+    "169.254.169.254:80",
+    "localhost:9",
+    "a.localhost.:9",
+    "127.1:9",
+    "2130706433:9",
+    "0x7f.0.0.1:9",
+];
+
+#[test]
+fn no_parent_is_asked_for_what_is_forbidden_by_any_door() {
+    let parent = Scripted::answering(0);
+    let hop = || Hop::Parent(Parent::socks5(parent.address.into(), None));
+    let alone = Route::Path(Arc::new(Path::new("alone", [hop()])));
+    let members = vec![Path::direct().into(), Path::new("other", [hop()]).into()];
+    let group = Route::Group(Arc::new(Group::new("any", Settings::default(), members)));
+    for route in [alone, group] {
+        let protocol = Protocol::Proxy(ProxyDoor::MIXED);
+        let relay = run(Inbound { forbidden: Arc::new(Forbidden::standard()), ..inbound(protocol, route) });
+        for target in FORBIDDEN {
+            let (code, _) = ask(relay.addresses()[0], &target.parse().unwrap());
+            assert_eq!(code, 2, "{target}");
+        }
+        relay.stop();
+    }
+    assert_eq!(parent.came(), 0);
+    let route = Route::Path(Arc::new(Path::new("alone", [hop()])));
+    let protocol = Protocol::Proxy(ProxyDoor::MIXED);
+    let relay = run(Inbound { forbidden: Arc::new(Forbidden::standard()), ..inbound(protocol, route) });
+    assert_eq!(ask(relay.addresses()[0], &"there.example:9".parse().unwrap()).0, 0, "and for others it is");
+    relay.stop();
+}
+
 fn stage(kind: &str) -> (Relay, Hop) {
     let method = match kind {
         "aead" => Some(Method::Aes256Gcm),

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use umbra_proto::address::Address;
+use umbra_proto::forbidden::Forbidden;
 use umbra_relay::config::{Hop, Names, Parent, ParentProtocol, Path, Probe, ProbeKind};
 use umbra_relay::failure::Failure;
 use umbra_relay::try_path;
@@ -25,7 +26,10 @@ pub(crate) fn run(tried: Tried) -> ExitCode {
     let Some(plan) = plan else { return ExitCode::FAILURE };
     let mut rows = rows_of(&plan.paths);
     rows.extend(rows_of_servers(&plan));
-    dial_all(&mut rows, tried.target.as_ref());
+    // All inbounds of a role have the same list.
+    let nothing = Forbidden::NOTHING;
+    let forbidden = plan.config.inbounds.first().map_or(&nothing, |inbound| &*inbound.forbidden);
+    dial_all(&mut rows, tried.target.as_ref(), forbidden);
     let _unheard = write!(io::stdout(), "{}", table(&rows));
     if rows.iter().any(Row::has_failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
@@ -47,14 +51,14 @@ impl Row {
         self.has_failed
     }
 
-    fn dial(&mut self, target: Option<&Address>) {
+    fn dial(&mut self, target: Option<&Address>, forbidden: &Forbidden) {
         let Some(path) = &self.path else { return };
         let Some((path, kind, words)) = attempt(path, target) else {
             self.result = "nothing to dial without a target".into();
             return;
         };
         self.tried = words;
-        match try_path(&path, &Probe { kind, patience: PATIENCE }) {
+        match try_path(&path, &Probe { kind, patience: PATIENCE }, forbidden) {
             Ok(time) => {
                 self.result = "ok".into();
                 self.time = Some(time);
@@ -100,12 +104,12 @@ fn row(name: String, hops: String, path: Option<Arc<Path>>) -> Row {
     Row { name, hops, path, tried: String::new(), result: String::new(), time: None, has_failed: false }
 }
 
-/// Dials all of them, some at a time.
-pub(crate) fn dial_all(rows: &mut [Row], target: Option<&Address>) {
+/// Dials all of them, some at a time, for somebody who is led to nothing `forbidden`.
+pub(crate) fn dial_all(rows: &mut [Row], target: Option<&Address>, forbidden: &Forbidden) {
     for some in rows.chunks_mut(DIALS_AT_ONCE) {
         thread::scope(|scope| {
             for row in some {
-                scope.spawn(move || row.dial(target));
+                scope.spawn(move || row.dial(target, forbidden));
             }
         });
     }

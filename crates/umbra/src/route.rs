@@ -30,7 +30,8 @@ pub(crate) fn run(asked: Asked) -> ExitCode {
     // What is known already should not wait for a proxy that is silent.
     let _unheard = io::stdout().write_all(text.as_bytes());
     if dials {
-        dial_all(&mut rows, Some(&session.target).filter(|_| !session.is_udp));
+        let target = Some(&session.target).filter(|_| !session.is_udp);
+        dial_all(&mut rows, target, &inbound.forbidden);
     }
     if !rows.is_empty() {
         let _unheard = write!(io::stdout(), "\n{}", table(&rows));
@@ -125,9 +126,7 @@ fn follow(
         }
         Route::Path(path) => {
             lines.say("way", format!("path {}", path.name));
-            if path.hops.is_empty() {
-                tell_forbidden(inbound, addresses, lines);
-            }
+            tell_forbidden(inbound, session, addresses, lines);
             if session.is_udp && !path.has_datagrams() {
                 lines.say("", "which carries no datagrams, so they are dropped".into());
             }
@@ -142,12 +141,19 @@ fn follow(
                 rows_of(&group.paths())
             };
             lines.say("way", format!("group {}, one of {} paths", group.name, rows.len()));
+            tell_forbidden(inbound, session, addresses, lines);
             rows
         }
     }
 }
 
-fn tell_forbidden(inbound: &Inbound, addresses: &[SocketAddr], lines: &mut Lines) {
+fn tell_forbidden(inbound: &Inbound, session: &Session, addresses: &[SocketAddr], lines: &mut Lines) {
+    if let Address::Name(name, _) = &session.target
+        && let Some(rule) = inbound.forbidden.check_name(name.as_str())
+    {
+        lines.say("", format!("{} is forbidden ({rule}), and nobody is led there", name.as_str()));
+        return;
+    }
     let judged = addresses.iter().map(|address| (address.ip(), inbound.forbidden.check(address.ip())));
     for (address, rule) in judged.filter_map(|(address, rule)| Some((address, rule?))) {
         lines.say("", format!("{address} is forbidden ({rule}), and nobody is led there"));

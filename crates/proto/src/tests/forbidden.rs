@@ -242,3 +242,73 @@ proptest! {
         prop_assert_eq!(Forbidden::listed(networks).check(address).is_some(), expected);
     }
 }
+
+#[test]
+fn a_name_that_stands_for_an_address_is_judged_by_it() {
+    let standard = Forbidden::standard();
+    for (name, rule) in [
+        ("localhost", Rule::Loopback),
+        ("LocalHost.", Rule::Loopback),
+        ("anything.localhost", Rule::Loopback),
+        ("ip6-loopback", Rule::Loopback),
+        ("127.1", Rule::Loopback),
+        ("127.0.1", Rule::Loopback),
+        ("2130706433", Rule::Loopback),
+        ("0x7f000001", Rule::Loopback),
+        ("0X7F.0.0.0x1", Rule::Loopback),
+        ("017700000001", Rule::Loopback),
+        ("0177.0.0.01", Rule::Loopback),
+        ("0", Rule::Unspecified),
+        ("metadata.google.internal", Rule::Metadata),
+        ("2852039166", Rule::Metadata),
+        ("169.254.43518", Rule::Metadata),
+        ("0xa9fea9fe.", Rule::Metadata),
+    ] {
+        assert_eq!(standard.check_name(name), Some(rule), "{name}");
+        assert_eq!(Forbidden::NOTHING.check_name(name), None, "{name}");
+    }
+    for name in [
+        "",
+        ".",
+        "example.com",
+        "localhost.example",
+        "notlocalhost",
+        "1.2.3.4.5",
+        "127.0.0.256",
+        "256.1.1.1",
+        "4294967296",
+        "0x1ffffffff",
+        "127.0.65536",
+        "08",
+        "-1",
+        "+127.1",
+        "0x",
+        "1..2",
+        "127.0.0.1.example",
+        "8.8.8.8",
+        "a.b.c.d",
+    ] {
+        assert_eq!(standard.check_name(name), None, "{name}");
+    }
+    let exempt = Forbidden::standard().except(networks(&["127.0.0.0/8", "::1/128"]));
+    assert_eq!(exempt.check_name("localhost"), None);
+}
+
+proptest! {
+    #[test]
+    fn no_text_is_too_much_for_the_numbers(text in "[0-9a-fxX.+-]{0,40}") {
+        let _judged = Forbidden::standard().check_name(&text);
+    }
+
+    #[test]
+    fn an_address_is_found_in_each_manner_of_writing_it(address: u32) {
+        let [a, b, c, d] = address.to_be_bytes();
+        let tail = u32::from_be_bytes([0, b, c, d]);
+        for text in [
+            format!("{address}"), format!("0x{address:x}"), format!("0{address:o}"), format!("{a}.{tail}"),
+            format!("{a}.{b}.{}", u16::from_be_bytes([c, d])), format!("0x{a:X}.0{b:o}.{c}.{d}"),
+        ] {
+            prop_assert_eq!(numbers(&text), Some(Ipv4Addr::from(address)), "{}", text);
+        }
+    }
+}

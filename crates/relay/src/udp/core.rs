@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::debug;
-use umbra_proto::address::{AddressBlock, IpBlock};
+use umbra_proto::address::{Address, AddressBlock, IpBlock};
+use umbra_proto::forbidden::Forbidden;
 use umbra_proto::shadowsocks::UnixTime;
 use umbra_proto::shadowsocks::keyring::Holder;
 use umbra_proto::shadowsocks::packet::SessionId;
@@ -289,6 +290,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         let source = association.client.address.ip();
         association.lanes.touch(number);
         let Some(Lane { way, path, .. }) = association.lanes.get_mut(number) else { return Ok(()) };
+        judge(&door.inbound.forbidden, &association.face, way, target)?;
         let id = LaneId { association: id, number };
         let way_out = WayOut { door, udp, id, source, path, now };
         match way {
@@ -433,6 +435,27 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         }
         self.outside.dropped.tell();
     }
+}
+
+/// Whether `target` may be asked for along `way`. A direct way judges by itself what it sends to, once a name's address is known.
+fn judge(forbidden: &Forbidden, face: &Face, way: &Way, target: AddressBlock<'_>) -> Result<(), Why> {
+    let is_asked_for = match (way, face) {
+        (Way::Direct(_) | Way::Relay(..), _) | (_, Face::Relayed { .. } | Face::Probe(_)) => false,
+        (Way::Server(_) | Way::Parent(_) | Way::Chain(_), Face::Socks(_) | Face::Tunnel) => true,
+        (Way::Server(_) | Way::Parent(_) | Way::Chain(_), Face::Shadowsocks(_)) => true,
+    };
+    if !is_asked_for || forbidden.is_empty() {
+        return Ok(());
+    }
+    let rule = match target.to_address() {
+        Address::Ip(address) => forbidden.check(address.ip().to_canonical()),
+        Address::Name(name, _) => forbidden.check_name(name.as_str()),
+    };
+    if let Some(rule) = rule {
+        debug!(%rule, "a target in forbidden list, drop");
+        return Err(Why::Forbidden);
+    }
+    Ok(())
 }
 
 /// The address block of a target that is never sent to: another server knows the true one.

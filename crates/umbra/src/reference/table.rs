@@ -227,7 +227,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: "server: loopback, unspecified, link-local, cloud metadata, multicast, broadcast; client: none",
         help: "Addresses and networks to which a server, or a client with `direct`, leads nobody, by whatever name or form they are \
                asked for; separated by commas, and without a prefix one address. It takes the place of the default; empty it \
-               forbids nothing.",
+               forbids nothing. Proxies on the way are not asked for them either, as far as names are resolved here.",
     },
     Setting {
         id: Id::ForbidPrivate,

@@ -1,4 +1,4 @@
-//! Where direct ways do not lead.
+//! Where no way leads.
 
 use std::net::IpAddr;
 
@@ -17,11 +17,11 @@ pub(crate) enum Leads {
     Directly,
     /// Some without and some through proxies.
     Mixed,
-    /// All through proxies, for which this key has asked.
-    ThroughProxies(Option<&'static str>),
+    /// All through proxies.
+    ThroughProxies,
 }
 
-/// What `role` forbids on its direct ways. A server, which serves others, has a list by itself.
+/// Where `role` leads nobody. A server, which serves others, has a list by itself.
 pub(crate) fn read_forbidden(
     role: Role,
     leads: Leads,
@@ -33,10 +33,12 @@ pub(crate) fn read_forbidden(
     let private = settings.switch(Id::ForbidPrivate).unwrap_or(false);
     match (role, leads) {
         (Role::Server | Role::Client, Leads::Directly) | (Role::Client, Leads::Mixed) => {}
-        (Role::Server, Leads::Mixed) => warn_of_proxies(settings, report),
-        (Role::Server, Leads::ThroughProxies(by)) => refuse_behind_proxy(by, settings, report),
+        (Role::Server, Leads::Mixed | Leads::ThroughProxies) => warn_of_proxies(settings, report),
         // The same file may be at both ends, but a flag is for this one.
-        (Role::Client, Leads::ThroughProxies(_)) => warn_of_flags(settings, report),
+        (Role::Client, Leads::ThroughProxies) => {
+            warn_of_flags(settings, report);
+            return Forbidden::NOTHING;
+        }
     }
     if let (Role::Server, Some(said)) = (role, settings.get(Id::ForbiddenIp))
         && entries(settings, Id::ForbiddenIp).is_some_and(|entries| entries.is_empty())
@@ -85,26 +87,11 @@ fn read_network(text: &str, place: &str, report: &mut Report) -> Option<IpNet> {
     Some(address.into())
 }
 
-/// What a proxy is asked for it reaches, and only it could refuse.
-fn refuse_behind_proxy(by: Option<&str>, settings: &Settings, report: &mut Report) {
-    let text = match by {
-        Some(by) => format!(
-            "cannot be followed beside {by}, whose proxy reaches the targets; forbid them there, and leave it out here"
-        ),
-        None => "cannot be followed where every way leads through proxies, which reach the targets; forbid them there, and leave \
-                 it out here"
-            .into(),
-    };
-    for place in asked_for(settings) {
-        report.error(place, &text);
-    }
-}
-
 fn warn_of_proxies(settings: &Settings, report: &mut Report) {
     for place in asked_for(settings) {
         report.warn(
             place,
-            "followed on direct ways only: what a proxy is asked for it reaches, and only it could refuse",
+            "held to addresses and to names that are resolved here: what a name means to a proxy that resolves it, only the proxy could refuse",
         );
     }
 }

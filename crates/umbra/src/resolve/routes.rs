@@ -82,7 +82,7 @@ pub(super) fn read_routes(
     {
         (true, true) => Leads::Mixed,
         (true, false) | (false, false) => Leads::Directly,
-        (false, true) => Leads::ThroughProxies(common.way.as_ref().map(|(_, by)| *by)),
+        (false, true) => Leads::ThroughProxies,
     };
     let paths = list_paths(&ways, &all);
     let carries_datagrams = all.iter().any(|route| carries_datagrams(route));

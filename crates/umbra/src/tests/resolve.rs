@@ -866,7 +866,10 @@ fn a_server_forbids_by_itself_and_a_list_takes_the_place_of_that() {
         ("umbra server", r#", "forbidden_ip": "8.8.8.8", "forbid_private": true"#, &["10.0.0.1", "8.8.8.8"]),
         ("umbra server", r#", "allowed_ip": ["127.0.0.0/8"]"#, &["169.254.169.254"]),
         ("umbra server --allowed-ip=10.0.0.1,127.0.0.1", r#", "forbid_private": true"#, &["169.254.169.254"]),
-        ("umbra local", r#", "forbid_private": true"#, &private),
+        // The same file may be at both ends, and beyond a server it is the server's to say.
+        ("umbra local", r#", "forbid_private": true"#, &[]),
+        ("umbra server --outbound-proxy socks5h://a.example:1", "", &own),
+        ("umbra server --outbound-proxy socks5h://a.example:1", r#", "forbid_private": true"#, &private),
     ];
     for (words, keys, expected) in table {
         let file = format!(r#"{{"server": "192.0.2.9", "password": "{SECRET}"{keys}}}"#);
@@ -914,21 +917,19 @@ fn what_is_doubtful_in_a_list_of_networks_is_said() {
             server(r#", "allowed_ip": ["::1", "a.example"]"#),
             "allowed_ip[1]: Not a valid CIDR notation: a.example; use one like 10.0.0.0/8, or an address",
         ),
-        (
-            "umbra server --outbound-proxy socks5://a.example:1",
-            server(r#", "forbid_private": true"#),
-            "forbid_private: cannot be followed beside outbound_proxy, whose proxy reaches the targets; forbid them there, and leave \
-             it out here",
-        ),
-        (
-            "umbra server --outbound-proxy socks5://a.example:1 --forbidden-ip=::1",
-            server(""),
-            "--forbidden-ip: cannot be followed beside outbound_proxy, whose proxy reaches the targets; forbid them there, and leave \
-             it out here",
-        ),
     ] {
         assert_eq!(outcome(words, &file).errors, [error], "{words}");
     }
-    let behind = server(r#", "forbidden_ip": "", "forbid_private": false, "allowed_ip": "::1""#);
-    Outcome::good("umbra server --outbound-proxy socks5://a.example:1", &behind);
+    for (words, keys, place) in
+        [("", r#", "forbid_private": true"#, "forbid_private"), ("--forbidden-ip=::1", "", "--forbidden-ip")]
+    {
+        let words = format!("umbra server --outbound-proxy socks5://a.example:1 {words}");
+        let (_, warnings) = Outcome::good(words.trim_end(), &server(keys));
+        let text = "held to addresses and to names that are resolved here: what a name means to a proxy that resolves it, only the \
+                    proxy could refuse";
+        assert_eq!(warnings, [format!("{place}: {text}")]);
+    }
+    let behind = server(r#", "forbid_private": false, "allowed_ip": "::1""#);
+    let (_, warnings) = Outcome::good("umbra server --outbound-proxy socks5://a.example:1", &behind);
+    assert_eq!(warnings, [""; 0]);
 }

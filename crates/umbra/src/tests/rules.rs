@@ -204,7 +204,7 @@ fn datagrams_are_not_led_where_none_can_go() {
 }
 
 #[test]
-fn forbidden_targets_are_kept_to_on_direct_ways_whatever_rules_say() {
+fn forbidden_targets_are_kept_to_on_every_way_whatever_rules_say() {
     let rules = r#""rules": [{"ports": 22, "to": "direct"}]"#;
     let paths = r#""paths": [{"name": "p", "hops": "socks5://a"}], "otherwise": "p""#;
     let (config, _) =
@@ -213,15 +213,11 @@ fn forbidden_targets_are_kept_to_on_direct_ways_whatever_rules_say() {
     let said = format!(r#"{{"password": "long-enough", "forbid_private": true, {rules}, {paths}}}"#);
     let (config, warnings) = Outcome::good("umbra server", &said);
     assert_eq!(forbids(&config), ["127.0.0.1", "169.254.169.254", "10.0.0.1"]);
-    assert!(warnings[0].starts_with("forbid_private: followed on direct ways only"), "{warnings:?}");
-    let errors = Outcome::bad(
-        "umbra server",
-        &format!(r#"{{"password": "long-enough", "forbid_private": true, {paths}}}"#),
-    );
-    assert!(
-        errors[0].starts_with("forbid_private: cannot be followed where every way leads through proxies"),
-        "{errors:?}"
-    );
+    assert!(warnings[0].starts_with("forbid_private: held to addresses and to names"), "{warnings:?}");
+    let said = format!(r#"{{"password": "long-enough", "forbid_private": true, {paths}}}"#);
+    let (config, warnings) = Outcome::good("umbra server", &said);
+    assert_eq!(forbids(&config), ["127.0.0.1", "169.254.169.254", "10.0.0.1"]);
+    assert!(warnings[0].starts_with("forbid_private: held to addresses and to names"), "{warnings:?}");
     let (config, warnings) =
         Outcome::good("umbra local --forbid-private", &client(&format!("{rules}, {paths}")));
     assert_eq!((forbids(&config).len(), warnings.len()), (3, 0), "{warnings:?}");
