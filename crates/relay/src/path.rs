@@ -498,12 +498,11 @@ async fn ask<N: Net>(
         Ok(_) | Err(Cause::Parent(_) | Cause::Command(_)) => unanswered.finish(),
         Err(_) => drop(unanswered),
     }
-    let Agreed { bound, visitor } = answer.map_err(|cause| match cause {
+    let Agreed { bound, visitor } = answer.map_err(|cause| {
+        let is_unknown = matches!(&cause, Cause::Parent(error) if error.is_unknown_command());
         // As when it is known before: it has no words for this, and is well.
-        Cause::Parent(error) if error.is_unknown_command() && command != Command::Connect => {
-            failure(Cause::Command(command))
-        }
-        cause => failure(cause),
+        let is_well = is_unknown && command != Command::Connect;
+        failure(if is_well { Cause::Command(command) } else { cause })
     })?;
     let parent_at = match &parent.address {
         Address::Ip(address) => Some(address.ip()),

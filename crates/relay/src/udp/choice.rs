@@ -17,7 +17,7 @@ use super::search;
 use super::way::Way;
 use crate::config::{Group, Path, Route};
 use crate::door::Door;
-use crate::group::Wanted;
+use crate::group::{Kind, Wanted};
 use crate::limits::REVIEW_SECS;
 use crate::net::Net;
 use crate::net::datagram::Datagrams;
@@ -46,15 +46,12 @@ pub(super) fn choose<N: Net, D: Datagrams>(
         return Ok(None);
     };
     let target = wayfarer.target;
-    let path = path_along(door, association, route, target, now)?;
-    let review = matches!(route, Route::Group(_)).then(|| now + REVIEW_SECS);
+    let Pick { path, due } = path_along(door, association, route, target, now)?;
     let has_rules = door.inbound.routes.has_rules();
     let lanes = &mut association.lanes;
     let (number, left) = match lanes.along(&path) {
         Some(lane) => {
-            if !lane.is_good(now) {
-                (lane.has_failed, lane.review) = (false, review);
-            }
+            lane.has_failed = false;
             (lane.number(), None)
         }
         None => {
@@ -62,17 +59,26 @@ pub(super) fn choose<N: Net, D: Datagrams>(
             // Where there is one route, one lane is all that there is.
             let other = lanes.first().filter(|_| !has_rules).and_then(|other| lanes.remove(other));
             let number = outside.numbers.next();
-            (number, lanes.push(Lane::new(number, path, way, review)).or(other))
+            (number, lanes.push(Lane::new(number, path, way)).or(other))
         }
     };
-    let chosen = Chosen { number, address };
+    let chosen = Chosen { number, address, due };
     if has_rules {
         lanes.settle(target.as_bytes(), chosen);
+    } else {
+        lanes.settle_all(due);
     }
     if let Some(lane) = left {
         outside.leave(&lane);
     }
     Ok(Some(chosen))
+}
+
+/// A path that was picked.
+struct Pick {
+    path: Arc<Path>,
+    /// When to ask again whether it is still well, if it was picked in a group. What is in use all the time would never be picked anew.
+    due: Option<Instant>,
 }
 
 /// The path of a datagram to `target` along `route`.
@@ -82,9 +88,9 @@ fn path_along<N: Net>(
     route: &Route,
     target: AddressBlock<'_>,
     now: Instant,
-) -> Result<Arc<Path>, Why> {
+) -> Result<Pick, Why> {
     match route {
-        Route::Path(path) => Ok(Arc::clone(path)),
+        Route::Path(path) => Ok(Pick { path: Arc::clone(path), due: None }),
         Route::Group(group) => {
             let (target, source) = (target.to_address(), association.client.address.ip());
             let wanted = Wanted { target: &target, source, chance: chance(&door.net) };
@@ -159,24 +165,34 @@ fn member<N: Net>(
     group: &Arc<Group>,
     wanted: &Wanted<'_>,
     now: Instant,
-) -> Result<Arc<Path>, Why> {
+) -> Result<Pick, Why> {
     let has_rules = door.inbound.routes.has_rules();
-    let chosen = lanes.chosen(group, has_rules).map(Arc::clone);
-    if let Some(path) = &chosen {
-        let lane = lanes.along(path);
-        if lane.as_ref().is_some_and(|lane| lane.is_good(now)) {
-            return Ok(Arc::clone(path));
-        }
-        if lane.is_none_or(|lane| !lane.has_failed) {
-            let kept = group.datagrams.with_state(|state| state.keep(path.member(), now));
-            if kept.wakes {
-                wake(door, group);
-            }
-            if kept.is_up {
-                return Ok(Arc::clone(path));
-            }
+    let chosen = lanes.chosen(group, has_rules);
+    // It may serve for all that its group believes.
+    let mut may_serve = false;
+    if let Some((path, due)) = &chosen {
+        may_serve = lanes.along(path).is_none_or(|lane| !lane.has_failed);
+        if may_serve && due.is_some_and(|due| now < due) {
+            return Ok(Pick { path: Arc::clone(path), due: *due });
         }
     }
+    let due = Some(now + REVIEW_SECS);
+    let pick = |path: Arc<Path>, lanes: &mut Lanes| {
+        if has_rules {
+            lanes.choose(group, &path, due);
+        }
+        Pick { path, due }
+    };
+    if let Some((path, _)) = chosen.as_ref().filter(|_| may_serve) {
+        let kept = group.datagrams.with_state(|state| state.keep(path.member(), now));
+        if kept.wakes {
+            wake(door, group);
+        }
+        if kept.is_up {
+            return Ok(pick(Arc::clone(path), lanes));
+        }
+    }
+    let chosen = chosen.map(|(path, _)| path);
     let is_left = |path: &Arc<Path>| chosen.as_ref().is_some_and(|left| Arc::ptr_eq(left, path));
     let mut attempts = group.datagrams.begin(wanted, now);
     if attempts.wakes() {
@@ -184,7 +200,9 @@ fn member<N: Net>(
     }
     let mut other = None;
     while let Some(held) = group.datagrams.next(&mut attempts, now) {
-        if !is_left(held.member()) {
+        // One that is believed to be down as well is no better.
+        let is_better = !may_serve || held.kind() == Kind::Regular;
+        if is_better && !is_left(held.member()) {
             other = Some(Arc::clone(held.member()));
             break;
         }
@@ -192,10 +210,7 @@ fn member<N: Net>(
     // If all others are down as well, it may be well again.
     let path = other.or(chosen).ok_or(Why::Unroutable)?;
     debug!(path = %path.name, "chosen path");
-    if has_rules {
-        lanes.choose(group, &path);
-    }
-    Ok(path)
+    Ok(pick(path, lanes))
 }
 
 /// Something has come back by the lane `number` for the first time: its path is well.
@@ -232,5 +247,116 @@ fn note<N: Net>(door: &Arc<Door<N>>, lanes: &Lanes, path: &Arc<Path>, is_well: b
     if let Some(group) = group {
         let change = group.datagrams.with_state(|state| state.note(path.member(), is_well, now));
         tell(group, path, change, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::time::Duration;
+
+    use umbra_proto::address::Address;
+
+    use super::*;
+    use crate::config::{Hop, Inbound, Mode, Parent, Protocol, ProxyDoor, ProxyHeader, Routes, Tcp, Udp};
+    use crate::group::Settings;
+    use crate::refusing::Refusing;
+    use crate::router::{Conditions, Router, Rule};
+    use crate::udp::lanes::LaneNumbers;
+
+    fn through(name: &str) -> Path {
+        Path::new(name, [Hop::Parent(Parent::socks5("192.0.2.1:1080".parse().unwrap(), None))])
+    }
+
+    /// A group of two, and a door that leads to it, with rules or without.
+    fn group_behind(has_rules: bool) -> (Arc<Group>, Arc<Door<Refusing>>) {
+        let members = vec![through("one").into(), through("other").into()];
+        let group = Arc::new(Group::new("any", Settings::default(), members));
+        let otherwise = Route::Group(Arc::clone(&group));
+        let rule =
+            || Rule { name: "rule".into(), conditions: Conditions::default(), verdict: Route::direct() };
+        let rules = if has_rules { vec![rule()] } else { Vec::new() };
+        let inbound = Inbound {
+            name: "door".into(),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            protocol: Protocol::Proxy(ProxyDoor::MIXED),
+            routes: Routes::new(Router { rules, otherwise }),
+            mode: Mode::Datagrams(Udp { associations_max: NonZeroUsize::new(9), ..Udp::default() }),
+            forbidden: Arc::default(),
+            idle: Duration::from_secs(1),
+            tcp: Tcp { no_delay: true, fast_open: false },
+            proxy_header: ProxyHeader::default(),
+        };
+        (group, Arc::new(Door::new(inbound, Refusing::default(), 1)))
+    }
+
+    fn member_at(
+        door: &Arc<Door<Refusing>>,
+        lanes: &mut Lanes,
+        group: &Arc<Group>,
+        now: Instant,
+    ) -> Arc<str> {
+        let target: Address = "192.0.2.7:7".parse().unwrap();
+        let wanted = Wanted { target: &target, source: "192.0.2.8".parse().unwrap(), chance: 7 };
+        let Ok(Pick { path, due }) = member(door, lanes, group, &wanted, now) else { panic!("nowhere") };
+        if lanes.along(&path).is_none() {
+            let other = lanes.first().filter(|_| !door.inbound.routes.has_rules());
+            other.map(|other| lanes.remove(other));
+            let number = LaneNumbers::default().next();
+            lanes.push(Lane::new(number, Arc::clone(&path), Way::along(&path, &door.net).unwrap()));
+        }
+        if !door.inbound.routes.has_rules() {
+            lanes.settle_all(due);
+        }
+        Arc::clone(&path.name)
+    }
+
+    fn judge(group: &Group, at: usize, is_well: bool, now: Instant) {
+        let member = group.paths_of_datagrams()[at].member();
+        group.datagrams.with_state(|state| {
+            // As often as it takes.
+            for _ in 0..8 {
+                state.note(member, is_well, now);
+            }
+        });
+    }
+
+    #[tokio::test]
+    async fn what_serves_is_left_only_for_one_that_is_known_to_be_well() {
+        for has_rules in [false, true] {
+            let (group, door) = group_behind(has_rules);
+            let (mut lanes, mut now) = (Lanes::default(), Instant::now());
+            assert_eq!(&*member_at(&door, &mut lanes, &group, now), "one");
+            for at in [0, 1] {
+                judge(&group, at, false, now);
+            }
+            for _ in 0..5 {
+                now += REVIEW_SECS;
+                assert_eq!(&*member_at(&door, &mut lanes, &group, now), "one", "nobody is well");
+            }
+            judge(&group, 1, true, now);
+            assert_eq!(
+                &*member_at(&door, &mut lanes, &group, now),
+                "one",
+                "it is asked each second, no more"
+            );
+            assert_eq!(&*member_at(&door, &mut lanes, &group, now + REVIEW_SECS), "other");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_choice_in_a_group_is_made_again_though_a_rule_goes_the_same_way() {
+        let (group, door) = group_behind(true);
+        let (mut lanes, now) = (Lanes::default(), Instant::now());
+        // The lane is there by a rule that names the path itself.
+        let path = Arc::clone(&group.paths_of_datagrams()[0]);
+        let way = Way::along(&path, &door.net).unwrap();
+        let number = LaneNumbers::default().next();
+        lanes.push(Lane::new(number, path, way));
+        lanes.settle(b"ruled", Chosen { number, address: None, due: None });
+        assert_eq!(&*member_at(&door, &mut lanes, &group, now), "one");
+        judge(&group, 0, false, now);
+        assert_eq!(&*member_at(&door, &mut lanes, &group, now + REVIEW_SECS), "other");
+        assert!(lanes.settled(b"ruled", true, now + REVIEW_SECS).is_some(), "a rule says what it says");
     }
 }

@@ -284,7 +284,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
             Some(chosen) => Some(chosen),
             None => choose(door, outside, association, &Wayfarer { id, target, payload }, now.instant)?,
         };
-        let Some(Chosen { number, address }) = chosen else { return Ok(()) };
+        let Some(Chosen { number, address, .. }) = chosen else { return Ok(()) };
         let known = address.map(IpBlock::from);
         let target = known.as_ref().map_or(target, IpBlock::block);
         let source = association.client.address.ip();

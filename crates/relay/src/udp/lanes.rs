@@ -32,6 +32,8 @@ pub(super) struct Chosen {
     pub(super) number: LaneNumber,
     /// The address of the target's name that a rule has looked at: it is meant, and no other.
     pub(super) address: Option<SocketAddr>,
+    /// When it is to be chosen again.
+    pub(super) due: Option<Instant>,
 }
 
 /// One path, and how far the way along it has come.
@@ -42,9 +44,6 @@ pub(super) struct Lane {
     pub(super) has_failed: bool,
     /// Something has come back along it.
     pub(super) has_answered: bool,
-    /// When to ask again whether its path, which was chosen in a group, is still well. What is in use all the time would never be chosen
-    /// anew.
-    pub(super) review: Option<Instant>,
     pub(super) path: Arc<Path>,
     pub(super) way: Way,
 }
@@ -54,6 +53,8 @@ pub(super) struct Lane {
 pub(super) struct Lanes {
     /// There from the first datagram on.
     first: Option<Lane>,
+    /// When the only lane is to be chosen again, where no rules tell targets apart.
+    due: Option<Instant>,
     further: Option<Box<Further>>,
 }
 
@@ -63,8 +64,8 @@ struct Further {
     lanes: Vec<Lane>,
     /// All lanes, the one that was used last at the end.
     order: Vec<LaneNumber>,
-    /// What was chosen in groups.
-    choices: Vec<(Arc<Group>, Arc<Path>)>,
+    /// What was chosen in groups, and when it is to be chosen again.
+    choices: Vec<(Arc<Group>, Arc<Path>, Option<Instant>)>,
     /// The last target, and where it has gone.
     settled: Option<(Vec<u8>, Chosen)>,
     /// Names whose addresses rules have to know.
@@ -72,13 +73,8 @@ struct Further {
 }
 
 impl Lane {
-    pub(super) fn new(number: LaneNumber, path: Arc<Path>, way: Way, review: Option<Instant>) -> Self {
-        Self { number, has_failed: false, has_answered: false, review, path, way }
-    }
-
-    /// Whether its path needs no choice before the next datagram.
-    pub(super) fn is_good(&self, now: Instant) -> bool {
-        !self.has_failed && self.review.is_none_or(|due| now < due)
+    pub(super) fn new(number: LaneNumber, path: Arc<Path>, way: Way) -> Self {
+        Self { number, has_failed: false, has_answered: false, path, way }
     }
 
     pub(super) fn number(&self) -> LaneNumber {
@@ -107,24 +103,32 @@ impl LaneNumbers {
 impl Lanes {
     /// One lane, and no other.
     pub(super) fn one(number: LaneNumber, path: Arc<Path>, way: Way) -> Self {
-        Self { first: Some(Lane::new(number, path, way, None)), further: None }
+        Self { first: Some(Lane::new(number, path, way)), due: None, further: None }
     }
 
     /// The lane of a datagram to the target `block`, where that needs no choice: that of the last one to the same target, or the only
-    /// one where no rules tell targets apart. A lane that has failed, or has to be reviewed, is chosen again.
+    /// one where no rules tell targets apart. A lane that has failed, or whose choice is due, is chosen again.
     pub(super) fn settled(&mut self, block: &[u8], has_rules: bool, now: Instant) -> Option<Chosen> {
         let chosen = if has_rules {
             let (target, chosen) = self.further.as_ref()?.settled.as_ref()?;
             (**target == *block).then_some(*chosen)?
         } else {
-            self.only()?
+            Chosen { due: self.due, ..self.only()? }
         };
-        self.get_mut(chosen.number).filter(|lane| lane.is_good(now)).map(|_| chosen)
+        if chosen.due.is_some_and(|due| now >= due) {
+            return None;
+        }
+        self.get_mut(chosen.number).filter(|lane| !lane.has_failed).map(|_| chosen)
+    }
+
+    /// The only lane is good for all targets until it is `due`.
+    pub(super) fn settle_all(&mut self, due: Option<Instant>) {
+        self.due = due;
     }
 
     /// The only lane of an association whose way was not chosen, or of one without rules.
     pub(super) fn only(&self) -> Option<Chosen> {
-        self.first().map(|number| Chosen { number, address: None })
+        self.first().map(|number| Chosen { number, address: None, due: None })
     }
 
     /// The names whose addresses rules have to know.
@@ -209,28 +213,29 @@ impl Lanes {
     }
 
     /// What was chosen in `group` for this association. Without rules there is one route, and one lane along what was chosen in it.
-    pub(super) fn chosen(&self, group: &Arc<Group>, has_rules: bool) -> Option<&Arc<Path>> {
+    pub(super) fn chosen(&self, group: &Arc<Group>, has_rules: bool) -> Option<(Arc<Path>, Option<Instant>)> {
         if !has_rules {
-            return self.first.as_ref().map(|lane| &lane.path);
+            return self.first.as_ref().map(|lane| (Arc::clone(&lane.path), self.due));
         }
         let choices = &self.further.as_ref()?.choices;
-        choices.iter().find(|(known, _)| Arc::ptr_eq(known, group)).map(|(_, path)| path)
+        let (_, path, due) = choices.iter().find(|(known, ..)| Arc::ptr_eq(known, group))?;
+        Some((Arc::clone(path), *due))
     }
 
-    /// Keeps in mind what was chosen in `group`.
-    pub(super) fn choose(&mut self, group: &Arc<Group>, path: &Arc<Path>) {
+    /// Keeps in mind what was chosen in `group`, until it is `due`.
+    pub(super) fn choose(&mut self, group: &Arc<Group>, path: &Arc<Path>, due: Option<Instant>) {
         let choices = &mut self.further().choices;
-        choices.retain(|(known, _)| !Arc::ptr_eq(known, group));
+        choices.retain(|(known, ..)| !Arc::ptr_eq(known, group));
         if choices.len() >= LANES_PER_ASSOCIATION_MAX {
             choices.remove(0);
         }
-        choices.push((Arc::clone(group), Arc::clone(path)));
+        choices.push((Arc::clone(group), Arc::clone(path), due));
     }
 
     /// The group in which `path` was chosen.
     pub(super) fn group_of(&self, path: &Arc<Path>) -> Option<&Arc<Group>> {
         let choices = &self.further.as_ref()?.choices;
-        choices.iter().find(|(_, chosen)| Arc::ptr_eq(chosen, path)).map(|(group, _)| group)
+        choices.iter().find(|(_, chosen, _)| Arc::ptr_eq(chosen, path)).map(|(group, ..)| group)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Lane> {
@@ -261,14 +266,14 @@ mod tests {
     }
 
     fn to(number: LaneNumber) -> Option<Chosen> {
-        Some(Chosen { number, address: None })
+        Some(Chosen { number, address: None, due: None })
     }
 
     /// Adds a lane with the next number.
     fn add(lanes: &mut Lanes, path: &Arc<Path>) -> (LaneNumber, Option<Arc<Path>>) {
         let newest = lanes.iter().map(|lane| lane.number.0).max();
         let number = LaneNumbers(newest.unwrap_or_default()).next();
-        let displaced = lanes.push(Lane::new(number, Arc::clone(path), Way::Direct(Box::default()), None));
+        let displaced = lanes.push(Lane::new(number, Arc::clone(path), Way::Direct(Box::default())));
         (number, displaced.map(|lane| lane.path))
     }
 
@@ -307,12 +312,18 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_that_is_due_for_a_review_is_chosen_again() {
+    fn a_choice_that_is_due_is_made_again() {
         let (mut lanes, now) = (Lanes::default(), Instant::now());
         let (number, way) = (LaneNumbers::default().next(), Way::Direct(Box::default()));
-        lanes.push(Lane::new(number, path("one of a group"), way, Some(now + REVIEW_SECS)));
-        assert_eq!(lanes.settled(b"target", false, now), to(number));
+        lanes.push(Lane::new(number, path("one of a group"), way));
+        let due = Some(now + REVIEW_SECS);
+        let chosen = Some(Chosen { number, address: None, due });
+        lanes.settle_all(due);
+        assert_eq!(lanes.settled(b"target", false, now), chosen);
         assert_eq!(lanes.settled(b"target", false, now + REVIEW_SECS), None);
+        lanes.settle(b"target", chosen.unwrap());
+        assert_eq!(lanes.settled(b"target", true, now), chosen);
+        assert_eq!(lanes.settled(b"target", true, now + REVIEW_SECS), None);
     }
 
     #[test]
@@ -370,12 +381,12 @@ mod tests {
         let [first, second] = [path("first"), path("second")];
         let mut lanes = Lanes::default();
         assert!(lanes.chosen(&one, true).is_none());
-        lanes.choose(&one, &first);
-        lanes.choose(&other, &second);
-        lanes.choose(&Arc::clone(&one), &second);
-        assert!(lanes.chosen(&one, true).is_some_and(|path| Arc::ptr_eq(path, &second)));
+        lanes.choose(&one, &first, None);
+        lanes.choose(&other, &second, None);
+        lanes.choose(&Arc::clone(&one), &second, None);
+        assert!(lanes.chosen(&one, true).is_some_and(|(path, _)| Arc::ptr_eq(&path, &second)));
         for _ in 0..2 * LANES_PER_ASSOCIATION_MAX {
-            lanes.choose(&group(), &first);
+            lanes.choose(&group(), &first, None);
         }
         assert!(lanes.further.unwrap().choices.len() <= LANES_PER_ASSOCIATION_MAX);
     }

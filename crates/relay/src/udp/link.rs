@@ -75,10 +75,18 @@ impl Link {
 
     /// The hop has let go. One that does so as soon as it has been asked is not asked again at once. Gives what is to be closed.
     pub(super) fn lose(&mut self, now: Instant) -> Option<SocketId> {
-        let (socket, since) = match self {
-            Self::Open { socket, since, .. } => (*socket, *since),
-            Self::Unasked | Self::Waiting(..) | Self::Failed(_) => return None,
-        };
+        match self {
+            Self::Open { since, .. } => {
+                let since = *since;
+                self.lose_since(since, now)
+            }
+            Self::Unasked | Self::Waiting(..) | Self::Failed(_) => None,
+        }
+    }
+
+    /// The same where the way is older or younger than its part in it, as one is that others share.
+    pub(super) fn lose_since(&mut self, since: Instant, now: Instant) -> Option<SocketId> {
+        let socket = self.socket()?;
         let is_short = now.duration_since(since) < HOP_RETRY_DELAY;
         *self = if is_short { Self::Failed(now + HOP_RETRY_DELAY) } else { Self::Unasked };
         Some(socket)

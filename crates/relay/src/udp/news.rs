@@ -104,7 +104,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         let source = association.client.address.ip();
         let Lane { way, path, .. } = association.lanes.get_mut(id.number).ok_or(Why::NoRoom)?;
         match way {
-            Way::Server(through) if through.is_shared() => outside.trunk(path, udp, address),
+            Way::Server(through) if through.is_shared() => outside.trunk(path, udp, address, now.instant),
             Way::Direct(_) | Way::Server(_) | Way::Parent(_) | Way::Chain(_) | Way::Relay(..) => {
                 outside.open(id, udp, address.ip(), Some(address), source)
             }

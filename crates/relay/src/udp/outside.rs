@@ -146,7 +146,13 @@ impl<D: Datagrams> Outside<D> {
     }
 
     /// The socket of all lanes to the server of `path`, which is at `address`. It is opened if nobody has needed it before.
-    pub(super) fn trunk(&mut self, path: &Path, udp: &Udp, address: SocketAddr) -> Result<SocketId, Why> {
+    pub(super) fn trunk(
+        &mut self,
+        path: &Path,
+        udp: &Udp,
+        address: SocketAddr,
+        now: Instant,
+    ) -> Result<SocketId, Why> {
         let hop = Arc::clone(path.packet_hop(0).ok_or(Why::Unroutable)?);
         let leads = Leads { hop, address, fragments: udp.fragments };
         if let Some(socket) = self.trunks.find(&leads) {
@@ -154,7 +160,7 @@ impl<D: Datagrams> Outside<D> {
         }
         let socket = self.open_for(EVERYBODY, address.ip(), Some(address), udp.fragments)?;
         self.owners.insert(socket, Owner::Trunk);
-        self.trunks.add(socket, leads);
+        self.trunks.add(socket, leads, now);
         Ok(socket)
     }
 
@@ -198,10 +204,10 @@ impl<D: Datagrams> Outside<D> {
     pub(super) fn change_trunk(&mut self, through: &mut Through, now: Instant) {
         let Through { session, link, heard, .. } = through;
         if let (Some(socket), Some(client)) = (link.socket(), session.id())
-            && self.trunks.has_failed(socket)
+            && let Some(opened) = self.trunks.failed_since_opened(socket)
         {
             self.trunks.leave(socket, client, &std::mem::take(heard));
-            link.lose(now);
+            link.lose_since(opened, now);
             self.shut(socket);
         }
     }
@@ -367,7 +373,7 @@ impl<D: Datagrams> Outside<D> {
         let search = match hop {
             Hop::At(Address::Ip(address)) | Hop::Shared(Address::Ip(address), _) => {
                 let opened = match hop {
-                    Hop::Shared(..) => self.trunk(path, udp, *address),
+                    Hop::Shared(..) => self.trunk(path, udp, *address, now.instant),
                     Hop::At(_) | Hop::Asked => self.open(id, udp, address.ip(), Some(*address), source),
                 };
                 if let (Ok(socket), Hop::Shared(_, client)) = (&opened, hop) {

@@ -32,6 +32,7 @@ struct Trunk {
     /// By what the server calls its. What is missing here is found out anew.
     servers: HashMap<SessionId, Other>,
     silence: Silence,
+    opened: Instant,
 }
 
 /// How long nothing has come back.
@@ -84,9 +85,9 @@ impl Trunks {
     }
 
     /// Adds a socket that nobody goes through yet.
-    pub(super) fn add(&mut self, socket: SocketId, leads: Leads) {
+    pub(super) fn add(&mut self, socket: SocketId, leads: Leads, opened: Instant) {
         let (clients, servers) = (HashMap::new(), HashMap::new());
-        let trunk = Trunk { leads, clients, servers, silence: Silence::None };
+        let trunk = Trunk { leads, clients, servers, silence: Silence::None, opened };
         self.open.insert(socket, trunk);
     }
 
@@ -143,8 +144,17 @@ impl Trunks {
     }
 
     /// Whether nothing goes through `socket`.
-    pub(super) fn has_failed(&self, socket: SocketId) -> bool {
+    fn has_failed(&self, socket: SocketId) -> bool {
         self.failed.contains(&socket)
+    }
+
+    /// When `socket` was opened, if nothing goes through it any more.
+    pub(super) fn failed_since_opened(&self, socket: SocketId) -> Option<Instant> {
+        // Nearly always there is none, and it is asked for with each datagram.
+        if self.failed.is_empty() || !self.has_failed(socket) {
+            return None;
+        }
+        self.open.get(&socket).map(|trunk| trunk.opened)
     }
 
     /// Whose the packet `bytes` is that has come to `socket`. Of a session that is not known yet, only an authentic one says so.
