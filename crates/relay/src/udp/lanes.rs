@@ -317,12 +317,12 @@ mod tests {
         let (number, way) = (LaneNumbers::default().next(), Way::Direct(Box::default()));
         lanes.push(Lane::new(number, path("one of a group"), way));
         let due = Some(now + REVIEW_SECS);
-        let chosen = Some(Chosen { number, address: None, due });
+        let chosen = Chosen { number, address: None, due };
         lanes.settle_all(due);
-        assert_eq!(lanes.settled(b"target", false, now), chosen);
+        assert_eq!(lanes.settled(b"target", false, now), Some(chosen));
         assert_eq!(lanes.settled(b"target", false, now + REVIEW_SECS), None);
-        lanes.settle(b"target", chosen.unwrap());
-        assert_eq!(lanes.settled(b"target", true, now), chosen);
+        lanes.settle(b"target", chosen);
+        assert_eq!(lanes.settled(b"target", true, now), Some(chosen));
         assert_eq!(lanes.settled(b"target", true, now + REVIEW_SECS), None);
     }
 
