@@ -130,15 +130,27 @@ impl Control {
         last.is_live().then(|| Arc::clone(last))
     }
 
+    /// Whether datagrams that were taken for this one's may be `other`'s: where no port is named, which is which is a guess.
+    fn may_be_meant(&self, other: &Self) -> bool {
+        (self.port, other.port) == (0, 0) && self.user == other.user
+    }
+
     fn is_unused(&self) -> bool {
         self.associations.load(Ordering::Relaxed) == 0
     }
 }
 
 impl Permit<'_> {
-    /// Datagrams that have passed.
+    /// Datagrams that have passed, among them those that may be this client's and were taken for another's.
     pub(crate) fn carried(&self) -> u64 {
-        self.control.carried.load(Ordering::Relaxed)
+        let own = self.control.carried.load(Ordering::Relaxed);
+        let controls = lock(&self.permits.0);
+        let others = controls
+            .get(&self.ip)
+            .into_iter()
+            .flatten()
+            .filter(|other| !Arc::ptr_eq(other, &self.control) && self.control.may_be_meant(other));
+        others.map(|other| other.carried.load(Ordering::Relaxed)).fold(own, u64::wrapping_add)
     }
 }
 
@@ -152,13 +164,11 @@ impl Drop for Permit<'_> {
                 controls.remove(&self.ip);
             }
         }
-        // Which connection an association came by was a guess, unless a port was named. Where the client has others that nothing has
-        // come by, it may have been one of these.
+        // Which connection an association came by was a guess, unless a port was named. Where the client has others it may have been one
+        // of these: first of all one that nothing has come by, but two may also have been taken for each other.
         let heir = controls.get(&self.ip).and_then(|of_ip| {
-            let is_fit = |other: &&Arc<Control>| {
-                other.port == 0 && other.is_unused() && other.user == self.control.user
-            };
-            of_ip.iter().find(is_fit).filter(|_| self.control.port == 0)
+            let mut meant = of_ip.iter().filter(|other| self.control.may_be_meant(other));
+            meant.clone().find(|other| other.is_unused()).or_else(|| meant.next())
         });
         let mut claims = lock(&self.control.claims);
         if let Some(heir) = heir.filter(|_| !claims.is_empty()) {
@@ -246,19 +256,49 @@ mod tests {
     }
 
     #[test]
-    fn an_association_is_left_to_no_other_user_and_to_none_that_has_one_or_has_named_a_port() {
+    fn an_association_is_left_to_no_other_user_and_to_none_that_has_named_a_port() {
         let permits = Permits::default();
-        let ([id, other_id], letters, mut mailbox) = associations();
+        let ([id, _], letters, mut mailbox) = associations();
         let one = permits.grant(HERE, 0, Some("one".into()));
         one.control.hold(&letters, id);
         let _another_user = permits.grant(HERE, 0, Some("another".into()));
         let _named = permits.grant(HERE, 1000, Some("one".into()));
-        let busy = permits.grant(HERE, 0, Some("one".into()));
-        busy.control.hold(&letters, other_id);
         let control = Arc::clone(&one.control);
         drop(one);
         assert_eq!(told(&mut mailbox), [id]);
         assert!(control.successor().is_none());
+    }
+
+    #[test]
+    fn two_programs_that_were_taken_for_each_other_lose_nothing_by_the_end_of_one() {
+        let permits = Permits::default();
+        let ([id, other_id], letters, mut mailbox) = associations();
+        let [one, other] = [(); 2].map(|()| permits.grant(HERE, 0, Some("user".into())));
+        // Whoever opened the second connection has sent first.
+        let claimed = [(1000, id), (2000, other_id)].map(|(port, id)| {
+            let claimed = permits.claim(from(port), Sources::One).unwrap();
+            claimed.hold(&letters, id);
+            claimed
+        });
+        assert!(Arc::ptr_eq(&claimed[0], &one.control) && Arc::ptr_eq(&claimed[1], &other.control));
+        drop(one);
+        assert_eq!(told(&mut mailbox), [id]);
+        assert!(claimed[0].successor().is_some_and(|heir| Arc::ptr_eq(&heir, &other.control)));
+        drop(other);
+        assert_eq!(told(&mut mailbox), [other_id, id]);
+        assert!(claimed[0].successor().is_none());
+    }
+
+    #[test]
+    fn what_may_be_a_programs_own_keeps_its_connection_though_it_was_taken_for_anothers() {
+        let permits = Permits::default();
+        let [silent, _busy] = [(); 2].map(|()| permits.grant(HERE, 0, None));
+        let [named, another] =
+            [(1000, None), (0, Some("user".into()))].map(|(port, user)| permits.grant(HERE, port, user));
+        let before = [&silent, &named, &another].map(Permit::carried);
+        permits.0.lock().unwrap()[&HERE][1].count();
+        let after = [&silent, &named, &another].map(Permit::carried);
+        assert_eq!([0, 1, 2].map(|at| after[at] != before[at]), [true, false, false]);
     }
 
     #[test]
