@@ -35,6 +35,7 @@ pub(crate) async fn associate<N: Net>(
         }
         return Err(failure);
     };
+    client.watch_peer();
     // Before the answer, since the first datagram may overtake it. What the client says of its own address is its own idea of it, and
     // often another than we see; its port is worth a hint.
     let user = pending.user().map(|user| user.as_str().into());

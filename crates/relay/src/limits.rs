@@ -219,6 +219,15 @@ pub const DATAGRAM_TURNS_MAX: usize = 2;
 /// How often idle associations are looked for.
 pub const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 
+/// A connection on which nothing is said is asked for a sign of life after this.
+pub const KEEPALIVE_DELAY: Duration = Duration::from_secs(30);
+
+/// How long a sign of life is waited for before it is asked for again.
+pub const KEEPALIVE_PERIOD: Duration = Duration::from_secs(10);
+
+/// So many signs of life may be missed: then the connection is broken.
+pub const KEEPALIVES_MISSED_MAX: u32 = 3;
+
 /// A socket that associations share is left for another when nothing has come back through it for this long, and something was sent.
 pub const TRUNK_SILENCE_SECS: Duration = Duration::from_secs(15);
 

@@ -40,6 +40,12 @@ pub trait Socket: Send + Sync + Unpin + 'static {
         std::future::pending()
     }
 
+    /// Little or nothing will be said here for long: lets the system find out whether the peer is still there, so that a read or [`broken`]
+    /// tells of its end though it never said a word of it.
+    ///
+    /// [`broken`]: Self::broken
+    fn watch_peer(&self) {}
+
     /// Tells the kernel that much will be written here: keep little of it unsent.
     fn expect_bulk(&self);
 

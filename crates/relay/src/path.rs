@@ -361,6 +361,9 @@ pub(crate) async fn travel_through<N: Net>(
     let dialled = dialled.map_err(|failure| failure.at(here(1)))?;
     // Only somebody who is to come back has to know.
     let is_awaited = errand.command != Command::Connect;
+    if is_awaited {
+        dialled.watch_peer();
+    }
     let first_at = is_awaited.then(|| dialled.peer_addr().ok()).flatten().map(|address| address.ip());
     let mut reached = TargetSide::direct(Conn::Socket(dialled));
     for (number, (hop, next)) in (1..).zip(hops.iter().zip(&nexts)) {

@@ -247,6 +247,51 @@ fn a_parent_is_asked_for_an_association_and_asked_again_when_it_has_gone() {
     }
 }
 
+/// Whether the kernel watches for the end of the peer of the connection between these ports, from the first one's side.
+#[cfg(target_os = "linux")]
+fn is_watched(own: u16, peer: u16) -> bool {
+    let ends = format!(" 0100007F:{own:04X} 0100007F:{peer:04X} 01 ");
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let line = table.lines().find(|line| line.contains(&ends)).unwrap();
+    // The timer that runs: 2 is for signs of life.
+    line.split_whitespace().nth(5).unwrap().starts_with("02:")
+}
+
+/// Waits until it is watched: for a moment another timer runs, until what was said is acknowledged.
+#[cfg(target_os = "linux")]
+fn expect_watched(own: u16, peer: u16) {
+    let since = Instant::now();
+    while !is_watched(own, peer) {
+        assert!(since.elapsed() < PATIENCE, "nobody would know of its end");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn control_connections_are_watched_since_nothing_is_said_on_them() {
+    let echo = Echo::start("127.0.0.1:0");
+    let parent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (relayed, at) = (UdpSocket::bind("127.0.0.1:0").unwrap(), parent.local_addr().unwrap());
+    let relay = run(with_datagrams(mixed(), Route::parent(Parent::socks5(at.into(), None))));
+    let client = Client::associate(relay.addresses()[0]);
+    let [door, own] = [client.control.peer_addr().unwrap(), client.control.local_addr().unwrap()];
+    expect_watched(door.port(), own.port());
+    assert!(!is_watched(own.port(), door.port()), "the test sees the difference");
+    client.send(&Address::Ip(echo.address), b"one");
+    let (mut asked, from) = parent.accept().unwrap();
+    asked.read_exact(&mut [0; 3]).unwrap();
+    asked.write_all(&[5, 0]).unwrap();
+    asked.read_exact(&mut [0; 10]).unwrap();
+    expect_watched(from.port(), at.port());
+    let mut answer = vec![5, 0, 0];
+    Address::Ip(relayed.local_addr().unwrap()).encode(&mut answer);
+    asked.write_all(&answer).unwrap();
+    let mut came = [0; 99];
+    relayed.set_read_timeout(Some(PATIENCE)).unwrap();
+    relayed.recv_from(&mut came).unwrap();
+}
+
 #[test]
 fn a_parent_is_asked_for_an_association_in_its_own_family() {
     let (mut ipv4, mut ipv6) = ([0; 1 + 4 + 2], [0; 1 + 16 + 2]);

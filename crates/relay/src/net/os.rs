@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
-use socket2::{Domain, Protocol, SockRef, Type};
+use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpSocket, TcpStream};
@@ -25,7 +25,10 @@ use umbra_proto::shadowsocks::UnixTime;
 
 use super::{Listener, Net, Socket};
 use crate::config::Tcp;
-use crate::limits::{ACCEPT_LATE_SECS, BACKLOG, BIND_BACKLOG, RANDOM_POOL_BYTES, UNSENT_BYTES_MAX};
+use crate::limits::{
+    ACCEPT_LATE_SECS, BACKLOG, BIND_BACKLOG, KEEPALIVE_DELAY, KEEPALIVE_PERIOD, KEEPALIVES_MISSED_MAX,
+    RANDOM_POOL_BYTES, UNSENT_BYTES_MAX,
+};
 
 /// The kernel's network.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +83,16 @@ impl Socket for OsSocket {
     async fn broken(&self) {
         // An error of the registration is the end of its worker.
         let _ = self.0.ready(Interest::ERROR).await;
+    }
+
+    fn watch_peer(&self) {
+        let signs = TcpKeepalive::new().with_time(KEEPALIVE_DELAY);
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let signs = signs.with_interval(KEEPALIVE_PERIOD).with_retries(KEEPALIVES_MISSED_MAX);
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let _ = (KEEPALIVE_PERIOD, KEEPALIVES_MISSED_MAX);
+        // Without it, an end that is never said is found out when somebody speaks.
+        let _ = SockRef::from(&self.0).set_tcp_keepalive(&signs);
     }
 
     fn expect_bulk(&self) {
