@@ -251,6 +251,31 @@ fn a_member_that_probes_take_out_is_left_by_an_association_that_is_never_at_rest
 }
 
 #[test]
+fn what_waits_for_a_member_in_vain_goes_by_the_next() {
+    let echo = Echo::start("127.0.0.1:0");
+    let target = Address::Ip(echo.address);
+    let (_asked, well) = parent();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_server, hop) = server(Method::Aes256Gcm, 1);
+    let dead = [vec![parent_at(nobody)], vec![hop, parent_at(nobody)]];
+    for dead in dead {
+        // Never left alone for good, so that each association begins with it.
+        let health = Health { fail_threshold: NonZeroU32::new(99).unwrap(), ..Health::default() };
+        let settings = Settings { policy: Policy::Ordered, health, ..Settings::default() };
+        let members = vec![Path::new("dead", dead).into(), Path::new("well", [well.clone()]).into()];
+        let group = Arc::new(Group::new("parents", settings, members));
+        let relay = run(with_datagrams(mixed(), Route::Group(group)));
+        for _ in 0..3 {
+            let client = Client::associate(relay.addresses()[0]);
+            client.send(&target, b"one");
+            client.send(&target, b"two");
+            assert_eq!(client.receive(), (target.clone(), mirrored(b"one")));
+            assert_eq!(client.receive(), (target.clone(), mirrored(b"two")));
+        }
+    }
+}
+
+#[test]
 fn no_member_that_carries_streams_alone_is_chosen() {
     let echo = Echo::start("127.0.0.1:0");
     let target = Address::Ip(echo.address);

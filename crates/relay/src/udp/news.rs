@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use umbra_proto::address::{Address, AddressBlock};
+use umbra_proto::socks5::udp as socks5;
 
 use super::association::{Association, AssociationId, Face};
 use super::choice::path_failed;
@@ -18,6 +19,17 @@ use super::way::Way;
 use crate::limits::HOP_RETRY_DELAY;
 use crate::net::Net;
 use crate::net::datagram::{Datagrams, SocketId};
+
+/// For what a datagram has waited, which says how it lies there.
+#[derive(Clone, Copy, Debug)]
+enum Waited {
+    /// As a SOCKS5 proxy wants it.
+    ForParent,
+    /// Its target, and the payload.
+    ForChain,
+    /// Sealed, or as it came.
+    ForServer,
+}
 
 impl<N: Net, D: Datagrams> Core<N, D> {
     /// What slow work has come to.
@@ -133,8 +145,15 @@ impl<N: Net, D: Datagrams> Core<N, D> {
             }
             return;
         };
-        let is_in_vain = address.is_none() && matches!(face, Face::Probe(_));
+        let is_probe = matches!(face, Face::Probe(_));
+        let is_in_vain = address.is_none() && is_probe;
+        let mut homeless = None;
         let Lane { way, path, .. } = lane;
+        let was_for = match way {
+            Way::Parent(_) => Waited::ForParent,
+            Way::Chain(_) => Waited::ForChain,
+            Way::Direct(_) | Way::Server(_) | Way::Relay(..) => Waited::ForServer,
+        };
         let Some(link) = way.link() else { return };
         match (opened, std::mem::replace(link, Link::Failed(now.instant + HOP_RETRY_DELAY))) {
             (Ok(socket), Link::Waiting(queue, search)) => {
@@ -165,10 +184,34 @@ impl<N: Net, D: Datagrams> Core<N, D> {
                 *link = other;
                 outside.shut(socket);
             }
+            (Err(why), Link::Waiting(queue, _)) if address.is_none() && !is_probe => {
+                homeless = Some((why, queue))
+            }
             (Err(why), past) => outside.dropped.count_many(why, past.waiting()),
+        }
+        if let Some((why, queue)) = homeless {
+            self.send_again(id.association, was_for, why, &queue, now);
         }
         if is_in_vain {
             self.end(id.association);
+        }
+    }
+
+    /// Sends along another path what has waited for one that could not be taken, as far as it was not sealed for that.
+    fn send_again(&mut self, id: AssociationId, was_for: Waited, why: Why, queue: &Queue, now: Moment) {
+        for datagram in queue.datagrams() {
+            let parts = match was_for {
+                Waited::ForParent => socks5::open(datagram).ok(),
+                Waited::ForChain => AddressBlock::split(datagram).ok(),
+                Waited::ForServer => None,
+            };
+            let sent = match parts {
+                Some((target, payload)) => self.send_up(id, Some(target.as_bytes()), payload, now),
+                None => Err(why),
+            };
+            if let Err(why) = sent {
+                self.outside.dropped.count(why);
+            }
         }
     }
 
