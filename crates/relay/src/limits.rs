@@ -219,6 +219,9 @@ pub const DATAGRAM_TURNS_MAX: usize = 2;
 /// How often idle associations are looked for.
 pub const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 
+/// How long an association without its control connection may show that it was another's.
+pub const ORPHAN_SECS_MAX: Duration = Duration::from_secs(10);
+
 /// A connection on which nothing is said is asked for a sign of life after this.
 pub const KEEPALIVE_DELAY: Duration = Duration::from_secs(30);
 

@@ -96,6 +96,7 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
             outside: Outside::new(sockets, letters, budget),
             live: 0,
             trials: Trials::new(Instant::now()),
+            orphans: Vec::new(),
             probes: Vec::new(),
             probed: 0,
         };

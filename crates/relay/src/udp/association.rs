@@ -27,6 +27,9 @@ pub(super) struct Association {
     pub(super) key: Key,
     pub(super) client: Client,
     pub(super) face: Face,
+    /// Its control connection has ended, and it has another's, who may be meant or not: nothing is given to the client before that has
+    /// shown that it is there.
+    pub(super) is_orphan: bool,
     /// The ways that its datagrams have gone.
     pub(super) lanes: Lanes,
 }
@@ -56,6 +59,10 @@ pub(super) enum Face {
 }
 
 impl Association {
+    pub(super) fn new(key: Key, client: Client, face: Face, lanes: Lanes) -> Self {
+        Self { key, client, face, is_orphan: false, lanes }
+    }
+
     /// Whether somebody else could have a socket if it ended.
     pub(super) fn holds_socket(&self) -> bool {
         self.lanes.iter().any(|lane| lane.way.holds_socket())

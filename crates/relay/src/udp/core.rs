@@ -24,6 +24,7 @@ use super::front::{Front, Workers};
 use super::lanes::{Chosen, Lane, LaneId, Lanes};
 use super::outbox::Course;
 use super::outside::{Hop, Outside, WayOut};
+use super::permits::Heir;
 use super::random::Random;
 use super::table::{Bounds, Handle, Table};
 use super::trials::Trials;
@@ -32,7 +33,7 @@ use super::uplink::{Understood, place};
 use super::way::{Through, Way};
 use crate::config::Udp;
 use crate::door::Door;
-use crate::limits::{ASSOCIATIONS_MAX, COOL_DELAY};
+use crate::limits::{ASSOCIATIONS_MAX, COOL_DELAY, ORPHAN_SECS_MAX};
 use crate::net::Net;
 use crate::net::datagram::{Datagrams, Inbox, Received, SocketId};
 
@@ -43,6 +44,8 @@ pub(super) struct Core<N: Net, D: Datagrams> {
     /// Associations of all doors.
     pub(super) live: usize,
     pub(super) trials: Trials,
+    /// Associations whose control connections have ended, and since when.
+    pub(super) orphans: Vec<(AssociationId, Instant)>,
     /// Associations of questions of our own.
     pub(super) probes: Vec<AssociationId>,
     /// How many of those there have been.
@@ -171,8 +174,11 @@ impl<N: Net, D: Datagrams> Core<N, D> {
                 self.begin(post, Key::Source(client.address), client, Face::Socks(control), now)
             }
         };
-        if let Some(Face::Socks(control)) = self.posts[post].table.get_mut(handle).map(|found| &found.face) {
+        if let Some(Association { face: Face::Socks(control), is_orphan, .. }) =
+            self.posts[post].table.get_mut(handle)
+        {
             control.count();
+            *is_orphan = false;
         }
         Ok(Understood { handle, block: Some(block), payload })
     }
@@ -194,13 +200,19 @@ impl<N: Net, D: Datagrams> Core<N, D> {
 
     /// What an association lived by has ended. It does as well, unless it lives by another control connection since.
     pub(super) fn let_go(&mut self, id: AssociationId) {
-        let face = self.posts[id.post].table.get_mut(id.handle).map(|association| &mut association.face);
-        let Some(Face::Socks(control)) = face else { return };
+        let association = self.posts[id.post].table.get_mut(id.handle);
+        let Some(Association { face: Face::Socks(control), is_orphan, .. }) = association else { return };
         if control.is_live() {
             return;
         }
         match control.successor() {
-            Some(successor) => *control = successor,
+            Some(Heir { control: other, is_doubtful }) => {
+                *control = other;
+                if is_doubtful {
+                    *is_orphan = true;
+                    self.orphans.push((id, Instant::now()));
+                }
+            }
             None => self.end(id),
         }
     }
@@ -211,8 +223,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
             Face::Socks(control) => Some(Arc::clone(control)),
             Face::Tunnel | Face::Shadowsocks(_) | Face::Relayed { .. } | Face::Probe(_) => None,
         };
-        let lanes = Lanes::default();
-        let handle = self.insert(post, key, Association { key, client, face, lanes }, now);
+        let handle = self.insert(post, key, Association::new(key, client, face, Lanes::default()), now);
         if let Some(control) = control {
             control.hold(&self.outside.letters, AssociationId { post, handle });
         }
@@ -361,7 +372,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         let LaneId { association: AssociationId { post, handle }, number } = id;
         let Self { posts, outside, .. } = self;
         let Post { door, udp, table, socket, .. } = &mut posts[post];
-        let Some(Association { client, face, lanes, .. }) = table.get_mut(handle) else {
+        let Some(Association { client, face, lanes, is_orphan: false, .. }) = table.get_mut(handle) else {
             return Err(Why::Unroutable);
         };
         let Some(lane) = lanes.get_mut(number) else { return Err(Why::Unroutable) };
@@ -419,10 +430,22 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         self.outside.close(id, association);
     }
 
+    /// Ends the associations that nobody has shown to be theirs in time.
+    fn sweep_orphans(&mut self, now: Instant) {
+        let is_due = |(_, since): &(AssociationId, Instant)| now.duration_since(*since) >= ORPHAN_SECS_MAX;
+        let due: Vec<_> = self.orphans.extract_if(.., |orphan| is_due(orphan)).collect();
+        for (id, _) in due {
+            if self.posts[id.post].table.get_mut(id.handle).is_some_and(|association| association.is_orphan) {
+                self.end(id);
+            }
+        }
+    }
+
     /// Ends what has been idle for long, and lets what is idle hold less.
     pub(super) fn sweep(&mut self) {
         let now = Instant::now();
         self.sweep_probes();
+        self.sweep_orphans(now);
         self.outside.trunks.sweep(now);
         for post in 0..self.posts.len() {
             let timeout = self.posts[post].timeout;

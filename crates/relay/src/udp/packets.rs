@@ -119,7 +119,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
                 let way = Way::Relay(Link::default(), Box::new(to));
                 let lanes = Lanes::one(self.outside.numbers.next(), Arc::new(Path::direct()), way);
                 let face = Face::Relayed { newest: packet };
-                let handle = self.insert(post, key, Association { key, client, face, lanes }, now);
+                let handle = self.insert(post, key, Association::new(key, client, face, lanes), now);
                 Ok(Understood { handle, block: None, payload: place(&bytes[start..]) })
             }
             First::Own(look) => {

@@ -26,7 +26,15 @@ pub(crate) struct Control {
     /// Whom to tell when it ends.
     claims: Mutex<Vec<(Letters, AssociationId)>>,
     /// Which connection has its associations since it has ended.
-    heir: OnceLock<Arc<Control>>,
+    heir: OnceLock<Heir>,
+}
+
+/// Who has the associations of a connection that has ended.
+#[derive(Clone, Debug)]
+pub(super) struct Heir {
+    pub(super) control: Arc<Control>,
+    /// It has some already: only if they were taken for each other's are these its own.
+    pub(super) is_doubtful: bool,
 }
 
 /// A control connection's right, which ends with it.
@@ -99,7 +107,7 @@ impl Control {
         let mut claims = lock(&self.claims);
         if let Some(heir) = self.heir.get() {
             drop(claims);
-            return heir.hold(letters, id);
+            return heir.control.hold(letters, id);
         }
         claims.push((letters.clone(), id));
         self.associations.store(claims.len(), Ordering::Relaxed);
@@ -115,19 +123,19 @@ impl Control {
         let mut claims = lock(&self.claims);
         if let Some(heir) = self.heir.get() {
             drop(claims);
-            return heir.release(id);
+            return heir.control.release(id);
         }
         claims.retain(|(_, held)| *held != id);
         self.associations.store(claims.len(), Ordering::Relaxed);
     }
 
     /// By which connection the associations of this one live, since it has ended.
-    pub(super) fn successor(&self) -> Option<Arc<Self>> {
-        let mut last = self.heir.get()?;
-        while let Some(next) = last.heir.get() {
-            last = next;
+    pub(super) fn successor(&self) -> Option<Heir> {
+        let mut last = self.heir.get()?.clone();
+        while let Some(next) = last.control.heir.get() {
+            last = Heir { is_doubtful: last.is_doubtful || next.is_doubtful, ..next.clone() };
         }
-        last.is_live().then(|| Arc::clone(last))
+        last.control.is_live().then_some(last)
     }
 
     /// Whether datagrams that were taken for this one's may be `other`'s: where no port is named, which is which is a guess.
@@ -170,13 +178,15 @@ impl Drop for Permit<'_> {
             let mut meant = of_ip.iter().filter(|other| self.control.may_be_meant(other));
             meant.clone().find(|other| other.is_unused()).or_else(|| meant.next())
         });
+        let heir = heir.map(|heir| Heir { control: Arc::clone(heir), is_doubtful: !heir.is_unused() });
         let mut claims = lock(&self.control.claims);
         if let Some(heir) = heir.filter(|_| !claims.is_empty()) {
-            let mut inherited = lock(&heir.claims);
+            let mut inherited = lock(&heir.control.claims);
             inherited.extend(claims.iter().cloned());
-            heir.associations.store(inherited.len(), Ordering::Relaxed);
+            heir.control.associations.store(inherited.len(), Ordering::Relaxed);
+            drop(inherited);
             // It ends once, so that there is no other.
-            let _ = self.control.heir.set(Arc::clone(heir));
+            let _ = self.control.heir.set(heir);
         }
         for (letters, id) in claims.drain(..) {
             letters.send(Letter::End(id));
@@ -248,7 +258,7 @@ mod tests {
         drop(one);
         assert_eq!(told(&mut mailbox), [id]);
         let heir = claimed.successor().unwrap();
-        assert!(!claimed.is_live() && Arc::ptr_eq(&heir, &other.control));
+        assert!(!claimed.is_live() && Arc::ptr_eq(&heir.control, &other.control) && !heir.is_doubtful);
         assert!(permits.claim(from(2000), Sources::One).is_none(), "it has an association");
         drop(other);
         assert_eq!(told(&mut mailbox), [id]);
@@ -283,7 +293,8 @@ mod tests {
         assert!(Arc::ptr_eq(&claimed[0], &one.control) && Arc::ptr_eq(&claimed[1], &other.control));
         drop(one);
         assert_eq!(told(&mut mailbox), [id]);
-        assert!(claimed[0].successor().is_some_and(|heir| Arc::ptr_eq(&heir, &other.control)));
+        let heir = claimed[0].successor().unwrap();
+        assert!(Arc::ptr_eq(&heir.control, &other.control) && heir.is_doubtful);
         drop(other);
         assert_eq!(told(&mut mailbox), [other_id, id]);
         assert!(claimed[0].successor().is_none());

@@ -67,7 +67,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         let (key, face) = (Key::Probe(self.probed), Face::Probe(Some(answer)));
         let client = Client { address: NOBODY, local: None };
         let lanes = Lanes::one(self.outside.numbers.next(), path, way);
-        let association = Association { key, client, face, lanes };
+        let association = Association::new(key, client, face, lanes);
         let handle = self.insert(post, key, association, now);
         let id = AssociationId { post, handle };
         self.probes.push(id);

@@ -10,7 +10,8 @@ use umbra_proto::shadowsocks::packet::{ClientSession, PacketHop, SessionId};
 use umbra_proto::shadowsocks::{Method, UnixTime};
 use umbra_relay::config::Filtering;
 use umbra_relay::limits::{
-    LOOKUPS_MAX, LOOKUPS_PER_ASSOCIATION_MAX, NAME_RETRY_DELAY, TRUNK_SILENCE_SECS, WAITING_DATAGRAMS_MAX,
+    LOOKUPS_MAX, LOOKUPS_PER_ASSOCIATION_MAX, NAME_RETRY_DELAY, ORPHAN_SECS_MAX, TRUNK_SILENCE_SECS,
+    WAITING_DATAGRAMS_MAX,
 };
 use umbra_relay::net::Net;
 use umbra_sim::Chance;
@@ -62,6 +63,38 @@ fn an_association_ends_with_its_control_connection_and_without_one_there_is_none
             assert_eq!(target.receive_within(WHILE).await, None);
             assert_eq!(route.sockets(0), 0);
         });
+    }
+}
+
+#[test]
+fn of_two_programs_that_name_no_port_the_one_that_stays_keeps_its_association_whoever_sent_first() {
+    for method in METHODS {
+        for is_swapped in [false, true] {
+            one_seed(3, |net, mut chance| async move {
+                let route = Route::lay(&net, &mut chance, Plan::new(method));
+                let target = DatagramPeer::new(&route.air, target_at(1));
+                let [one, other] =
+                    [route.associate_saying(1000, 0).await, route.associate_saying(1001, 0).await];
+                // The first to send is taken for whoever has come first.
+                let (mut goes, stays) = if is_swapped { (one, other) } else { (other, one) };
+                let mut seen = Vec::new();
+                for client in [&stays, &goes] {
+                    client.send(&Address::Ip(target.address()), b"here");
+                    seen.push(target.receive_within(WHILE).await.unwrap().0);
+                }
+                drop(goes.control.take());
+                sleep(WHILE).await;
+                assert!(is_swapped || !reaches(&target, seen[1], &goes).await, "it has ended");
+                stays.send(&Address::Ip(target.address()), b"still here");
+                let (from, _) = target.receive_within(WHILE).await.unwrap();
+                assert_eq!(from, seen[0], "{method:?}: by the same socket");
+                assert!(reaches(&target, from, &stays).await);
+                sleep(ORPHAN_SECS_MAX + Duration::from_secs(2)).await;
+                assert!(reaches(&target, from, &stays).await);
+                // What was taken for the other's is its own as far as anybody knows.
+                assert_eq!(reaches(&target, seen[1], &goes).await, is_swapped);
+            });
+        }
     }
 }
 

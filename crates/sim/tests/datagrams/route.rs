@@ -132,10 +132,15 @@ impl Route {
 
     /// A client that sends from `port`, with a control connection.
     pub(crate) async fn associate(&self, port: u16) -> Client {
+        self.associate_saying(port, port).await
+    }
+
+    /// The same, with another port said than the one that it sends from.
+    pub(crate) async fn associate_saying(&self, port: u16, said: u16) -> Client {
         let peer = DatagramPeer::new(&self.air, client_at(port));
         let control = Peer::new(self.net.dial(door(0)).await.unwrap());
         control.say(&[5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0]).await.unwrap();
-        control.say(&port.to_be_bytes()).await.unwrap();
+        control.say(&said.to_be_bytes()).await.unwrap();
         assert_eq!(control.hear(2 + 4).await.unwrap(), [5, 0, 5, 0, 0, 1]);
         let bound = control.hear(4 + 2).await.unwrap();
         let ip = Ipv4Addr::new(bound[0], bound[1], bound[2], bound[3]);
