@@ -24,6 +24,8 @@ pub struct Failure {
     pub cause: Cause,
     /// The hop that it went wrong at, if it was one.
     pub at: Option<At>,
+    /// The path that was tried, where it went wrong at none of its hops: a direct one has none.
+    pub path: Option<Arc<str>>,
 }
 
 /// A hop of a path.
@@ -128,7 +130,7 @@ impl Failure {
             Cause::Http(_) | Cause::Command(_) | Cause::Parent(_) | Cause::Refused { .. } => None,
             Cause::NoPath | Cause::Probe(_) | Cause::Head(_) | Cause::Open(_) => None,
         };
-        Self { stage, side, cause, at }
+        Self { stage, side, cause, at, path: None }
     }
 
     /// The same for whoever speaks through the layer that it has happened to.
@@ -153,6 +155,12 @@ impl Failure {
     /// The same at this hop, unless one is named already.
     pub(crate) fn at(self, at: At) -> Self {
         Self { at: self.at.or(Some(at)), ..self }
+    }
+
+    /// The same on this path, unless one is named already.
+    pub(crate) fn along(self, path: &Arc<str>) -> Self {
+        let is_named = self.at.is_some() || self.path.is_some();
+        if is_named { self } else { Self { path: Some(Arc::clone(path)), ..self } }
     }
 
     /// A failure on the way to the target.

@@ -33,10 +33,11 @@ impl Notices {
             .get_or_insert_with(Window::new)
             .admit(Duration::from_secs(1), FAILURE_LINES_PER_SECOND);
         // Written after the lock is free: a log that stalls stalls one session only.
-        let Failure { stage, side, cause, at } = failure;
+        let Failure { stage, side, cause, at, path } = failure;
         let Some(withheld) = admitted else { return };
         let withheld = (withheld > 0).then_some(withheld);
-        let (path, hop) = (at.as_ref().map(|at| &*at.path), at.as_ref().map(|at| at.hop));
+        let path = at.as_ref().map(|at| &*at.path).or(path.as_deref());
+        let hop = at.as_ref().map(|at| at.hop);
         info!(%stage, %side, path, hop, %cause, withheld, "session failed");
     }
 

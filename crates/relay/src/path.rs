@@ -169,6 +169,7 @@ pub(crate) async fn follow<N: Net>(
         Route::Path(path) => {
             let tried = path.tally.begin();
             let reached = travel(door, path, errand, door.inbound.tcp).await;
+            let reached = reached.map_err(|failure| failure.along(&path.name));
             match &reached {
                 Ok(_) => tried.end(Outcome::Reached { latency: None }, None),
                 Err(failure) => tried.end(failure.outcome(path.hops.len()), Some(failure)),
@@ -271,7 +272,7 @@ async fn through<N: Net>(
                 tell(group, &path, held.report(outcome, now), None);
                 return Ok(reached);
             }
-            Err(failure) => failure,
+            Err(failure) => failure.along(&path.name),
         };
         let now = Instant::now();
         // The time of the group, and not its own, has run out: it has not had enough of it to be judged.

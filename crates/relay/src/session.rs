@@ -58,8 +58,22 @@ pub async fn run<N: Net>(door: Arc<Door<N>>, place: Place, client: N::Socket, so
                 door.notices.failure(&failure);
             }
         }
-        Ok(None) => {}
-        Err(failure) => door.notices.failure(&failure),
+        Ok(None) | Err(Unserved::Told) => {}
+        Err(Unserved::Failed(failure)) => door.notices.failure(&failure),
+    }
+}
+
+/// Why there is nothing to carry.
+enum Unserved {
+    /// This, which has not been told yet.
+    Failed(Failure),
+    /// It has been told, before a client was seen off that may take its time.
+    Told,
+}
+
+impl From<Failure> for Unserved {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
     }
 }
 
@@ -69,7 +83,7 @@ async fn establish<N: Net>(
     place: &Place,
     client: N::Socket,
     source: SocketAddr,
-) -> Result<Option<Session<N::Socket, Conn<N::Socket>>>, Failure> {
+) -> Result<Option<Session<N::Socket, Conn<N::Socket>>>, Unserved> {
     let mut over = pin!(patience(place, Instant::now()));
     let mut inbox = Inbox::default();
     let mut origin = Origin::of_connection(source);
@@ -83,15 +97,18 @@ async fn establish<N: Net>(
         Err(cause) => {
             drop(inbox);
             blame(door, &origin, &cause);
-            dismiss(door, client, &cause, over).await;
-            return Err(Failure::handshake(cause));
+            let failure = Failure::handshake(cause);
+            door.notices.failure(&failure);
+            dismiss(door, client, &failure.cause, over).await;
+            return Err(Unserved::Told);
         }
     };
     debug!(target = %wish.target(), source = %origin.source, user = wish.user(), "connecting");
     if !door.inbound.mode.has_streams() && wish.command() != Command::UdpAssociate {
         let failure = Failure::handshake(Cause::Command(wish.command()));
+        door.notices.failure(&failure);
         wish.reject(client, &failure).await;
-        return Err(failure);
+        return Err(Unserved::Told);
     }
     let wish = match wish {
         Wish::Forward { users, .. } => {
@@ -126,11 +143,12 @@ async fn establish<N: Net>(
         Ok(target) => target,
         Err(failure) => {
             drop(inbox);
+            door.notices.failure(&failure);
             wish.reject(client, &failure).await;
-            return Err(failure);
+            return Err(Unserved::Told);
         }
     };
-    answer(door, wish, client, inbox, &origin, target).await.map(Some)
+    Ok(Some(answer(door, wish, client, inbox, &origin, target).await?))
 }
 
 /// Tells the client that its target is reached, and sends what it has said by then.

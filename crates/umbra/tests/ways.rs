@@ -306,6 +306,24 @@ fn what_came_of_datagrams_is_told_apart() {
 }
 
 #[test]
+fn a_failure_is_told_with_its_path_before_the_client_has_gone() {
+    let mut local = Running::start(&["local", "--direct", "-b", "127.0.0.1:0"]);
+    let door = local.wait_for("starting local at ");
+    let mut client = TcpStream::connect(&door).unwrap();
+    client.write_all(&[5, 1, 0]).unwrap();
+    let port = nobody().port().to_be_bytes();
+    client.write_all(&[&[5, 1, 0, 1, 127, 0, 0, 1][..], &port].concat()).unwrap();
+    let mut answer = [0; 2 + 10];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[3], 5);
+    let told = local.wait_for("session failed ");
+    assert!(told.contains("path=\"direct\"") || told.contains("path=direct"), "{told}");
+    // It is still there.
+    client.set_nonblocking(true).unwrap();
+    assert!(client.read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
+}
+
+#[test]
 fn a_route_is_explained_with_the_rule_and_the_health_of_its_paths() {
     let (_running, proxy) = proxy();
     let (target, nobody) = (target(), nobody());

@@ -20,15 +20,15 @@ use crate::limits::HOP_RETRY_DELAY;
 use crate::net::Net;
 use crate::net::datagram::{Datagrams, SocketId};
 
-/// For what a datagram has waited, which says how it lies there.
+/// How a datagram waits.
 #[derive(Clone, Copy, Debug)]
-enum Waited {
+enum Form {
     /// As a SOCKS5 proxy wants it.
-    ForParent,
+    Proxied,
     /// Its target, and the payload.
-    ForChain,
+    Whole,
     /// Sealed, or as it came.
-    ForServer,
+    Sealed,
 }
 
 impl<N: Net, D: Datagrams> Core<N, D> {
@@ -149,10 +149,10 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         let is_in_vain = address.is_none() && is_probe;
         let mut homeless = None;
         let Lane { way, path, .. } = lane;
-        let was_for = match way {
-            Way::Parent(_) => Waited::ForParent,
-            Way::Chain(_) => Waited::ForChain,
-            Way::Direct(_) | Way::Server(_) | Way::Relay(..) => Waited::ForServer,
+        let form = match way {
+            Way::Parent(_) => Form::Proxied,
+            Way::Chain(_) => Form::Whole,
+            Way::Direct(_) | Way::Server(_) | Way::Relay(..) => Form::Sealed,
         };
         let Some(link) = way.link() else { return };
         match (opened, std::mem::replace(link, Link::Failed(now.instant + HOP_RETRY_DELAY))) {
@@ -185,12 +185,12 @@ impl<N: Net, D: Datagrams> Core<N, D> {
                 outside.shut(socket);
             }
             (Err(why), Link::Waiting(queue, _)) if address.is_none() && !is_probe => {
-                homeless = Some((why, queue))
+                homeless = Some((why, queue));
             }
             (Err(why), past) => outside.dropped.count_many(why, past.waiting()),
         }
         if let Some((why, queue)) = homeless {
-            self.send_again(id.association, was_for, why, &queue, now);
+            self.send_again(id.association, form, why, &queue, now);
         }
         if is_in_vain {
             self.end(id.association);
@@ -198,12 +198,12 @@ impl<N: Net, D: Datagrams> Core<N, D> {
     }
 
     /// Sends along another path what has waited for one that could not be taken, as far as it was not sealed for that.
-    fn send_again(&mut self, id: AssociationId, was_for: Waited, why: Why, queue: &Queue, now: Moment) {
+    fn send_again(&mut self, id: AssociationId, form: Form, why: Why, queue: &Queue, now: Moment) {
         for datagram in queue.datagrams() {
-            let parts = match was_for {
-                Waited::ForParent => socks5::open(datagram).ok(),
-                Waited::ForChain => AddressBlock::split(datagram).ok(),
-                Waited::ForServer => None,
+            let parts = match form {
+                Form::Proxied => socks5::open(datagram).ok(),
+                Form::Whole => AddressBlock::split(datagram).ok(),
+                Form::Sealed => None,
             };
             let sent = match parts {
                 Some((target, payload)) => self.send_up(id, Some(target.as_bytes()), payload, now),
