@@ -290,6 +290,9 @@ pub const PORT_ATTEMPTS: usize = 32;
 /// Packets on their way from one worker to another whose association they are of.
 pub const STRAYED_MAX: usize = 256;
 
+/// Addresses of which a worker knows whose packets have come from there, at doors with several users of SIP004: 400 KiB of them.
+pub const RECALLED_SOURCES_MAX: usize = 4096;
+
 /// Keys that a worker tries in a second on packets of strangers, at doors with several users of SIP004: a fifth of a core.
 pub const TRIALS_PER_SEC: u64 = 250_000;
 

@@ -9,6 +9,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::{inbound, open, run, server_with, through_with};
@@ -16,6 +17,7 @@ use peers::{Client, Echo, PATIENCE, datagram, key, mirrored, mixed, with, with_d
 use umbra_proto::address::{Address, AddressBlock};
 use umbra_proto::forbidden::Forbidden;
 use umbra_proto::shadowsocks::identity::Credentials;
+use umbra_proto::shadowsocks::key::Key;
 use umbra_proto::shadowsocks::key::encode_password;
 use umbra_proto::shadowsocks::keyring::{Keyring, User};
 use umbra_proto::shadowsocks::packet::{ClientSession, PacketHop, SessionId};
@@ -263,7 +265,7 @@ fn expect_watched(own: u16, peer: u16) {
     let since = Instant::now();
     while !is_watched(own, peer) {
         assert!(since.elapsed() < PATIENCE, "nobody would know of its end");
-        std::thread::yield_now();
+        thread::yield_now();
     }
 }
 
@@ -330,6 +332,38 @@ fn users_of_one_port_are_told_apart_by_trial_and_by_identity() {
             let associated = Client::associate(client.addresses()[0]);
             assert_eq!(associated.trip(&target, b"who").1, mirrored(b"who"), "{method} {byte}");
         }
+    }
+}
+
+#[test]
+fn a_user_who_has_been_here_begins_as_many_associations_as_there_are_queries() {
+    let method = Method::Aes128Gcm;
+    // As many keys as are tried: of strangers' packets there may be a few hundred in a second.
+    let user = |number: usize| {
+        let mut secret = [7; 16];
+        secret[..8].copy_from_slice(&number.to_be_bytes());
+        User {
+            name: number.to_string().into(),
+            key: Key::from_bytes(method, &secret).unwrap(),
+            forward: None,
+        }
+    };
+    let own = user(0).key;
+    let keyring = Keyring::new(method, None, (0..1024).map(user).collect()).unwrap();
+    let server = run(with_datagrams(server_with(keyring), Route::direct()));
+    let target = UdpSocket::bind("127.0.0.1:0").unwrap();
+    target.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut block = Vec::new();
+    Address::Ip(target.local_addr().unwrap()).encode(&mut block);
+    let (block, _) = AddressBlock::split(&block).unwrap();
+    let mut session =
+        ClientSession::new(Arc::new(PacketHop::new(&own.into(), false)), SessionId(*b"a client"));
+    for number in 0..1500_u64 {
+        let mut packet = Vec::new();
+        let fill = |room: &mut [u8]| room[..8].copy_from_slice(&number.to_be_bytes());
+        session.seal(block, b"it is me", UnixTime(0), fill, &mut packet);
+        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&packet, server.addresses()[0]).unwrap();
+        assert!(target.recv_from(&mut [0; 99]).is_ok(), "query {number}");
     }
 }
 

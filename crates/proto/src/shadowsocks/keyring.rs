@@ -185,7 +185,7 @@ impl Keyring {
     }
 
     /// Everybody who holds a key.
-    pub(super) fn holders(&self) -> impl Iterator<Item = Holder> {
+    pub fn holders(&self) -> impl Iterator<Item = Holder> {
         (0..self.users.len()).map(Holder::new)
     }
 

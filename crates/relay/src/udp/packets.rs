@@ -15,7 +15,7 @@ use super::letter::{Onward, Strayed};
 use super::link::Link;
 use super::queue::NoRoom;
 use super::random::session_id;
-use super::uplink::{Understood, place};
+use super::uplink::{Place, Understood, place};
 use super::way::Way;
 use crate::config::Path;
 use crate::net::Net;
@@ -123,14 +123,25 @@ impl<N: Net, D: Datagrams> Core<N, D> {
                 Ok(Understood { handle, block: None, payload: place(&bytes[start..]) })
             }
             First::Own(look) => {
-                if packets.is_tried() {
-                    self.trials.take(packets.keyring().len(), now.instant).map_err(|NoRoom| Why::NoRoom)?;
-                }
                 let own = session_id(&door.net)?;
                 let copy: Option<Box<[u8]>> = directory.map(|_| (&*bytes).into());
-                let (session, Datagram { address, payload }) =
-                    ServerSession::begin_after(packets, look, bytes, now.unix, own, after)?;
-                let (block, payload) = (place(address.as_bytes()), place(payload));
+                let source = (post, client.address.ip());
+                let recalled = self.trials.recall(source).filter(|_| packets.is_tried());
+                let recalled =
+                    recalled.and_then(|holder| ServerSession::begin_as(packets, holder, bytes).ok());
+                let (session, block, payload) = match recalled.map(apart) {
+                    Some(begun) => begun,
+                    None => {
+                        if packets.is_tried() {
+                            let keys = packets.keyring().len();
+                            self.trials.take(keys, now.instant).map_err(|NoRoom| Why::NoRoom)?;
+                        }
+                        apart(ServerSession::begin_after(packets, look, bytes, now.unix, own, after)?)
+                    }
+                };
+                if packets.is_tried() {
+                    self.trials.learn(source, session.holder());
+                }
                 if let Err(home) = enter(self) {
                     return forward(home, key, client, &First::Own(look), &copy.unwrap_or_default());
                 }
@@ -171,6 +182,13 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         }
         self.send_up(AssociationId { post, handle }, block, payload, now)
     }
+}
+
+/// A new session, and where its first packet's target and payload lie.
+fn apart(
+    (session, Datagram { address, payload }): (ServerSession, Datagram<'_>),
+) -> (ServerSession, Place, Place) {
+    (session, place(address.as_bytes()), place(payload))
 }
 
 /// Whether a packet for another server is newer than all before it in its session. Only then is it taken as a sign of where the client

@@ -47,6 +47,18 @@ impl ServerSession {
         Self::begin_after(door, look, packet, now, own, None)
     }
 
+    /// The same where keys are tried, and nobody's but this `holder`'s is. If it does not open the packet, that is as it was.
+    pub fn begin_as<'p>(
+        door: &PacketDoor,
+        holder: Holder,
+        packet: &'p mut [u8],
+    ) -> Result<(Self, Datagram<'p>), PacketError> {
+        if !door.is_tried() {
+            return Err(PacketError::OtherSession);
+        }
+        Ok((Self { holder, session: None }, door.open_salted(holder, packet)?))
+    }
+
     /// The same for a client that may have had an association with the same session: packets up to the id `after` are refused.
     pub fn begin_after<'p>(
         door: &PacketDoor,

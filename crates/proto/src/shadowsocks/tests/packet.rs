@@ -490,6 +490,23 @@ fn users_of_sip004_are_found_by_trying_and_what_nobody_opens_is_left_as_it_was()
             assert_eq!(door.keyring().name(server.holder()), name.as_deref());
             sessions.push((client, server));
         }
+        // One whose holder is guessed.
+        let (sender, known) = &mut sessions[1];
+        let packet = request(sender, HELLO);
+        for (holder, is_right) in [(door.keyring().holders().next().unwrap(), false), (known.holder(), true)]
+        {
+            let mut bytes = packet.clone();
+            match ServerSession::begin_as(&door, holder, &mut bytes) {
+                Ok((begun, datagram)) => {
+                    assert_eq!((begun.holder(), said(datagram)), (holder, (target(), HELLO.to_vec())));
+                    assert!(is_right);
+                }
+                Err(error) => {
+                    assert_eq!((error, &bytes), (PacketError::Unauthentic, &packet));
+                    assert!(!is_right);
+                }
+            }
+        }
         // The second holder's packet, from where the first one's came.
         let (mut other, mut one) = (sessions.pop().unwrap().0, sessions.pop().unwrap().1);
         let packet = request(&mut other, HELLO);
