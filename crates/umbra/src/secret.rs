@@ -79,8 +79,8 @@ pub(crate) fn read_credentials(
             report.error(place, explain_example(Some(method)));
             return None;
         }
-        if let Some(text) = explain_weakness(key, part) {
-            report.warn(place, text);
+        if let Some(weakness) = weakness_of(key, part) {
+            report.warn(place, explain_weakness(weakness, method));
         }
     }
     Some(credentials)
@@ -92,8 +92,9 @@ pub(crate) fn said_password(settings: &Settings, method: Option<Method>) -> Opti
     settings.text(Id::Password).or(none_needed.then_some(("", "")))
 }
 
-/// The key of `method` that `password` is. A server, which whoever likes may knock at, does not start with a weak one; a client
-/// has to take what its server has. Without a method, what can be said of the password alone is said.
+/// The key of `method` that `password` is. A short password is warned of at either end, since servers have run with theirs for
+/// years and each of their clients would have to change with them. With a key that is none, a server, which whoever likes may knock at,
+/// does not start; a client has to take what its server has. Without a method, what can be said of the password alone is said.
 pub(crate) fn judge_key(
     method: Option<Method>,
     password: &str,
@@ -113,16 +114,37 @@ pub(crate) fn judge_key(
             return None;
         }
     };
-    match (explain_weakness(&key, password), role) {
-        (None, _) => Some(key),
-        (Some(text), Role::Client) => {
+    let Some(weakness) = weakness_of(&key, password) else { return Some(key) };
+    let text = explain_weakness(weakness, method);
+    match (weakness, role) {
+        (Weakness::Short, Role::Client | Role::Server) | (Weakness::Placeholder, Role::Client) => {
             report.warn(place, text);
             Some(key)
         }
-        (Some(text), Role::Server) => {
+        (Weakness::Placeholder, Role::Server) => {
             report.error(place, text);
             None
         }
+    }
+}
+
+/// Why a key that fits its method can be guessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weakness {
+    /// It is derived from fewer than [`PASSWORD_CHARS_MIN`] characters.
+    Short,
+    /// It is one byte throughout, as in a configuration that waits for its key.
+    Placeholder,
+}
+
+fn weakness_of(key: &Key, password: &str) -> Option<Weakness> {
+    let method = key.method();
+    match method.generation() {
+        Generation::Stream | Generation::Aead => {
+            let is_short = password.chars().count() < PASSWORD_CHARS_MIN && method != Method::Plain;
+            is_short.then_some(Weakness::Short)
+        }
+        Generation::Aead2022 => key.is_placeholder().then_some(Weakness::Placeholder),
     }
 }
 
@@ -146,20 +168,16 @@ fn explain_credentials(method: Method, password: &str, error: CredentialsError) 
     }
 }
 
-fn explain_weakness(key: &Key, password: &str) -> Option<String> {
-    let method = key.method();
-    let weakness = match method.generation() {
-        Generation::Stream | Generation::Aead
-            if password.chars().count() < PASSWORD_CHARS_MIN && method != Method::Plain =>
-        {
-            format!("shorter than {PASSWORD_CHARS_MIN} characters, so it can be guessed")
+fn explain_weakness(weakness: Weakness, method: Method) -> String {
+    let make = maker(method);
+    match weakness {
+        Weakness::Short => format!(
+            "shorter than {PASSWORD_CHARS_MIN} characters, so it can be guessed; make one with: umbra key {make}"
+        ),
+        Weakness::Placeholder => {
+            format!("the same byte throughout, so it can be guessed; make one with: umbra key {make}")
         }
-        Generation::Aead2022 if key.is_placeholder() => {
-            "the same byte throughout, so it can be guessed".into()
-        }
-        Generation::Stream | Generation::Aead | Generation::Aead2022 => return None,
-    };
-    Some(format!("{weakness}; make one with: umbra key {}", maker(method)))
+    }
 }
 
 fn explain_key(method: Method, password: &str, error: KeyError) -> String {
@@ -363,14 +381,22 @@ mod tests {
     }
 
     #[test]
-    fn a_server_does_not_start_with_what_a_client_is_only_warned_of() {
-        let zeros = "AAAAAAAAAAAAAAAAAAAAAA==";
-        for (method, weak) in [("aes-256-gcm", "7 chars"), ("2022-blake3-aes-128-gcm", zeros)] {
-            let (client, server) = (judge(method, weak), judge_for(Role::Server, method, weak));
-            assert_eq!((client.warnings.len(), client.errors.len()), (1, 0), "{method}");
-            assert_eq!((server.warnings.len(), server.errors.len()), (0, 1), "{method}");
-            assert!(server.errors[0].to_string().contains("can be guessed; make one with: umbra key"));
+    fn a_short_password_is_warned_of_at_either_end() {
+        for role in [Role::Client, Role::Server] {
+            let report = judge_for(role, "aes-256-gcm", "7 chars");
+            assert_eq!((report.warnings.len(), report.errors.len()), (1, 0), "{role:?}");
+            let text = report.warnings[0].to_string();
+            assert!(text.contains("can be guessed; make one with: umbra key aes-256-gcm"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_server_does_not_start_with_a_key_that_a_client_is_only_warned_of() {
+        let (method, zeros) = ("2022-blake3-aes-128-gcm", "AAAAAAAAAAAAAAAAAAAAAA==");
+        let (client, server) = (judge(method, zeros), judge_for(Role::Server, method, zeros));
+        assert_eq!((client.warnings.len(), client.errors.len()), (1, 0));
+        assert_eq!((server.warnings.len(), server.errors.len()), (0, 1));
+        assert!(server.errors[0].to_string().contains("can be guessed; make one with: umbra key"));
     }
 
     #[test]

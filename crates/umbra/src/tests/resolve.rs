@@ -364,12 +364,23 @@ fn port_password_is_a_server_for_each_port() {
     let errors = Outcome::bad("umbra server", r#"{"port_password": {}}"#);
     assert!(errors[0].starts_with("port_password: password or port_password not specified"), "{errors:?}");
     Outcome::good("umbra server", r#"{"port_password": {}, "password": "long-enough"}"#);
-    let errors = Outcome::bad(
-        "umbra server",
-        r#"{"servers": [{"port_password": {"1": "short", "2": "mypassword"}}]}"#,
-    );
-    assert!(errors[0].starts_with("servers[0].port_password.1: shorter than 8"), "{errors:?}");
+    let errors =
+        Outcome::bad("umbra server", r#"{"servers": [{"port_password": {"1": "", "2": "mypassword"}}]}"#);
+    assert!(errors[0].starts_with("servers[0].port_password.1: empty"), "{errors:?}");
     assert!(errors[1].starts_with("servers[0].port_password.2: an example"), "{errors:?}");
+}
+
+#[test]
+fn a_short_password_of_a_port_or_a_user_keeps_no_port_from_starting() {
+    let ports = r#"{"method": "aes-256-cfb", "port_password": {"1": "abc123", "2": "long-enough"}}"#;
+    let users = r#"{"method": "aes-256-gcm", "users": [{"name": "ann", "password": "abc123"}]}"#;
+    for (file, count, place) in [(ports, 2, "port_password.1"), (users, 1, "users[0].password")] {
+        let (config, warnings) = Outcome::good("umbra server", file);
+        assert_eq!(config.inbounds.len(), count, "{file}");
+        let wanted =
+            format!("{place}: shorter than 8 characters, so it can be guessed; make one with: umbra key ");
+        assert_eq!(warnings.iter().filter(|line| line.starts_with(&wanted)).count(), 1, "{warnings:?}");
+    }
 }
 
 #[test]
@@ -816,8 +827,8 @@ fn what_is_wrong_with_a_servers_users_is_told_where_it_was_written() {
             "servers[0].users[0].forward: only 2022-blake3-aes-256-gcm",
         ),
         (
-            judge("aes-128-gcm", r#""users": [{"name": "ann", "password": "short"}]"#),
-            "servers[0].users[0].password: shorter",
+            judge("aes-128-gcm", r#""users": [{"name": "ann", "password": ""}]"#),
+            "servers[0].users[0].password: empty",
         ),
     ] {
         assert!(found.starts_with(expected), "{found}\n{expected}");
