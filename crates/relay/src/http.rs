@@ -4,6 +4,7 @@
 //! a target is dialled as for any session, and kept while the client goes on asking for it. CONNECT and a change of
 //! protocol end the conversation: what follows are bytes.
 
+mod content;
 mod io;
 mod onward;
 
@@ -12,12 +13,11 @@ pub(crate) use io::{Io, Moved};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Incoming};
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TRANSFER_ENCODING, UPGRADE,
@@ -44,6 +44,7 @@ use crate::origin::Origin;
 use crate::path::{Asker, Errand, TargetSide, Who, reach};
 use crate::pipe::{Pipe, pipe};
 use crate::session::{Session, Way};
+use content::Content;
 use onward::{Onward, Present, Unanswered};
 
 /// A client and its requests.
@@ -438,49 +439,4 @@ fn refusal(status: Status, is_head: bool) -> Response<Content> {
         | Status::GatewayTimeout => {}
     }
     response
-}
-
-/// What a message contains.
-enum Content {
-    Nothing,
-    /// What the other side sends, as it comes and no faster than it is taken.
-    Passing(Incoming),
-    /// Words of our own.
-    Text(&'static str),
-}
-
-impl Body for Content {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut *self {
-            Self::Nothing => Poll::Ready(None),
-            Self::Passing(incoming) => Pin::new(incoming).poll_frame(cx),
-            Self::Text(text) => {
-                let bytes = Bytes::from_static(text.as_bytes());
-                *self = Self::Nothing;
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Nothing => true,
-            Self::Passing(incoming) => incoming.is_end_stream(),
-            Self::Text(_) => false,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Nothing => SizeHint::with_exact(0),
-            Self::Passing(incoming) => incoming.size_hint(),
-            Self::Text(text) => SizeHint::with_exact(text.len() as u64),
-        }
-    }
 }

@@ -12,7 +12,7 @@ use umbra_proto::address::Address;
 use umbra_proto::limits::HTTP_HEADERS_MAX;
 use umbra_proto::users::UserName;
 
-use super::Content;
+use super::content::Content;
 use super::io::Io;
 use crate::limits::HTTP_BUFFER_BYTES_MAX;
 use crate::pipe::Pipe;
