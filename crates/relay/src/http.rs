@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -44,7 +44,7 @@ use crate::origin::Origin;
 use crate::path::{Asker, Errand, TargetSide, Who, reach};
 use crate::pipe::{Pipe, pipe};
 use crate::session::{Session, Way};
-use content::Content;
+use content::{Content, passing};
 use onward::{Onward, Present, Unanswered};
 
 /// A client and its requests.
@@ -225,9 +225,14 @@ impl<N: Net> Conversation<'_, N> {
     ) -> Result<Response<Content>, Status> {
         let target = http::forward_target(&request.uri().to_string()).map_err(|_| Status::BadRequest)?;
         let asks_upgrade = prepare(&mut request)?;
-        let (onward, mut response) = self.send(&target, user, request.map(Content::Passing)).await?;
+        let (request, held_back) = passing(request);
+        let sent = self.send(&target, user, request).await;
+        // From here on the client is not asked for more than it has been asked for: what it has kept back, nobody wants.
+        let kept_back = held_back.is_some_and(|held_back| held_back.withdraw());
+        let (onward, mut response) = sent?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            if !asks_upgrade {
+            // RFC 9110, section 7.8: whoever was asked to say 100 has to say that first.
+            if !asks_upgrade || kept_back {
                 return Err(Status::BadGateway);
             }
             self.state().leaving = Leaving::Upgrade(onward);
@@ -238,6 +243,10 @@ impl<N: Net> Conversation<'_, N> {
         }
         self.state().kept = Some(onward);
         strip(response.headers_mut());
+        if kept_back {
+            // Whether the content comes all the same, the client alone knows, and then another request could not be found behind it.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         // RFC 9110, section 2.5: a proxy's version is its own. hyper tells an older client so in that one's words.
         *response.version_mut() = Version::HTTP_11;
         Ok(response.map(Content::Passing))
@@ -355,8 +364,13 @@ fn prepare(request: &mut Request<Incoming>) -> Result<bool, Status> {
         return Err(Status::NotImplemented);
     }
     let upgrade = asked_upgrade(request.headers());
+    let is_old = request.version() == Version::HTTP_10;
     let headers = request.headers_mut();
     strip(headers);
+    if is_old {
+        // RFC 9110, section 10.1.1: an expectation of such a client MUST be ignored, and the request goes on as one of ours.
+        headers.remove(EXPECT);
+    }
     headers.insert(HOST, host);
     let asks_upgrade = upgrade.is_some();
     if let Some(protocol) = upgrade {

@@ -51,6 +51,10 @@ pub const FIRST_FLIGHT: Duration = Duration::from_millis(5);
 /// RFC 1928, section 6: after a refusal the connection closes within 10 seconds. Two let the refusal arrive before.
 pub const REFUSAL_SECS_MAX: Duration = Duration::from_secs(2);
 
+/// How long a target may say nothing before a client that has announced its content is asked for it all the same: servers of old never
+/// say anything, and clients that ask servers themselves wait no longer.
+pub const CONTINUE_SECS_MAX: Duration = Duration::from_secs(1);
+
 /// Bytes read and thrown away from a peer whose head has failed; then its window closes.
 pub const DISCARDED_BYTES_MAX: usize = 64 * 1024;
 

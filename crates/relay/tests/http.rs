@@ -7,11 +7,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Barrier};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use umbra_proto::users::{Credentials, Users};
 use umbra_relay::Relay;
 use umbra_relay::config::{Protocol, ProxyDoor, Route};
+use umbra_relay::limits::CONTINUE_SECS_MAX;
 
 use common::{Pair, before, inbound, open, run, shadowsocks_server, target};
 
@@ -634,4 +635,97 @@ fn what_is_said_behind_connect_is_kept_however_long_the_way_takes() {
         assert!(far.join().unwrap() == question.as_bytes());
     }
     pair.stop();
+}
+
+/// The head of an upload of `len` bytes that waits to be told to go on.
+fn upload(target: SocketAddr, len: usize) -> String {
+    format!(
+        "PUT http://{target}/ HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {len}\r\n\r\n"
+    )
+}
+
+#[test]
+fn content_that_a_target_refuses_by_its_head_is_never_asked_for() {
+    let (address, far) = target(|stream| {
+        let mut wire = Wire::new(stream);
+        let head = wire.head();
+        wire.say("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic\r\nContent-Length: 2\r\n\r\nno");
+        // All that comes until the connection ends.
+        let mut content = Vec::new();
+        let _reset_is_an_end_too = wire.reader.read_to_end(&mut content);
+        (head, content)
+    });
+    let pair = shadowsocks_pair(Protocol::Proxy(ProxyDoor::MIXED));
+    let mut near = Wire::to(&pair.client);
+    near.say(&upload(address, 30_000_000));
+    let head = near.head();
+    assert_eq!(head[0], "http/1.1 401 unauthorized", "no 100 comes before it");
+    assert!(head.contains(&"connection: close".into()), "{head:?}");
+    assert_eq!(near.body(2), b"no");
+    let mut rest = Vec::new();
+    near.reader.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"", "the connection ends in order, with nothing behind the answer");
+    let (head, content) = far.join().unwrap();
+    assert!(head.contains(&"expect: 100-continue".into()), "{head:?}");
+    assert_eq!(content, b"");
+    pair.stop();
+}
+
+#[test]
+fn content_is_asked_for_when_the_target_wants_it() {
+    let (told, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let address = server(move |mut wire| {
+        wire.head();
+        // Another word first, which is none about the content.
+        wire.say("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+        wait.lock().unwrap().recv().unwrap();
+        wire.say("HTTP/1.1 100 Continue\r\n\r\n");
+        let content = wire.body(5);
+        wire.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n");
+        wire.reader.get_mut().write_all(&content).unwrap();
+        // The connection goes on to be good for another request.
+        wire.head();
+        wire.say("HTTP/1.1 204 No Content\r\n\r\n");
+    });
+    let relay = direct();
+    let mut near = Wire::to(&relay);
+    near.say(&upload(address, 5));
+    near.reader.get_ref().set_read_timeout(Some(CONTINUE_SECS_MAX / 10)).unwrap();
+    assert!(near.reader.fill_buf().is_err(), "nothing is said before the target has said it");
+    near.reader.get_ref().set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    told.send(()).unwrap();
+    assert_eq!(near.head(), ["http/1.1 100 continue"]);
+    near.say("hello");
+    assert_eq!(near.head(), ["http/1.1 200 ok", "content-length: 5"]);
+    assert_eq!(near.body(5), b"hello");
+    near.get(address, "/");
+    assert_eq!(near.head()[0], "http/1.1 204 no content");
+    relay.stop();
+}
+
+#[test]
+fn content_is_asked_for_when_the_target_has_said_nothing_for_a_second() {
+    let address = server(|mut wire| {
+        wire.head();
+        assert_eq!(wire.body(5), b"hello");
+        wire.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    });
+    let relay = direct();
+    let mut near = Wire::to(&relay);
+    let asked = Instant::now();
+    near.say(&upload(address, 5));
+    assert_eq!(near.head(), ["http/1.1 100 continue"]);
+    assert!(asked.elapsed() >= CONTINUE_SECS_MAX, "{:?}", asked.elapsed());
+    near.say("hello");
+    assert_eq!(near.head(), ["http/1.1 200 ok", "content-length: 2"]);
+    assert_eq!(near.body(2), b"ok");
+    relay.stop();
+}
+
+#[test]
+fn an_expectation_of_an_old_client_is_ignored() {
+    let (answer, heard) = passed(|address| upload(address, 0).replace("HTTP/1.1", "HTTP/1.0"));
+    assert_eq!(answer, "http/1.0 204 no content");
+    assert!(!heard.to_lowercase().contains("expect"), "{heard}");
 }
