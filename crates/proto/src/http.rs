@@ -269,6 +269,19 @@ pub fn is_hop_by_hop(name: &str) -> bool {
     HOP_BY_HOP.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
+/// What a `Max-Forwards` value leaves for whoever is next (RFC 9110, section 7.6.2): nothing where the request goes no further. A number
+/// that is too large for us is the largest one that is not. Fails where it is no number.
+pub fn forwards_left(value: &[u8]) -> Result<Option<u32>, Error> {
+    let digits = value.trim_ascii();
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(Error::Malformed);
+    }
+    let number = digits
+        .iter()
+        .try_fold(0_u32, |number, digit| number.checked_mul(10)?.checked_add(u32::from(digit - b'0')));
+    Ok(number.map_or(Some(u32::MAX), |number| number.checked_sub(1)))
+}
+
 /// The names that the value of a `Connection` or `Proxy-Connection` line lists.
 pub fn connection_options(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(|name| name.trim_matches([' ', '\t'])).filter(|name| !name.is_empty())

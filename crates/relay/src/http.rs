@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TRANSFER_ENCODING, UPGRADE,
+    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
+    MAX_FORWARDS, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -224,6 +224,9 @@ impl<N: Net> Conversation<'_, N> {
         user: Option<&UserName>,
     ) -> Result<Response<Content>, Status> {
         let target = http::forward_target(&request.uri().to_string()).map_err(|_| Status::BadRequest)?;
+        if let Goes::NoFurther = count_forward(&mut request)? {
+            return Ok(last_answer(request.method(), request.body().is_end_stream()));
+        }
         let asks_upgrade = prepare(&mut request)?;
         let (request, held_back) = passing(request);
         let sent = self.send(&target, user, request).await;
@@ -381,6 +384,50 @@ fn prepare(request: &mut Request<Incoming>) -> Result<bool, Status> {
     Ok(asks_upgrade)
 }
 
+/// How far a request is to go.
+enum Goes {
+    /// As far as its target.
+    Onward,
+    /// We are the last whom it is for.
+    NoFurther,
+}
+
+/// Takes one from what is left to a request of its `Max-Forwards` (RFC 9110, section 7.6.2), which counts for two methods.
+fn count_forward(request: &mut Request<Incoming>) -> Result<Goes, Status> {
+    if ![Method::OPTIONS, Method::TRACE].contains(request.method()) {
+        return Ok(Goes::Onward);
+    }
+    let mut lines = request.headers().get_all(MAX_FORWARDS).iter();
+    let value = match (lines.next(), lines.next()) {
+        (None, _) => return Ok(Goes::Onward),
+        (Some(value), None) => value,
+        (Some(_), Some(_)) => return Err(Status::BadRequest),
+    };
+    match http::forwards_left(value.as_bytes()).map_err(|_| Status::BadRequest)? {
+        Some(left) => {
+            request.headers_mut().insert(MAX_FORWARDS, HeaderValue::from(left));
+            Ok(Goes::Onward)
+        }
+        None => Ok(Goes::NoFurther),
+    }
+}
+
+/// The answer to a request that goes no further than here. TRACE is not followed at its last: what it came with may be secret, and an
+/// answer that repeats it would show it to whatever script has asked.
+fn last_answer(method: &Method, is_whole: bool) -> Response<Content> {
+    let mut response = Response::new(Content::Nothing);
+    if *method == Method::TRACE {
+        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    }
+    let headers = response.headers_mut();
+    headers.insert(ALLOW, HeaderValue::from_static(ANSWERED_HERE));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+    if !is_whole {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
 /// A target's own form of `uri` (RFC 9112, section 3.2.1): a path, at least the shortest, and a query.
 ///
 /// OPTIONS about a whole server (section 3.2.4) becomes one about `/`: the library gives an empty path as the shortest, and a
@@ -454,3 +501,6 @@ fn refusal(status: Status, is_head: bool) -> Response<Content> {
     }
     response
 }
+
+/// The method that we answer ourselves, where a request is for nobody behind us.
+const ANSWERED_HERE: &str = "OPTIONS";

@@ -729,3 +729,39 @@ fn an_expectation_of_an_old_client_is_ignored() {
     assert_eq!(answer, "http/1.0 204 no content");
     assert!(!heard.to_lowercase().contains("expect"), "{heard}");
 }
+
+#[test]
+fn a_request_goes_no_further_than_its_max_forwards() {
+    for (method, given, passed_on) in [
+        ("OPTIONS", "1", "0"),
+        ("TRACE", "70", "69"),
+        ("OPTIONS", "99999999999", "4294967295"),
+        ("GET", "0", "0"),
+    ] {
+        let (answer, heard) = passed(|address| {
+            format!("{method} http://{address}/ HTTP/1.1\r\nHost: x\r\nMax-Forwards: {given}\r\n\r\n")
+        });
+        assert_eq!(answer, "http/1.1 204 no content");
+        assert!(heard.contains(&format!("Max-Forwards: {passed_on}\r\n")), "{method} {given}: {heard}");
+    }
+    let address = counting();
+    let relay = direct();
+    let mut near = Wire::to(&relay);
+    for (method, answer) in [("OPTIONS", "http/1.1 200 ok"), ("TRACE", "http/1.1 405 method not allowed")] {
+        near.say(&format!(
+            "{method} http://{address}/ HTTP/1.1\r\nHost: x\r\nCookie: secret\r\nMax-Forwards: 0\r\n\r\n"
+        ));
+        assert_eq!(near.head(), [answer, "allow: options", "content-length: 0"]);
+    }
+    near.get(address, "/");
+    assert_eq!(near.head()[0], "http/1.1 200 ok");
+    assert_eq!(near.body(1), b"1", "none of the others has reached the target");
+    for lines in
+        ["Max-Forwards: -1", "Max-Forwards: 1x", "Max-Forwards:", "Max-Forwards: 1\r\nMax-Forwards: 2"]
+    {
+        let (answer, heard) =
+            passed(|address| format!("OPTIONS http://{address}/ HTTP/1.1\r\nHost: x\r\n{lines}\r\n\r\n"));
+        assert_eq!((answer.as_str(), heard.as_str()), ("http/1.1 400 bad request", ""), "{lines}");
+    }
+    relay.stop();
+}

@@ -338,3 +338,23 @@ proptest! {
         prop_assert!(!is_hop_by_hop(&name));
     }
 }
+
+#[test]
+fn a_request_goes_one_further_than_its_number_says_for_the_next() {
+    for (value, left) in [
+        ("0", Ok(None)),
+        ("000", Ok(None)),
+        ("1", Ok(Some(0))),
+        (" 70\t", Ok(Some(69))),
+        ("4294967295", Ok(Some(u32::MAX - 1))),
+        ("99999999999999999999999", Ok(Some(u32::MAX))),
+        ("", Err(Error::Malformed)),
+        ("-1", Err(Error::Malformed)),
+        ("+1", Err(Error::Malformed)),
+        ("1, 1", Err(Error::Malformed)),
+        ("0x1", Err(Error::Malformed)),
+        ("1.0", Err(Error::Malformed)),
+    ] {
+        assert_eq!(forwards_left(value.as_bytes()), left, "{value:?}");
+    }
+}
