@@ -5,6 +5,7 @@
 
 pub mod client;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -325,25 +326,47 @@ impl Status {
         self.words().2
     }
 
-    /// The whole answer, after which the connection is closed.
-    fn answer(self, has_body: bool, output: &mut Vec<u8>) {
-        let (code, reason, text) = self.words();
+    /// The header lines of the answer, in the order in which they are always told: those of a refusal in the middle of a conversation are
+    /// the same as those that end one, but that a client which `may_go_on` is not told of an end.
+    pub fn headers(self, may_go_on: bool) -> impl Iterator<Item = (&'static str, Cow<'static, str>)> {
         let challenge = match self {
-            Self::ProxyAuthenticationRequired => format!("Proxy-Authenticate: {CHALLENGE}\r\n"),
+            Self::ProxyAuthenticationRequired => Some(("Proxy-Authenticate", CHALLENGE.into())),
             Self::BadRequest
             | Self::Forbidden
             | Self::HeadTooLarge
             | Self::NotImplemented
             | Self::BadGateway
             | Self::ServiceUnavailable
-            | Self::GatewayTimeout => String::new(),
+            | Self::GatewayTimeout => None,
         };
-        let len = text.len();
-        let body = if has_body { text } else { "" };
-        let answer = format!(
-            "HTTP/1.1 {code} {reason}\r\n{challenge}Content-Type: text/plain\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n{body}"
-        );
-        output.extend_from_slice(answer.as_bytes());
+        let content =
+            [("Content-Type", "text/plain".into()), ("Content-Length", self.text().len().to_string().into())];
+        let end = (!may_go_on || self.ends_conversation()).then_some(("Connection", "close".into()));
+        challenge.into_iter().chain(content).chain(end)
+    }
+
+    /// Whether the client is let go with this whatever it has asked for: strangers are not kept, and where a head is not understood, neither
+    /// is what follows it.
+    fn ends_conversation(self) -> bool {
+        match self {
+            Self::BadRequest | Self::ProxyAuthenticationRequired | Self::HeadTooLarge => true,
+            Self::Forbidden
+            | Self::NotImplemented
+            | Self::BadGateway
+            | Self::ServiceUnavailable
+            | Self::GatewayTimeout => false,
+        }
+    }
+
+    /// The whole answer, after which the connection is closed. To HEAD it has no body.
+    pub fn answer(self, has_body: bool, output: &mut Vec<u8>) {
+        let (code, reason, text) = self.words();
+        output.extend_from_slice(format!("HTTP/1.1 {code} {reason}\r\n").as_bytes());
+        for (name, value) in self.headers(false) {
+            output.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        }
+        output.extend_from_slice(b"\r\n");
+        output.extend_from_slice(if has_body { text.as_bytes() } else { b"" });
     }
 
     fn words(self) -> (u16, &'static str, &'static str) {
@@ -408,7 +431,7 @@ impl fmt::Display for TargetError {
 impl std::error::Error for TargetError {}
 
 /// The value of `Proxy-Authenticate`.
-pub const CHALLENGE: &str = "Basic realm=\"umbra\"";
+const CHALLENGE: &str = "Basic realm=\"umbra\"";
 
 const SCHEME: &str = "http://";
 const BASIC: &[u8] = b"basic";

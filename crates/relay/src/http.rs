@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
 use hyper::header::{
-    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
-    MAX_FORWARDS, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TRANSFER_ENCODING, UPGRADE,
+    ALLOW, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, MAX_FORWARDS,
+    PROXY_AUTHORIZATION, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -28,14 +28,14 @@ use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use umbra_proto::address::Address;
-use umbra_proto::http::{self, CHALLENGE, Status};
+use umbra_proto::http::{self, Status};
 use umbra_proto::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 use umbra_proto::request::Command;
 use umbra_proto::users::{UserName, Users};
 
 use crate::conn::Conn;
 use crate::door::Door;
-use crate::drive::Inbox;
+use crate::drive::{Inbox, write_all};
 use crate::failure::{Cause, Failure, Side, Stage};
 use crate::inbound::{ClientSide, see_off};
 use crate::limits::REFUSAL_SECS_MAX;
@@ -85,7 +85,7 @@ pub(crate) async fn converse<N: Net>(
     inbox: Inbox,
 ) -> Result<Option<Way<N::Socket>>, Failure> {
     let header = origin.header(door, &client);
-    let io = Io::new(client, inbox.into_batch());
+    let io = Io::of_client(client, inbox.into_batch());
     let (moved, lookout) = (io.moved(), io.lookout());
     let state = Mutex::new(State { kept: None, leaving: Leaving::Stays, carriers: JoinSet::new() });
     let conversation = Conversation { door, users, source: origin.source.ip(), header, state };
@@ -94,6 +94,8 @@ pub(crate) async fn converse<N: Net>(
         .auto_date_header(false)
         .half_close(true)
         .preserve_header_case(true)
+        // What is our own has the case that it has everywhere.
+        .title_case_headers(true)
         .max_headers(HTTP_HEADERS_MAX)
         .max_buf_size(HTTP_HEAD_BYTES_MAX)
         .serve_connection(io, service);
@@ -110,6 +112,7 @@ pub(crate) async fn converse<N: Net>(
     let http1::Parts { io, read_buf, .. } = connection.into_parts();
     let State { kept, leaving, mut carriers } = conversation.into_state();
     drop(kept);
+    let withheld = io.withheld();
     let Some((client, unread)) = io.into_inner() else { return Ok(None) };
     let inbox = || Inbox::holding(&[&read_buf[..], &unread].concat());
     let outcome = match (ended, leaving) {
@@ -121,11 +124,19 @@ pub(crate) async fn converse<N: Net>(
             Ok(None)
         }
         (Ok(()), Leaving::Stays) => {
+            // An answer of a target that happened to say the same.
+            let _gone_already = write_all(&client, withheld.unwrap_or_default()).await;
             see_off(client, Instant::now() + REFUSAL_SECS_MAX).await;
             Ok(None)
         }
-        // hyper has told the client so.
         (Err(error), _) if error.is_parse() => {
+            if withheld.is_some() {
+                let status =
+                    if error.is_parse_too_large() { Status::HeadTooLarge } else { Status::BadRequest };
+                let mut answer = Vec::new();
+                status.answer(true, &mut answer);
+                let _gone_already = write_all(&client, &answer).await;
+            }
             see_off(client, Instant::now() + REFUSAL_SECS_MAX).await;
             Err(Failure::handshake(Cause::Http(error)))
         }
@@ -186,6 +197,8 @@ impl<N: Net> Conversation<'_, N> {
     /// One request and its answer. Every request shows its own password.
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Content>, Infallible> {
         let is_head = request.method() == Method::HEAD;
+        // Behind content that nobody has taken another request could not be found.
+        let may_go_on = request.body().is_end_stream();
         let user = match self.users.map(|users| user_of(users, request.headers())) {
             None => Ok(None),
             Some(Some(user)) => Ok(Some(user)),
@@ -197,7 +210,7 @@ impl<N: Net> Conversation<'_, N> {
             Ok(user) if request.method() == Method::CONNECT => self.open_way(&request, user).await,
             Ok(user) => self.forward(request, user).await,
         };
-        Ok(outcome.unwrap_or_else(|status| refusal(status, is_head)))
+        Ok(outcome.unwrap_or_else(|status| refusal(status, is_head, may_go_on)))
     }
 
     /// CONNECT on a connection that has forwarded requests before.
@@ -477,27 +490,14 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// An answer of our own. One that asks for a password ends the connection: strangers are not kept.
-fn refusal(status: Status, is_head: bool) -> Response<Content> {
-    let text = status.text();
-    let mut response = Response::new(if is_head { Content::Nothing } else { Content::Text(text) });
+/// A refusal in a conversation, which goes on if the client `may_go_on` and the status lets it.
+fn refusal(status: Status, is_head: bool, may_go_on: bool) -> Response<Content> {
+    let mut response = Response::new(if is_head { Content::Nothing } else { Content::Text(status.text()) });
     *response.status_mut() = StatusCode::from_u16(status.code()).unwrap_or(StatusCode::BAD_GATEWAY);
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
-    match status {
-        Status::ProxyAuthenticationRequired => {
-            headers.insert(PROXY_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    for (name, value) in status.headers(may_go_on) {
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(&value)) {
+            response.headers_mut().append(name, value);
         }
-        Status::BadRequest | Status::HeadTooLarge => {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        Status::Forbidden
-        | Status::NotImplemented
-        | Status::BadGateway
-        | Status::ServiceUnavailable
-        | Status::GatewayTimeout => {}
     }
     response
 }

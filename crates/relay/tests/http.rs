@@ -765,3 +765,87 @@ fn a_request_goes_no_further_than_its_max_forwards() {
     }
     relay.stop();
 }
+
+impl Wire {
+    /// All that comes until the connection ends.
+    fn rest(mut self) -> String {
+        let mut rest = Vec::new();
+        self.reader.read_to_end(&mut rest).unwrap();
+        String::from_utf8(rest).unwrap()
+    }
+}
+
+#[test]
+fn a_refusal_has_the_same_bytes_wherever_it_comes_in_a_conversation() {
+    let users = Users::new([7; 32], [Credentials::new("alice", "secret").unwrap()]).unwrap();
+    let closed = ProxyDoor { users: Some(Arc::new(users)), ..ProxyDoor::MIXED };
+    let (open, closed) = (direct(), run(inbound(Protocol::Proxy(closed), Route::direct())));
+    let address = counting();
+    let good = format!(
+        "GET http://{address}/ HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Basic YWxpY2U6c2VjcmV0\r\n\r\n"
+    );
+    let refused = |relay: &Relay, request: &str| {
+        let mut first = Wire::to(relay);
+        first.say(request);
+        let first = first.rest();
+        let mut later = Wire::to(relay);
+        later.say(&good);
+        assert_eq!(later.head()[0], "http/1.1 200 ok");
+        later.body(1);
+        later.say(request);
+        assert_eq!(first, later.rest(), "{request}");
+        first
+    };
+    let stranger = refused(&closed, &format!("GET http://{address}/ HTTP/1.1\r\nHost: x\r\n\r\n"));
+    assert!(stranger.starts_with("HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic"));
+    assert!(stranger.ends_with("\r\nConnection: close\r\n\r\nThis proxy asks for a name and a password.\n"));
+    let mut told: Vec<_> = [
+        "G T http://ADDRESS/ HTTP/1.1\r\n\r\n",
+        "GET http://ADDRESS/ HTTP/1.1\r\nHost : x\r\n\r\n",
+        "GET https://ADDRESS/ HTTP/1.1\r\n\r\n",
+        "POST http://ADDRESS/ HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        "POST http://ADDRESS/ HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n",
+    ]
+    .map(|request| refused(&open, &request.replace("ADDRESS", &address.to_string())))
+    .into();
+    told.dedup();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n"), "{told:?}");
+    assert!(told[0].ends_with("\r\n\r\nThis is a proxy; the request is not one for it.\n"));
+    let lines = "X: 1\r\n".repeat(101);
+    let large = refused(&open, &format!("GET http://{address}/ HTTP/1.1\r\n{lines}\r\n"));
+    assert!(large.starts_with("HTTP/1.1 431 ") && large.ends_with("too large.\n"), "{large}");
+    open.stop();
+    closed.stop();
+}
+
+#[test]
+fn an_answer_that_says_what_the_library_would_say_comes_through() {
+    let address = server(|mut wire| {
+        wire.head();
+        wire.say("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+    });
+    let relay = direct();
+    let mut near = Wire::to(&relay);
+    near.say(&format!("GET http://{address}/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
+    let answer = near.rest();
+    assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
+    relay.stop();
+}
+
+#[test]
+fn the_names_of_an_answers_lines_are_as_its_target_wrote_them() {
+    let address = server(|mut wire| {
+        wire.head();
+        wire.say("HTTP/1.1 200 OK\r\nx-lOWER: 1\r\ncontent-length: 0\r\n\r\n");
+    });
+    let relay = direct();
+    let mut near = Wire::to(&relay);
+    near.say(&format!("GET http://{address}/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
+    let answer = near.rest();
+    assert!(
+        answer.contains("\r\nx-lOWER: 1\r\n") && answer.contains("\r\ncontent-length: 0\r\n"),
+        "{answer}"
+    );
+    relay.stop();
+}

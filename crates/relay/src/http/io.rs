@@ -20,6 +20,17 @@ pub(crate) struct Io<S: Socket> {
     moved: Moved,
     /// All that was to be said has been said.
     finished: bool,
+    refusals: Refusals,
+}
+
+/// What becomes of the words that hyper has for a head which it cannot understand. They are not ours, and what a client is told must not
+/// depend on who has found the mistake.
+#[derive(Debug)]
+enum Refusals {
+    /// There are none: hyper is the client here.
+    Passed,
+    /// They are kept back, as the last words of the conversation.
+    Withheld(Option<&'static [u8]>),
 }
 
 /// Looks after a socket in hyper's hands while hyper does not read from it: in the middle of an exchange it would not learn that its
@@ -64,8 +75,25 @@ impl Moved {
 impl<S: Socket> Io<S> {
     /// Gives `socket` to hyper, behind what has `early` arrived from it.
     pub(crate) fn new(socket: S, early: Option<Batch>) -> Self {
+        Self::with(socket, early, Refusals::Passed)
+    }
+
+    /// The same for the socket of a client that hyper is the server of. What hyper says by itself to a head is [withheld](Self::withheld).
+    pub(crate) fn of_client(socket: S, early: Option<Batch>) -> Self {
+        Self::with(socket, early, Refusals::Withheld(None))
+    }
+
+    fn with(socket: S, early: Option<Batch>, refusals: Refusals) -> Self {
         let line = Arc::new(Mutex::new(Ends { socket: Some(socket), early, ended: false }));
-        Self { line, moved: Moved::new(), finished: false }
+        Self { line, moved: Moved::new(), finished: false, refusals }
+    }
+
+    /// The last words, where they are such as hyper says by itself.
+    pub(crate) fn withheld(&self) -> Option<&'static [u8]> {
+        match self.refusals {
+            Refusals::Withheld(words) => words,
+            Refusals::Passed => None,
+        }
     }
 
     /// When something moves here.
@@ -192,12 +220,19 @@ impl<S: Socket> Write for Io<S> {
         if pieces.iter().all(|piece| piece.is_empty()) {
             return Poll::Ready(Ok(0));
         }
-        let ends = lock(&self.line);
+        let this = self.get_mut();
+        if let (Refusals::Withheld(words), [piece]) = (&mut this.refusals, pieces)
+            && let Some(own) = OWN_WORDS.into_iter().find(|own| **own == **piece)
+        {
+            *words = Some(own);
+            return Poll::Ready(Ok(own.len()));
+        }
+        let ends = lock(&this.line);
         let socket = ends.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         loop {
             match socket.try_write(pieces) {
                 Ok(count) => {
-                    self.moved.note();
+                    this.moved.note();
                     return Poll::Ready(Ok(count));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -229,3 +264,9 @@ impl<S: Socket> Write for Io<S> {
 fn lock<S>(line: &Mutex<Ends<S>>) -> MutexGuard<'_, Ends<S>> {
     line.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// What hyper says to a head that it cannot understand, and to one that is too large for it; the connection ends with it.
+const OWN_WORDS: [&[u8]; 2] = [
+    b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+];
