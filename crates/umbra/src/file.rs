@@ -22,7 +22,7 @@ pub(crate) fn read(path: &Path, report: &mut Report) -> Option<Raw> {
     match read_text(path, FILE_BYTES_MAX) {
         Ok(text) => parse(&name, &text, report),
         Err(error) => {
-            report.error(name, format!("cannot be read: {}", explain(&error)));
+            report.error(name, format!("cannot be read: {}", explain(&error, &CONFIG_FILE)));
             None
         }
     }
@@ -34,7 +34,7 @@ pub(crate) fn read_users(path: &Path, report: &mut Report) -> Option<Vec<Setting
     let text = match read_text(path, FILE_BYTES_MAX) {
         Ok(text) => text,
         Err(error) => {
-            report.error(name, format!("cannot be read: {}", explain(&error)));
+            report.error(name, format!("cannot be read: {}", explain(&error, &USERS_FILE)));
             return None;
         }
     };
@@ -363,16 +363,34 @@ pub(crate) fn read_text(path: &Path, bytes_max: u64) -> io::Result<Zeroizing<Str
     Ok(text)
 }
 
-fn explain(error: &io::Error) -> String {
+/// What to do where a file cannot be read, which depends on who has asked for it.
+struct Remedies {
+    /// There is none at the path.
+    missing: &'static str,
+    /// It is no file to be read.
+    other: &'static str,
+}
+
+const CONFIG_FILE: Remedies = Remedies {
+    missing: "check the path given with -c, or leave -c out and use -s, -k and -m",
+    other: "-c wants a file of JSON",
+};
+
+const USERS_FILE: Remedies = Remedies {
+    missing: "check the path that socks5_auth_config_path names",
+    other: "socks5_auth_config_path wants a file of JSON",
+};
+
+fn explain(error: &io::Error, remedies: &Remedies) -> String {
     let what = lower_first(&error.to_string());
     if error.kind() == io::ErrorKind::NotFound {
-        format!("{what}; check the path given with -c, or leave -c out and use -s, -k and -m")
+        format!("{what}; {}", remedies.missing)
     } else if error.kind() == io::ErrorKind::PermissionDenied {
         format!("{what}; let the user that starts umbra read it")
     } else if error.kind() == io::ErrorKind::InvalidData {
         "it is not UTF-8 text; save it as UTF-8".into()
     } else {
-        format!("{what}; -c wants a file of JSON")
+        format!("{what}; {}", remedies.other)
     }
 }
 

@@ -32,7 +32,8 @@ pub(super) fn read_door_users(
     }
     if let Some((path, place)) = settings.text(Id::UsersFile) {
         places.push(place);
-        users.extend(file::read_users(Path::new(path), report).unwrap_or_default());
+        // Without the file nobody knows who is meant, and it has been told why there is none.
+        users.extend(file::read_users(Path::new(path), report)?);
     }
     let place = places.first()?;
     names.extend(user_names(&users));
@@ -45,7 +46,7 @@ pub(super) fn read_door_users(
         Ok(users) => return Some(Arc::new(users)),
         Err(UsersError::NoUsers) if !users.is_empty() => {}
         Err(UsersError::NoUsers) => {
-            report.error(*place, "nobody could come in; add a user, or leave it out to let everybody in");
+            report.error(*place, "nobody could come in; add a user");
         }
         Err(UsersError::DuplicateName) => {
             let mut seen = HashSet::new();

@@ -694,7 +694,13 @@ fn the_users_file_of_shadowsocks_rust_reads() {
         assert!(bad.plan.is_none() && bad.errors[0].starts_with(&complaint), "{complaint}: {:?}", bad.errors);
     }
     std::fs::remove_file(path).unwrap();
-    assert!(outcome("umbra local", &config).errors[0].starts_with(&format!("{path}: cannot be read")));
+    let missing = outcome("umbra local", &config).errors;
+    let [only] = &missing[..] else { panic!("{missing:?}") };
+    assert!(only.starts_with(&format!("{path}: cannot be read: no such file")), "{only}");
+    assert!(only.ends_with("; check the path that socks5_auth_config_path names"), "{only}");
+    std::fs::create_dir(path).unwrap();
+    let folder = outcome("umbra local", &config).errors;
+    assert!(folder[0].ends_with("; socks5_auth_config_path wants a file of JSON"), "{folder:?}");
 }
 
 #[test]
