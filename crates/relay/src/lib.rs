@@ -95,6 +95,11 @@ pub struct StartError {
     pub source: io::Error,
 }
 
+/// Descriptors that a process needs for a relay of `config` to start and to serve one session; each further one takes two.
+pub fn descriptors_min(config: &Config) -> usize {
+    Reserved::of(config).total() + SESSION_DESCRIPTORS
+}
+
 impl Relay {
     /// Opens every door, then starts the workers.
     pub fn start(config: &Config) -> Result<Self, StartError> {
@@ -173,10 +178,9 @@ struct Opened {
 /// Opens every door.
 fn open_doors(config: &Config, workers: &[Worker], seats: &Arc<[Seat]>) -> Result<Opened, StartError> {
     let inbounds = &config.inbounds;
-    let with_datagrams = inbounds.iter().filter(|inbound| inbound.mode.datagrams().is_some()).count();
-    // Where there are many doors, each of them is not worth a socket on every worker.
-    let shared_by = if with_datagrams <= SHARED_DOORS_MAX { workers.len() } else { 1 };
-    let share = Share::of(os::descriptors_max(), workers.len(), inbounds.len(), with_datagrams * shared_by);
+    let reserved = Reserved::of(config);
+    let shared_by = reserved.shared_by;
+    let share = Share::of(os::descriptors_max(), &reserved);
     let places = Places::share(share.sessions, inbounds.len());
     let _context = workers.first().map(|worker| worker.runtime.enter());
     let mut opened = Opened {
@@ -261,6 +265,35 @@ fn cannot_listen(at: SocketAddr, source: io::Error) -> StartError {
     StartError { what: format!("listen on {at}"), source }
 }
 
+/// What takes descriptors whether or not anybody comes.
+struct Reserved {
+    workers: usize,
+    doors: usize,
+    /// Workers that share the datagrams of a door.
+    shared_by: usize,
+    /// Sockets for the datagrams of doors.
+    for_datagrams: usize,
+}
+
+impl Reserved {
+    fn of(config: &Config) -> Self {
+        let (workers, doors) = (config.workers.get(), config.inbounds.len());
+        let with_datagrams =
+            config.inbounds.iter().filter(|inbound| inbound.mode.datagrams().is_some()).count();
+        // Where there are many doors, each of them is not worth a socket on every worker.
+        let shared_by = if with_datagrams <= SHARED_DOORS_MAX { workers } else { 1 };
+        Self { workers, doors, shared_by, for_datagrams: with_datagrams * shared_by }
+    }
+
+    /// Descriptors.
+    fn total(&self) -> usize {
+        RESERVED_DESCRIPTORS
+            + self.workers * WORKER_DESCRIPTORS
+            + self.doors * DOOR_DESCRIPTORS
+            + self.for_datagrams
+    }
+}
+
 /// How the process's descriptors are shared out.
 struct Share {
     /// Sessions.
@@ -272,10 +305,9 @@ struct Share {
 }
 
 impl Share {
-    fn of(descriptors: usize, workers: usize, doors: usize, for_datagrams: usize) -> Self {
-        let reserved =
-            RESERVED_DESCRIPTORS + workers * WORKER_DESCRIPTORS + doors * DOOR_DESCRIPTORS + for_datagrams;
-        let left = descriptors.saturating_sub(reserved);
+    fn of(descriptors: usize, reserved: &Reserved) -> Self {
+        let &Reserved { workers, for_datagrams, .. } = reserved;
+        let left = descriptors.saturating_sub(reserved.total());
         let in_all = (left / CONDUIT_SHARE / CONDUIT_DESCRIPTORS).min(CONDUITS_IN_ALL_MAX);
         let conduits = (in_all / workers.max(1)).min(CONDUITS_MAX);
         let left = left - workers * conduits * CONDUIT_DESCRIPTORS;

@@ -36,6 +36,11 @@ impl Hearing {
     }
 }
 
+/// How many descriptors the process may hold, if there is an end to them.
+pub(crate) fn nofile() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
 /// Lets the process hold `wanted` descriptors open, or as many as the system allows. Returns what it got, or why not.
 pub(crate) fn raise_nofile(wanted: Option<u64>) -> Result<Option<u64>, String> {
     let limit = getrlimit(Resource::Nofile);

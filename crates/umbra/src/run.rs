@@ -6,14 +6,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 
+use rustix::io::Errno;
 use tracing::{info, warn};
 use umbra_relay::config::{Inbound, Protocol};
-use umbra_relay::{Account, Relay, StartError};
+use umbra_relay::{Account, Relay, StartError, descriptors_min};
 
 use crate::flags::{Options, Role, TUNNEL_PLACE};
 use crate::link::{explain, is_link};
 use crate::linked::find_linked;
-use crate::process::{Hearing, raise_nofile};
+use crate::process::{Hearing, nofile, raise_nofile};
 use crate::report::Report;
 use crate::resolve::{Online, Plan, Sources, Subscribed, guess_role, resolve};
 use crate::roster::{Fronts, Roster};
@@ -48,7 +49,8 @@ pub(crate) fn run(role: Role, mut options: Options) -> ExitCode {
 
 /// Starts what there is to start, and ends it when told to end.
 fn serve(role: Role, mut plan: Plan) -> Result<(), String> {
-    let explain = |error| explain_start(&error, instead(role));
+    let needed = descriptors_min(&plan.config);
+    let explain = |error| explain_start(&error, instead(role), needed);
     let mut hearing = Hearing::begin().map_err(|error| format!("cannot listen for signals: {error}"))?;
     Fronts::prepare(&mut plan.fronts).map_err(explain)?;
     for front in &plan.fronts {
@@ -158,8 +160,8 @@ pub(crate) fn check(role: Option<Role>, mut options: Options) -> ExitCode {
     if plan.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Why a relay did not start, and what to do about it.
-pub(crate) fn explain_start(error: &StartError, instead: &str) -> String {
+/// Why a relay did not start, and what to do about it: listen somewhere `instead`, or let the process have the descriptors `needed`.
+pub(crate) fn explain_start(error: &StartError, instead: &str, needed: usize) -> String {
     let (what, kind) = (&error.what, error.source.kind());
     if kind == io::ErrorKind::AddrInUse {
         format!("cannot {what}: address in use; is another umbra running? choose another with {instead}")
@@ -169,6 +171,12 @@ pub(crate) fn explain_start(error: &StartError, instead: &str) -> String {
         )
     } else if kind == io::ErrorKind::AddrNotAvailable {
         format!("cannot {what}: this machine has no such address; choose another with {instead}")
+    } else if error.source.raw_os_error() == Some(Errno::MFILE.raw_os_error()) {
+        let held = nofile().map_or_else(String::new, |held| format!("{held} "));
+        format!(
+            "cannot {what}: the {held}descriptors that this process may hold are too few; it needs {needed}, and two more for each \
+             further session; raise them with ulimit -n, with LimitNOFILE in a unit of systemd, or with nofile, where the configuration says less"
+        )
     } else {
         error.to_string()
     }

@@ -16,7 +16,7 @@ use umbra_proto::url::ServerUrl;
 use umbra_relay::config::{
     Config, Inbound, Mode, Protocol, ProxyDoor, ProxyHeader, Route, Server, ShadowsocksDoor, Tcp, Udp,
 };
-use umbra_relay::{Account, Relay};
+use umbra_relay::{Account, Relay, descriptors_min};
 use zeroize::Zeroizing;
 
 use crate::flags::{Role, Up};
@@ -49,14 +49,15 @@ fn start(up: &Up) -> Result<ExitCode, String> {
     }
     let mut hearing = Hearing::begin().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let server_config = server_config(up, &key, forbidden);
-    let server = Relay::start(&server_config).map_err(|error| explain_start(&error, "--server-port"))?;
+    let server = Relay::start(&server_config)
+        .map_err(|error| explain_start(&error, "--server-port", descriptors_min(&server_config)))?;
     let server_address = first_address(&server)?;
     let client_config = client_config(up, key, server_address);
     let client = match Relay::start(&client_config) {
         Ok(client) => client,
         Err(error) => {
             server.stop();
-            return Err(explain_start(&error, "--socks-port"));
+            return Err(explain_start(&error, "--socks-port", descriptors_min(&client_config)));
         }
     };
     let client_address = first_address(&client)?;

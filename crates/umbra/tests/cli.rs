@@ -281,6 +281,19 @@ fn a_busy_port_is_told_with_the_flag_that_chooses_another() {
 }
 
 #[test]
+fn too_few_descriptors_for_the_ports_are_told_with_how_many_it_takes() {
+    let ports =
+        vec![r#"{"server": "127.0.0.1", "server_port": 0, "password": "long-enough"}"#; 200].join(",");
+    let config = Config::new(&format!(r#"{{"servers": [{ports}], "workers": 1, "nofile": 100}}"#));
+    let output = umbra(&["server", "-c", config.path()]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output.stderr);
+    let wanted = "error: cannot listen on 127.0.0.1:0: the 100 descriptors that this process may hold are too few; it needs 638, ";
+    assert!(told.contains(wanted), "{told}");
+    assert!(told.contains("ulimit -n") && told.contains("LimitNOFILE"), "{told}");
+}
+
+#[test]
 fn whoever_says_nothing_means_the_config_json_of_the_folder() {
     let config = Config::new(
         r#"{"server": "127.0.0.1", "server_port": 0, "password": "long-enough", "tunnel_remote": "::1", "local_port": 0}"#,
