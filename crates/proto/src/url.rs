@@ -69,7 +69,13 @@ impl ServerUrl {
             URL_SAFE_NO_PAD.encode_string(user.as_bytes(), &mut text);
         }
         text.push('@');
-        text.push_str(&self.address.to_string());
+        match &self.address {
+            Address::Ip(address) => text.push_str(&address.to_string()),
+            Address::Name(name, port) => {
+                text.extend(utf8_percent_encode(name.as_str(), ENCODED));
+                text.push_str(&format!(":{port}"));
+            }
+        }
         if let Some(plugin) = &self.plugin {
             text.push_str("/?plugin=");
             text.extend(utf8_percent_encode(plugin, ENCODED));
@@ -150,14 +156,25 @@ fn parse_sip002(user: &str, host: &str) -> Result<ServerUrl, UrlError> {
     if host.contains('/') {
         return Err(UrlError::BadPath);
     }
+    let address = parse_host(host)?;
     match user.split_once(':') {
-        Some((method, password)) => server(&decode_percent(method)?, decode_percent(password)?, host),
+        Some((method, password)) => server(&decode_percent(method)?, decode_percent(password)?, address),
         None => {
             let user = decode_base64(&decode_percent(user)?)?;
             let (method, password) = user.split_once(':').ok_or(UrlError::NoPassword)?;
-            server(method, Zeroizing::new(password.into()), host)
+            server(method, Zeroizing::new(password.into()), address)
         }
     }
+}
+
+/// A host in percent-encoded UTF-8 (RFC 3986, section 3.2.2) or as it is, and its port. The percent sign in an IPv6 address divides its zone.
+fn parse_host(host: &str) -> Result<Address, UrlError> {
+    let name = host.rsplit_once(':').filter(|(name, _)| !name.starts_with('[') && name.contains('%'));
+    match name {
+        Some((name, port)) => format!("{}:{port}", *decode_percent(name)?).parse(),
+        None => host.parse(),
+    }
+    .map_err(UrlError::BadAddress)
 }
 
 /// The password stands there raw, so it may hold any of `@`, `:` and `/`: the last `@` and the first `:` divide.
@@ -165,14 +182,14 @@ fn parse_legacy(body: &str) -> Result<ServerUrl, UrlError> {
     let body = decode_base64(&decode_percent(body)?)?;
     let (user, host) = body.rsplit_once('@').ok_or(UrlError::NoServer)?;
     let (method, password) = user.split_once(':').ok_or(UrlError::NoPassword)?;
-    server(method, Zeroizing::new(password.into()), host)
+    let address = host.parse().map_err(UrlError::BadAddress)?;
+    server(method, Zeroizing::new(password.into()), address)
 }
 
-fn server(method: &str, password: Zeroizing<String>, host: &str) -> Result<ServerUrl, UrlError> {
+fn server(method: &str, password: Zeroizing<String>, address: Address) -> Result<ServerUrl, UrlError> {
     if method.contains(':') {
         return Err(UrlError::BadMethod);
     }
-    let address = host.parse().map_err(UrlError::BadAddress)?;
     Ok(ServerUrl { method: method.into(), password, address, plugin: None, tag: None })
 }
 
@@ -252,6 +269,35 @@ mod tests {
         for (text, expected) in examples {
             assert_eq!(text.parse::<ServerUrl>().as_ref(), Ok(&expected));
             assert_eq!(*expected.to_text(), text);
+        }
+    }
+
+    #[test]
+    fn a_host_is_percent_encoded_where_it_has_more_than_ascii_letters() {
+        for (host, written) in [
+            ("exämple.com", "ex%C3%A4mple.com"),
+            ("例え.テスト", "%E4%BE%8B%E3%81%88.%E3%83%86%E3%82%B9%E3%83%88"),
+            ("a_b-c.example", "a_b-c.example"),
+            ("a#b?c%41", "a%23b%3Fc%2541"),
+        ] {
+            let mut url = url("aes-128-gcm", "test", None, None);
+            url.address = Address::from_host(host, 8388).unwrap();
+            let text = url.to_text();
+            assert_eq!(*text, format!("ss://YWVzLTEyOC1nY206dGVzdA@{written}:8388"));
+            assert_eq!(text.parse().as_ref(), Ok(&url), "{host}");
+        }
+        // As others write it, and with letters encoded that need not be.
+        let address = |link: &str| link.parse::<ServerUrl>().map(|url| url.address.to_string());
+        assert_eq!(address("ss://YWVzLTEyOC1nY206dGVzdA@exämple.com:1").as_deref(), Ok("exämple.com:1"));
+        assert_eq!(address("ss://YWVzLTEyOC1nY206dGVzdA@%61.b:1").as_deref(), Ok("a.b:1"));
+        for (host, error) in [
+            ("%FF.b:1", UrlError::NotText),
+            ("a%40b:1", UrlError::BadAddress(AddressError::BadName)),
+            ("a%2Fb:1", UrlError::BadAddress(AddressError::BadName)),
+            ("a%3A2:1", UrlError::BadAddress(AddressError::BadName)),
+            ("%00:1", UrlError::BadAddress(AddressError::BadName)),
+        ] {
+            assert_eq!(address(&format!("ss://YWVzLTEyOC1nY206dGVzdA@{host}")), Err(error), "{host}");
         }
     }
 

@@ -131,6 +131,38 @@ fn a_servers_file_is_a_link_for_each_of_its_ports_with_the_host_that_clients_kno
 }
 
 #[test]
+fn what_a_link_has_no_place_for_is_told() {
+    let single = file(
+        r#"{"server": "a", "server_port": 1, "method": "aes-256-cfb", "password": "x", "one_time_auth": true, "local_port": 2}"#,
+    );
+    let listed = file(
+        r#"{"servers": [{"server": "a", "server_port": 1, "method": "aes-256-cfb", "password": "x", "auth": true,
+            "plugin": "p", "plugin_args": ["-v"], "mode": "tcp_only", "segmented_heads": false}]}"#,
+    );
+    let lost = ": left out: a link has no place for it; say it once more where the link is used\n";
+    for (config, places) in [
+        (&single, &["one_time_auth"][..]),
+        (&listed, &["servers[0].auth", "servers[0].plugin_args", "servers[0].mode"]),
+    ] {
+        for action in [&["encode"][..], &["qr", "-c"]] {
+            let output = url(&[action, &[config.path().to_str().unwrap()]].concat(), "");
+            assert_eq!(output.status.code(), Some(0));
+            let told = String::from_utf8(output.stderr).unwrap();
+            let wanted: String = places.iter().map(|place| format!("warning: {place}{lost}")).collect();
+            assert_eq!(told, wanted);
+        }
+    }
+}
+
+#[test]
+fn a_host_of_any_letters_is_written_so_that_every_program_reads_it() {
+    let link = good(&["encode", "-s", "exämple.com", "-p", "1", "-m", "aes-128-gcm", "-k", "x"], "");
+    assert_eq!(link, "ss://YWVzLTEyOC1nY206eA@ex%C3%A4mple.com:1\n");
+    let shown = good(&["decode", link.trim_end()], "");
+    assert!(shown.contains("\"server\": \"exämple.com\""), "{shown}");
+}
+
+#[test]
 fn each_user_of_a_server_has_a_link_of_their_own() {
     let of_2022 = file(
         r#"{"server": "a", "server_port": 1, "method": "2022-blake3-aes-128-gcm", "password": "P==", "users": [
@@ -179,7 +211,7 @@ fn what_is_wrong_is_told_without_the_secret() {
         (&["decode", "-"], "ss://a:hunter2@h\n", "link 1: the link's server:"),
         (&["encode", "-s", "a"], "", "password: missing"),
         (&["encode", "-k", "hunter2"], "", "server: missing"),
-        (&["encode", "-s", "a#b", "-k", "hunter2"], "", "cannot be written as a link"),
+        (&["encode", "-s", "a", "-m", "b:c", "-k", "hunter2"], "", "cannot be written as a link"),
         (&["encode", "-c", "/nonexistent"], "", "/nonexistent: cannot be read"),
     ] {
         let told = bad(args, input);

@@ -51,11 +51,33 @@ pub(crate) fn describe_servers(
         if let Some(host) = host {
             settings.insert(Id::Server, "--host", Value::Text(Zeroizing::new(host.into())));
         }
+        warn_of_what_is_lost(&settings, report);
         for settings in by_password(&settings, role, report) {
             urls.extend(links_of(&settings, report));
         }
     }
     urls
+}
+
+/// What a client has to know of a server and a link has no place for.
+fn warn_of_what_is_lost(settings: &Settings, report: &mut Report) {
+    for said in NO_PLACE.iter().filter_map(|id| settings.get(*id)) {
+        match said.value {
+            // What is switched off is what a link says.
+            Value::Switch(false) => {}
+            Value::Switch(true)
+            | Value::Text(_)
+            | Value::Number(_)
+            | Value::List(_)
+            | Value::Objects(_)
+            | Value::Object(_) => {
+                report.warn(
+                    &said.place,
+                    "left out: a link has no place for it; say it once more where the link is used",
+                );
+            }
+        }
+    }
 }
 
 /// The servers of documents, without those that lack something.
@@ -146,6 +168,8 @@ fn links_of(settings: &Settings, report: &mut Report) -> Vec<ServerUrl> {
     }
     urls
 }
+
+const NO_PLACE: &[Id] = &[Id::OneTimeAuth, Id::SegmentedHeads, Id::PluginArgs, Id::PluginMode, Id::Mode];
 
 #[cfg(test)]
 mod tests {
