@@ -1,8 +1,11 @@
 //! `umbra url` as people use it.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
+
+use qrcode::{Color, QrCode};
+use umbra_proto::url::ServerUrl;
 
 fn url(args: &[&str], input: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_umbra"));
@@ -186,17 +189,60 @@ fn each_user_of_a_server_has_a_link_of_their_own() {
     assert_eq!(good(&["encode", of_client.path().to_str().unwrap()], ""), "ss://YWVzLTEyOC1nY206eA@a:1\n");
 }
 
-#[test]
-fn links_and_files_are_drawn() {
-    for args in [&["qr", PUBLISHED[0]][..], &["qr", "-s", "192.168.100.1", "-k", "x", "--tag", "Example1"]] {
-        let drawn = good(args, "");
-        assert!(drawn.contains("Example1, 192.168.100.1:8"), "{drawn}");
-        assert!(drawn.lines().filter(|line| line.contains('█')).count() > 12, "{drawn}");
+/// The modules of the QR code drawn in `lines`, row by row: whether each is dark. Ink is light, as on a dark terminal.
+fn modules(lines: &[&str]) -> Vec<Vec<bool>> {
+    let halves = |c| match c {
+        ' ' => [true, true],
+        '▀' => [false, true],
+        '▄' => [true, false],
+        '█' => [false, false],
+        other => panic!("{other:?} is no part of a drawing"),
+    };
+    let row = |line: &str, half: usize| line.chars().map(|c| halves(c)[half]).collect();
+    lines.iter().flat_map(|line| [row(line, 0), row(line, 1)]).collect()
+}
+
+/// What a camera has to see of `text`: its matrix, with four light modules around it (ISO/IEC 18004, section 6.3.8).
+fn matrix(text: &str) -> Vec<Vec<bool>> {
+    let code = QrCode::new(text).unwrap();
+    let (width, quiet) = (code.width(), 4);
+    let mut rows = vec![vec![false; width + 2 * quiet]; width + 2 * quiet];
+    for (index, color) in code.to_colors().into_iter().enumerate() {
+        rows[quiet + index / width][quiet + index % width] = color == Color::Dark;
     }
-    assert_eq!(
-        good(&["qr", "-"], &format!("{}\n{}", PUBLISHED[0], PUBLISHED[1])).matches("Example").count(),
-        2
-    );
+    rows
+}
+
+/// Checks that the last thing drawn in `output` is `text`.
+fn assert_draws(output: &str, text: &str) {
+    let expected = matrix(text);
+    let height = expected.len().div_ceil(2);
+    let lines: Vec<_> = output.lines().collect();
+    let drawn = modules(&lines[lines.len() - height..]);
+    // The lower half of the last line is below the code.
+    assert!(drawn[..expected.len()] == expected, "{output}");
+    assert_eq!(lines[lines.len() - height - 1], "", "nothing more is drawn: {output}");
+}
+
+#[test]
+fn links_and_files_are_drawn_as_a_camera_reads_them() {
+    let of_flags =
+        ["-s", "192.168.100.1", "-p", "8888", "-m", "aes-128-gcm", "-k", "test", "--tag", "Example1"];
+    for (args, link) in [
+        (&["qr", PUBLISHED[0]][..], PUBLISHED[0]),
+        (&[&["qr"], &of_flags[..]].concat(), PUBLISHED[0]),
+        (&["qr", PUBLISHED[3]], PUBLISHED[3]),
+        (&["qr", PUBLISHED[4]], PUBLISHED[4]),
+    ] {
+        let drawn = good(args, "");
+        let name = link.parse::<ServerUrl>().unwrap().tag.unwrap();
+        assert!(drawn.starts_with(&format!("\n{name}, ")), "{drawn}");
+        assert_draws(&drawn, link);
+    }
+    let both = good(&["qr", "-"], &format!("{}\n{}", PUBLISHED[0], PUBLISHED[1]));
+    let second = both.find("\nExample2, 192.168.100.1:8888\n").unwrap();
+    assert_draws(&both[..second], PUBLISHED[0]);
+    assert_draws(&both[second..], PUBLISHED[1]);
 }
 
 #[test]
