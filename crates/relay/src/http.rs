@@ -131,11 +131,7 @@ pub(crate) async fn converse<N: Net>(
         }
         (Err(error), _) if error.is_parse() => {
             if withheld.is_some() {
-                let status =
-                    if error.is_parse_too_large() { Status::HeadTooLarge } else { Status::BadRequest };
-                let mut answer = Vec::new();
-                status.answer(true, &mut answer);
-                let _gone_already = write_all(&client, &answer).await;
+                refuse_head(&client, &error).await;
             }
             see_off(client, Instant::now() + REFUSAL_SECS_MAX).await;
             Err(Failure::handshake(Cause::Http(error)))
@@ -149,6 +145,14 @@ pub(crate) async fn converse<N: Net>(
     // What was said last to a target leaves in order, while this session still has its place.
     while carriers.join_next().await.is_some() {}
     outcome
+}
+
+/// Tells a client in our own words that its head is not understood.
+async fn refuse_head<S: Socket>(client: &S, why: &hyper::Error) {
+    let status = if why.is_parse_too_large() { Status::HeadTooLarge } else { Status::BadRequest };
+    let mut answer = Vec::new();
+    status.answer(true, &mut answer);
+    let _gone_already = write_all(client, &answer).await;
 }
 
 /// Carries bytes between two ends that have agreed on another protocol.

@@ -62,7 +62,7 @@ impl Body for Content {
         match self {
             Self::Nothing => SizeHint::with_exact(0),
             Self::Passing(incoming) => incoming.size_hint(),
-            Self::Held(held) => held.size.clone(),
+            Self::Held(held) => held.size,
             Self::Withdrawn => SizeHint::default(),
             Self::Text(text) => SizeHint::with_exact(text.len() as u64),
         }
