@@ -163,9 +163,7 @@ fn measure(args: &Args, rows: &[Row], tools: &Tools, peers: &[Peer]) -> Results 
     let mut results = Results::default();
     for round in 0..rounds {
         for row in rows {
-            // Each round starts with another peer, so that nobody always runs first.
-            let turn = peers.iter().cycle().skip(round).take(peers.len());
-            for peer in turn.copied().filter(|peer| row.cast.has(*peer)) {
+            for peer in in_turn(peers, round).into_iter().filter(|peer| row.cast.has(*peer)) {
                 eprintln!("round {} of {rounds}: {}, {peer}", round + 1, row.name);
                 match measure_once(row, tools, peer, plan, args.limits.as_deref()) {
                     Ok(figures) => results.add(row, peer, &figures),
@@ -175,6 +173,16 @@ fn measure(args: &Args, rows: &[Row], tools: &Tools, peers: &[Peer]) -> Results 
         }
     }
     results
+}
+
+/// The order of a round. Each starts with another peer, and every other one goes backwards: whoever runs behind a certain other one finds
+/// the machine as that has left it, which has made one binary a fifth dearer than itself.
+fn in_turn(peers: &[Peer], round: usize) -> Vec<Peer> {
+    let mut order: Vec<Peer> = peers.iter().copied().cycle().skip(round / 2).take(peers.len()).collect();
+    if round % 2 == 1 {
+        order.reverse();
+    }
+    order
 }
 
 fn measure_once(
@@ -207,4 +215,22 @@ fn raise_open_files() -> Result<()> {
         return Ok(());
     }
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("raise the limit of open files")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_runs_first_and_behind_everybody_else_equally_often() {
+        let peers = [Peer::Umbra, Peer::Microsocks, Peer::Danted];
+        let rounds: Vec<_> = (0..6).map(|round| in_turn(&peers, round)).collect();
+        for one in peers {
+            assert_eq!(rounds.iter().filter(|order| order[0] == one).count(), 2);
+            for other in peers.into_iter().filter(|other| *other != one) {
+                let follows = |order: &&Vec<Peer>| order.windows(2).any(|pair| *pair == [other, one]);
+                assert_eq!(rounds.iter().filter(follows).count(), 2);
+            }
+        }
+    }
 }
