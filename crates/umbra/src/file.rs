@@ -10,6 +10,7 @@ use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 use zeroize::Zeroizing;
 
 use crate::foreign::{Foreign, IGNORED, REFUSED};
+use crate::lines::Lines;
 use crate::link::{explain as explain_link, is_link, link_settings};
 use crate::plugin::refuse_strange_plugin;
 use crate::raw::{Raw, Said, Settings, Value};
@@ -38,25 +39,27 @@ pub(crate) fn read_users(path: &Path, report: &mut Report) -> Option<Vec<Setting
             return None;
         }
     };
-    parse_root(&name, &text, report, |root, report| {
+    let prefix = format!("{name}: ");
+    parse_root(&name, &prefix, &text, report, |root, report| {
         let users = root.get_object("password").and_then(|password| password.get_array("users"));
         let Some(users) = users else {
             let wanted = r#"wants { "password": { "users": [ { "user_name": …, "password": … }, … ] } }"#;
-            report.error(&name, wanted);
+            report.error(format!("{prefix}password"), wanted);
             return None;
         };
-        Some(read_entries(&format!("{name}: password.users"), Place::User, users, report))
+        Some(read_entries(&format!("{prefix}password.users"), Place::User, users, report))
     })?
 }
 
 /// Reads the text of a configuration that is called `name` in messages.
 pub(crate) fn parse(name: &str, text: &str, report: &mut Report) -> Option<Raw> {
-    parse_root(name, text, report, read_root)
+    parse_root(name, "", text, report, read_root)
 }
 
-/// Reads the outermost object of `text` with `read`.
+/// Reads the outermost object of `text` with `read`, which puts `prefix` before its key paths.
 fn parse_root<T>(
     name: &str,
+    prefix: &str,
     text: &str,
     report: &mut Report,
     read: impl FnOnce(&Object<'_>, &mut Report) -> T,
@@ -71,7 +74,10 @@ fn parse_root<T>(
         }
     };
     match parsed.value {
-        Some(Json::Object(root)) => Some(read(&root, report)),
+        Some(Json::Object(root)) => {
+            report.lines.push(Lines::of(name, prefix, text, &root));
+            Some(read(&root, report))
+        }
         Some(_) => {
             report.error(format!("{name}:1:1"), "wants an object: { \"server\": …, \"password\": … }");
             None

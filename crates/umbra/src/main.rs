@@ -7,6 +7,7 @@ mod file;
 mod flags;
 mod foreign;
 mod key;
+mod lines;
 mod link;
 mod linked;
 mod log;

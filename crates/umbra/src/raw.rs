@@ -59,7 +59,7 @@ impl Settings {
 
     /// The key path of `key` in this object.
     pub(crate) fn key_path(&self, key: &str) -> String {
-        if self.path.is_empty() { key.into() } else { format!("{}.{key}", self.path) }
+        key_path(&self.path, key)
     }
 
     /// Sets `id` and returns what was said before, if anything was.
@@ -189,6 +189,11 @@ impl Said {
             Value::Text(_) | Value::Switch(_) | Value::List(_) | Value::Objects(_) | Value::Object(_) => None,
         }
     }
+}
+
+/// The key path of `key` in the object at `object`.
+pub(crate) fn key_path(object: &str, key: &str) -> String {
+    if object.is_empty() { key.into() } else { format!("{object}.{key}") }
 }
 
 impl Value {

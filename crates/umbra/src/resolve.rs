@@ -348,9 +348,9 @@ fn read_idle(settings: &Settings, report: &mut Report) -> Option<Duration> {
         );
         report.error(place, text);
     } else if secs < IDLE_SECS_SHORT {
-        report.warn("", format!("your timeout {secs} seems too short"));
+        report.warn_as_ever(place, format!("your timeout {secs} seems too short"));
     } else if secs > IDLE_SECS_LONG {
-        report.warn("", format!("your timeout {secs} seems too long"));
+        report.warn_as_ever(place, format!("your timeout {secs} seems too long"));
     }
     Some(Duration::from_secs(secs))
 }

@@ -35,9 +35,10 @@ pub(crate) fn run(role: Role, mut options: Options) -> ExitCode {
     if let Some(path) = config {
         info!("loading config from {}", path.display());
     }
-    for warning in &report.warnings {
+    for warning in report.told_warnings() {
         warn!("warning: {warning}");
     }
+    drop(report);
     if let Err(why) = raise_nofile(plan.nofile) {
         warn!("{why}");
     }
@@ -223,10 +224,10 @@ pub(crate) fn read(options: Options, report: &mut Report) -> Option<Sources> {
 
 /// Says everything that is wrong or doubtful on the standard error output.
 pub(crate) fn tell(report: &Report) {
-    for error in &report.errors {
+    for error in report.told_errors() {
         say(&format!("error: {error}"));
     }
-    for warning in &report.warnings {
+    for warning in report.told_warnings() {
         say(&format!("warning: {warning}"));
     }
 }

@@ -181,14 +181,19 @@ fn check_tells_everything_and_starts_nothing() {
     let output = umbra(&["check", bad.path()]);
     let told = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
-    for line in [
-        "error: acl: x cannot be read",
-        "error: timeout: 0 is no idle time",
-        "error: servers[0].password: an example from the documentation",
-        "error: servers[1].password: 2022-blake3-aes-256-gcm wants 32 bytes in base64, got 16; make one with: umbra key 2022-blake3-aes-256-gcm\n",
-        "warning: pasword: unknown key, left aside; did you mean password?",
+    for (kind, line, rest) in [
+        ("error", 3, "acl: x cannot be read"),
+        ("error", 3, "timeout: 0 is no idle time"),
+        ("error", 1, "servers[0].password: an example from the documentation"),
+        (
+            "error",
+            2,
+            "servers[1].password: 2022-blake3-aes-256-gcm wants 32 bytes in base64, got 16; make one with: umbra key 2022-blake3-aes-256-gcm\n",
+        ),
+        ("warning", 3, "pasword: unknown key, left aside; did you mean password?"),
     ] {
-        assert!(told.contains(line), "{line} in {told}");
+        let expected = format!("{kind}: {}:{line}: {rest}", bad.path());
+        assert!(told.contains(&expected), "{expected} in {told}");
     }
     assert!(text(&output.stdout).contains("bad for umbra local (errors: 4, warnings: 1)"));
 
@@ -221,6 +226,39 @@ fn a_file_that_cannot_be_read_names_itself_and_the_place() {
     let binary = Config::new("");
     fs::write(binary.path(), [0xff, 0xfe, 0]).unwrap();
     assert!(text(&umbra(&["server", "-c", binary.path()]).stderr).contains("not UTF-8"));
+}
+
+#[test]
+fn whoever_starts_is_told_file_and_line_of_every_key_and_none_of_a_flag() {
+    let config = Config::new(
+        "{ \"servers\": [\n  {\"server\": \"a\"}],\n \"timeout\": 10, \"local_port\": 0,\n \"rules\": [\n  {\"ports\": 1, \"to\": \"zz\"}]}",
+    );
+    let path = config.path();
+    let output = umbra(&["local", "-c", path, "--nofile", "1"]);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    for line in [
+        &format!("error: {path}:2: servers[0].password: missing; "),
+        &format!("error: {path}:5: rules[0].to: there is no way zz; "),
+        &format!("warning: your timeout 10 seems too short ({path}:3: timeout)\n"),
+        "error: --nofile: 1 descriptors serve no one; ",
+    ] {
+        assert!(told.contains(line), "{line} in {told}");
+    }
+}
+
+#[test]
+fn the_users_file_of_a_door_is_told_with_its_lines_as_well() {
+    let users = Config::new("{\"password\": {\"users\": [\n{\"user_name\": \"ann\"}]}}");
+    let config = Config::new(&format!(
+        r#"{{"server": "a", "password": "long-enough", "socks5_auth_config_path": "{}"}}"#,
+        users.path()
+    ));
+    let told = text(&umbra(&["local", "-c", config.path()]).stderr);
+    assert!(
+        told.contains(&format!("error: {}:2: password.users[0].password: missing", users.path())),
+        "{told}"
+    );
 }
 
 #[test]

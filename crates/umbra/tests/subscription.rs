@@ -251,7 +251,11 @@ fn a_client_that_starts_before_its_document_can_be_had_comes_to_its_servers_late
     let output = web.check(&["-c", &web.config()]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let complaint = "online_config.config_url: the document of servers at localhost its server answers 503; sessions are refused until";
-    assert!(text(&output.stderr).contains(&format!("warning: {complaint}")), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains(&format!("config.json:1: {complaint}")),
+        "{}",
+        text(&output.stderr)
+    );
 
     let client = Umbra::start_with(&["local", "-c", &web.config(), "-vv"], &web.trust());
     client.wait_for(complaint);
@@ -326,7 +330,7 @@ fn nothing_comes_from_a_server_that_nobody_vouches_for() {
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(
-            said.contains("error: online_config.config_url: the document of servers at localhost"),
+            said.contains("config.json:1: online_config.config_url: the document of servers at localhost"),
             "{said}"
         );
         assert!(said.contains(why), "{said}");

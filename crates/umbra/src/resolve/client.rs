@@ -145,7 +145,7 @@ fn client_door(settings: &Settings, out: &Out, common: &Common, report: &mut Rep
             "local set to listen on {}, it's not safe: there is no authentication, so anyone who reaches it may use it",
             listen.ip()
         );
-        report.warn("", text);
+        report.warn_as_ever(&place, text);
     }
     let proxy_header = read_proxy_header(settings, report);
     let name = settings.text(Id::Name).map_or_else(|| format!("local-{port}"), |(name, _)| name.into());

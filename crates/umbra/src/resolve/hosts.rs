@@ -47,7 +47,7 @@ pub(super) fn by_password(settings: &Settings, role: Role, report: &mut Report) 
     }
     if has_password || rest.get(Id::ServerPort).is_some() {
         let text = "port_password should not be used with server_port and password. server_port and password will be ignored";
-        report.warn("", text);
+        report.warn_as_ever(place, text);
     }
     take_ports_off(&mut rest, Id::Server);
     ports.iter().map(|port| rest.clone().beaten_by(port)).collect()

@@ -35,7 +35,7 @@ pub(crate) fn read_document(
         }
         notes.append(&mut found.warnings);
         notes.extend(
-            found.errors.into_iter().map(|Note { place, text }| Note { place, text: left_out(&text) }),
+            found.errors.into_iter().map(|Note { place, text, .. }| Note::new(place, left_out(&text))),
         );
     }
     let more = notes.len().saturating_sub(NOTES_MAX);

@@ -75,7 +75,10 @@ fn entry_doors(settings: &Settings, out: &Out, common: &Common, report: &mut Rep
     }
     // One is enough to say so; an entry may have thousands of ports.
     if let Some(door) = doors.iter().find(|door| door.inbound.listen.ip().is_loopback()) {
-        report.warn("", format!("server set to listen on {}, are you sure?", door.inbound.listen));
+        report.warn_as_ever(
+            &door.place,
+            format!("server set to listen on {}, are you sure?", door.inbound.listen),
+        );
     }
     doors
 }

@@ -683,7 +683,7 @@ fn the_users_file_of_shadowsocks_rust_reads() {
     );
     for (text, complaint) in [
         (r#"{"password": {"users": []}}"#, "socks5_auth_config_path: nobody could come in".to_owned()),
-        (r#"{"users": []}"#, format!("{path}: wants {{ \"password\"")),
+        (r#"{"users": []}"#, format!("{path}: password: wants {{ \"password\"")),
         (
             r#"{"password": {"users": [{"user_name": "ann"}]}}"#,
             format!("{path}: password.users[0].password: missing"),
