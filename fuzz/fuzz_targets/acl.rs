@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use umbra_proto::address::{Address, DomainName};
 use umbra_relay::router::acl::{Acl, AclVerdict};
 use umbra_relay::router::list::read_names;
-use umbra_relay::router::{Decision, FileError, Query, Router, TargetsBuilder, Transport};
+use umbra_relay::router::{Decision, FileErrors, Query, Router, TargetsBuilder, Transport};
 
 #[derive(Arbitrary, Debug)]
 struct Session {
@@ -60,7 +60,7 @@ fuzz_target!(|session: Session| {
     let cut = BufReader::with_capacity(usize::from(session.room) + 1, text.as_bytes());
     let cut = Acl::read("list", cut).map(|acl| format!("{acl:?}"));
     let whole = Acl::read("list", text.as_bytes());
-    assert_eq!(cut, whole.as_ref().map(|acl| format!("{acl:?}")).map_err(FileError::clone));
+    assert_eq!(cut, whole.as_ref().map(|acl| format!("{acl:?}")).map_err(FileErrors::clone));
     let Some(acl) = check(whole, lines) else { return };
     route(&acl.client(), &session, &session.name);
 
@@ -87,9 +87,12 @@ impl Line {
     }
 }
 
-fn check<T>(read: Result<T, FileError>, lines: usize) -> Option<T> {
-    if let Err(error) = &read {
-        assert!((1..=lines).contains(&error.line) && !error.why.remedy().is_empty(), "{error}");
+fn check<T>(read: Result<T, FileErrors>, lines: usize) -> Option<T> {
+    if let Err(errors) = &read {
+        assert!(!errors.first.is_empty() && errors.first.len() + errors.more <= lines + SECTIONS.len(), "{errors}");
+        for error in &errors.first {
+            assert!((1..=lines).contains(&error.line) && !error.why.remedy().is_empty(), "{error}");
+        }
     }
     read.ok()
 }

@@ -369,5 +369,8 @@ pub const PATTERNS_CACHE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// One line of a list: a pattern, and a note beside it.
 pub const LIST_LINE_BYTES_MAX: usize = 2 * PATTERN_BYTES_MAX;
 
+/// What is told of one file: enough to see what is the matter. The rest is counted.
+pub const LIST_ERRORS_MAX: usize = 20;
+
 /// A file of a list: eight million names of 32 bytes. Keeps a mistaken path from filling memory.
 pub const LIST_BYTES_MAX: u64 = 256 * 1024 * 1024;

@@ -24,9 +24,9 @@ use umbra_proto::address::Address;
 
 pub use conditions::Conditions;
 use domains::Name;
-pub use lines::{FileError, Why};
+pub use lines::{FileError, FileErrors, Why};
 pub use networks::Networks;
-pub use targets::{EntryError, Fit, Targets, TargetsBuilder};
+pub use targets::{EntryError, Fit, Targets, TargetsBuilder, parse_network};
 
 /// What is known of a session that looks for its way.
 #[derive(Clone, Copy, Debug)]

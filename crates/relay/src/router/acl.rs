@@ -23,7 +23,7 @@ use ipnet::IpNet;
 use super::lines::Lines;
 use super::targets::parse_network;
 use super::{
-    Conditions, EntryError, FileError, Networks, Router, Rule, Targets, TargetsBuilder, Verdict, Why,
+    Conditions, EntryError, FileErrors, Networks, Router, Rule, Targets, TargetsBuilder, Verdict, Why,
 };
 use crate::limits::RULE_ENTRIES_MAX;
 
@@ -96,32 +96,41 @@ impl Verdict for AclVerdict {
 }
 
 impl Acl {
-    /// Reads all of a file, which is called `file` in errors.
-    pub fn read(file: &str, reader: impl BufRead) -> Result<Self, FileError> {
+    /// Reads all of a file, which is called `file` in errors. One that says nothing at all is an error as well: whoever names one means
+    /// something.
+    pub fn read(file: &str, reader: impl BufRead) -> Result<Self, FileErrors> {
         let mut lines = Lines::new(file, reader);
         let mut sections = Sections::default();
-        while let Some(text) = lines.next()? {
-            let text = text.to_owned();
-            sections.take(&text, lines.line()).map_err(|why| lines.wrong(why))?;
+        let mut is_empty = true;
+        let mut errors = lines.read_all(|text, line| {
+            is_empty = false;
+            sections.take(text, line)
+        });
+        if is_empty && errors.is_empty() {
+            errors.add(lines.wrong_at(1, Why::NoEntries));
         }
         let Sections { strangers, outbound, lists, .. } = sections;
-        let build = |list: Reading, names: &str| {
+        let mut build = |list: Reading, names: &str| {
             let line = list.line.unwrap_or(1);
             let section = list.section.as_deref().unwrap_or(names);
-            let targets = list.names.build().map_err(|error| lines.wrong_at(line, Why::Entry(error)))?;
+            let names = list.names.build().unwrap_or_else(|error| {
+                errors.add(lines.wrong_at(line, Why::Entry(error)));
+                Targets::default()
+            });
             let name = format!("{file}:{line} {section}").into();
-            Ok(List { name, names: targets, networks: Networks::new(list.networks) })
+            List { name, names, networks: Networks::new(list.networks) }
         };
         let [bypass, proxy, block, allow] = lists;
-        Ok(Self {
+        let acl = Self {
             file: file.into(),
             strangers: strangers.map_or(Strangers::Pass, |(strangers, _)| strangers),
             outbound: outbound.map_or(Strangers::Pass, |(strangers, _)| strangers),
-            bypass: build(bypass, "[bypass_list]")?,
-            proxy: build(proxy, "[proxy_list]")?,
-            block: build(block, "[outbound_block_list]")?,
-            allow: build(allow, "[outbound_allow_list]")?,
-        })
+            bypass: build(bypass, "[bypass_list]"),
+            proxy: build(proxy, "[proxy_list]"),
+            block: build(block, "[outbound_block_list]"),
+            allow: build(allow, "[outbound_allow_list]"),
+        };
+        errors.or(acl)
     }
 
     /// The rules for a client: what goes directly, and what through a server.

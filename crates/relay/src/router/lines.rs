@@ -5,7 +5,7 @@ use std::io::{BufRead, Read as _};
 
 use super::EntryError;
 use super::acl::SectionError;
-use crate::limits::{LIST_BYTES_MAX, LIST_LINE_BYTES_MAX};
+use crate::limits::{LIST_BYTES_MAX, LIST_ERRORS_MAX, LIST_LINE_BYTES_MAX};
 
 /// What is wrong with a file, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,15 @@ pub struct FileError {
     pub line: usize,
     /// What is wrong there.
     pub why: Why,
+}
+
+/// Everything that is wrong with a file, in the order of its lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileErrors {
+    /// The first of it, 20 at most.
+    pub first: Vec<FileError>,
+    /// How much more there is.
+    pub more: usize,
 }
 
 /// What is wrong with a line.
@@ -31,6 +40,8 @@ pub enum Why {
     NotUtf8,
     /// What stands there cannot be a target.
     Entry(EntryError),
+    /// There is none in the whole file.
+    NoEntries,
     /// It includes another file.
     Include,
     /// A prefix that has no meaning.
@@ -53,8 +64,9 @@ impl<R: BufRead> Lines<R> {
         Self { file: file.into(), reader, line: 0, left: LIST_BYTES_MAX, buffer: Vec::new() }
     }
 
-    /// What stands in the next line that says anything: without the comment, which `#` begins, and without space around it.
-    pub(super) fn next(&mut self) -> Result<Option<&str>, FileError> {
+    /// What stands in the next line that says anything, and its number: without the comment, which `#` begins, and without space
+    /// around it.
+    fn next(&mut self) -> Result<Option<(&str, usize)>, FileError> {
         loop {
             self.line += 1;
             if !self.fill()? {
@@ -63,18 +75,32 @@ impl<R: BufRead> Lines<R> {
             if !meaning(&self.buffer).is_empty() {
                 // Asked again, since what a loop returns would be borrowed for all of it.
                 let text = str::from_utf8(meaning(&self.buffer));
-                return text.map(Some).map_err(|_| self.wrong(Why::NotUtf8));
+                return text.map(|text| Some((text, self.line))).map_err(|_| self.wrong(Why::NotUtf8));
             }
         }
     }
 
-    /// The number of the line that was read last.
-    pub(super) fn line(&self) -> usize {
-        self.line
+    /// Gives every line that says anything to `take`, with its number, and goes on where one is wrong, as far as that makes sense.
+    pub(super) fn read_all(&mut self, mut take: impl FnMut(&str, usize) -> Result<(), Why>) -> FileErrors {
+        let mut errors = FileErrors::default();
+        loop {
+            let taken = match self.next() {
+                Ok(None) => return errors,
+                Ok(Some((text, line))) => take(text, line).map_err(|why| self.wrong(why)),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = taken {
+                let is_last = error.why.ends_reading();
+                errors.add(error);
+                if is_last {
+                    return errors;
+                }
+            }
+        }
     }
 
     /// Something is wrong with the line that was read last.
-    pub(super) fn wrong(&self, why: Why) -> FileError {
+    fn wrong(&self, why: Why) -> FileError {
         self.wrong_at(self.line, why)
     }
 
@@ -101,6 +127,25 @@ impl<R: BufRead> Lines<R> {
     }
 }
 
+impl FileErrors {
+    pub(super) fn add(&mut self, error: FileError) {
+        if self.first.len() < LIST_ERRORS_MAX {
+            self.first.push(error);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_empty()
+    }
+
+    /// `value`, if nothing is wrong.
+    pub(super) fn or<T>(self, value: T) -> Result<T, Self> {
+        if self.is_empty() { Ok(value) } else { Err(self) }
+    }
+}
+
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 fn meaning(line: &[u8]) -> &[u8] {
@@ -109,6 +154,15 @@ fn meaning(line: &[u8]) -> &[u8] {
 }
 
 impl Why {
+    /// Whether what follows would be wrong for the same reason, each line of it.
+    pub(super) fn ends_reading(&self) -> bool {
+        match self {
+            Self::Read(_) | Self::LongFile | Self::LongLine | Self::NotUtf8 | Self::NoEntries => true,
+            Self::Entry(error) => *error == EntryError::TooMany,
+            Self::Include | Self::Prefix(_) | Self::Section(_) => false,
+        }
+    }
+
     /// What to do about it.
     pub fn remedy(&self) -> &'static str {
         match self {
@@ -117,6 +171,7 @@ impl Why {
             Self::LongLine => "check the path, and write one entry on each line",
             Self::NotUtf8 => "check the path, and save the file as UTF-8",
             Self::Entry(error) => error.remedy(),
+            Self::NoEntries => "check the path and whether all of the file has come, or leave it out",
             Self::Include => "put what is included into the file, or give that file beside this one",
             Self::Prefix(_) => "write full:, domain:, keyword: or regexp:, or a name alone",
             Self::Section(error) => error.remedy(),
@@ -132,6 +187,7 @@ impl fmt::Display for Why {
             Self::LongLine => write!(f, "the line is longer than {LIST_LINE_BYTES_MAX} bytes"),
             Self::NotUtf8 => f.write_str("the line is not UTF-8 text"),
             Self::Entry(error) => error.fmt(f),
+            Self::NoEntries => f.write_str("there is no entry in the file, which would fit nothing"),
             Self::Include => f.write_str("other files are not included"),
             Self::Prefix(prefix) => write!(f, "unknown prefix {prefix:?}"),
             Self::Section(error) => error.fmt(f),
@@ -148,6 +204,22 @@ impl fmt::Display for FileError {
 
 impl std::error::Error for FileError {}
 
+/// A line for each, and one for what is not told.
+impl fmt::Display for FileErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.first.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{error}")?;
+        }
+        match (self.more, self.first.first()) {
+            (0, _) | (_, None) => Ok(()),
+            (more, Some(FileError { file, .. })) => write!(f, "\n{file}: {more} more lines are wrong"),
+        }
+    }
+}
+
+impl std::error::Error for FileErrors {}
+
 #[cfg(test)]
 mod tests {
     use std::io::{self, BufReader, Read};
@@ -157,8 +229,8 @@ mod tests {
     fn all(reader: impl BufRead) -> Result<Vec<(usize, String)>, FileError> {
         let mut lines = Lines::new("list", reader);
         let mut read = Vec::new();
-        while let Some(text) = lines.next()?.map(str::to_owned) {
-            read.push((lines.line(), text));
+        while let Some((text, line)) = lines.next()? {
+            read.push((line, text.to_owned()));
         }
         Ok(read)
     }

@@ -3,9 +3,10 @@
 use std::io::BufRead;
 
 use super::lines::Lines;
-use super::{EntryError, FileError, TargetsBuilder, Why};
+use super::{EntryError, FileErrors, TargetsBuilder, Why};
 
-/// Adds the names of a list to `targets`. `file` is what the list is called in errors.
+/// Adds the names of a list to `targets`. `file` is what the list is called in errors. A list without an entry is an error as well: a
+/// rule about it would fit nothing, and whoever names one means something.
 ///
 /// ```text
 /// full:www.example.com      this name
@@ -15,16 +16,16 @@ use super::{EntryError, FileError, TargetsBuilder, Why};
 /// regexp:^ads?\d*\.         every name with this pattern in it
 /// example.com @ads          marks of v2fly's lists are left aside, as is what follows #
 /// ```
-pub fn read_names(file: &str, reader: impl BufRead, targets: &mut TargetsBuilder) -> Result<(), FileError> {
+pub fn read_names(file: &str, reader: impl BufRead, targets: &mut TargetsBuilder) -> Result<(), FileErrors> {
     read(file, reader, targets, read_name)
 }
 
-/// Adds the networks and addresses of a list to `targets`.
+/// Adds the networks and addresses of a list to `targets`, likewise.
 pub fn read_networks(
     file: &str,
     reader: impl BufRead,
     targets: &mut TargetsBuilder,
-) -> Result<(), FileError> {
+) -> Result<(), FileErrors> {
     read(file, reader, targets, |targets, text| targets.network_text(text).map_err(Why::Entry))
 }
 
@@ -33,13 +34,17 @@ fn read(
     reader: impl BufRead,
     targets: &mut TargetsBuilder,
     read_entry: fn(&mut TargetsBuilder, &str) -> Result<(), Why>,
-) -> Result<(), FileError> {
+) -> Result<(), FileErrors> {
     let mut lines = Lines::new(file, reader);
-    while let Some(text) = lines.next()? {
-        let added = read_entry(targets, text);
-        added.map_err(|why| lines.wrong(why))?;
+    let mut has_entries = false;
+    let mut errors = lines.read_all(|text, _| {
+        has_entries = true;
+        read_entry(targets, text)
+    });
+    if !has_entries && errors.is_empty() {
+        errors.add(lines.wrong_at(1, Why::NoEntries));
     }
-    Ok(())
+    errors.or(())
 }
 
 fn read_name(targets: &mut TargetsBuilder, text: &str) -> Result<(), Why> {
@@ -72,10 +77,10 @@ fn read_name(targets: &mut TargetsBuilder, text: &str) -> Result<(), Why> {
 mod tests {
     use umbra_proto::address::Address;
 
-    use super::super::{Fit, Targets};
+    use super::super::{FileError, Fit, Targets};
     use super::*;
 
-    fn names(text: &str) -> Result<Targets, FileError> {
+    fn names(text: &str) -> Result<Targets, FileErrors> {
         let mut targets = TargetsBuilder::default();
         read_names("names.txt", text.as_bytes(), &mut targets)?;
         Ok(targets.build().unwrap())
@@ -95,7 +100,6 @@ mod tests {
         assert_eq!(fit(&set, "x.c.example"), Some(Fit::Suffix("c.example")));
         assert_eq!(fit(&set, "xdddx"), Some(Fit::Keyword("ddd")));
         assert_eq!(fit(&set, "e7"), Some(Fit::Pattern("^e(?:\\d)$")));
-        assert!(names("").unwrap().is_nameless());
     }
 
     #[test]
@@ -113,8 +117,35 @@ mod tests {
             ("||a.example^", Why::Entry(EntryError::Character('|'))),
         ];
         for (line, why) in wrong {
-            let error = names(&format!("a.example\n\n{line}\nb.example")).unwrap_err();
-            assert_eq!(error, FileError { file: "names.txt".into(), line: 3, why }, "{line}");
+            let errors = names(&format!("a.example\n\n{line}\nb.example")).unwrap_err();
+            let error = FileError { file: "names.txt".into(), line: 3, why };
+            assert_eq!(errors, FileErrors { first: vec![error], more: 0 }, "{line}");
+        }
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_told_up_to_what_helps() {
+        let lines: String = (0..25).map(|number| format!("good{number}.example\nfull:\n")).collect();
+        let errors = names(&lines).unwrap_err();
+        let told: Vec<_> = errors.first.iter().map(|error| error.line).collect();
+        assert_eq!((told, errors.more), ((1..=20).map(|number| number * 2).collect(), 5));
+        let text = errors.to_string();
+        assert!(
+            text.starts_with("names.txt:2: ") && text.ends_with("\nnames.txt: 5 more lines are wrong"),
+            "{text}"
+        );
+        let mut targets = TargetsBuilder::default();
+        let errors = read_names("names.txt", &b"a b\n\xff\n||\n"[..], &mut targets).unwrap_err();
+        assert_eq!(errors.first.len(), 2, "what is no text is not read on: {errors}");
+    }
+
+    #[test]
+    fn a_list_without_an_entry_is_no_list() {
+        for text in ["", "\n", "# nothing\n\n  # yet", "\u{feff}"] {
+            let errors = names(text).unwrap_err();
+            assert_eq!((errors.first[0].line, &errors.first[0].why), (1, &Why::NoEntries), "{text:?}");
+            let mut targets = TargetsBuilder::default();
+            assert!(read_networks("nets.txt", text.as_bytes(), &mut targets).is_err(), "{text:?}");
         }
     }
 
@@ -123,8 +154,10 @@ mod tests {
         let mut targets = TargetsBuilder::default();
         let read = |text: &str, targets: &mut _| read_networks("nets.txt", text.as_bytes(), targets);
         read("10.0.0.0/8 # ten\n2001:db8::1\n", &mut targets).unwrap();
-        let error = read("10.0.0.0/8\n10.0.0.0/40\n", &mut TargetsBuilder::default()).unwrap_err();
-        assert_eq!((error.line, error.why), (2, Why::Entry(EntryError::NoNetwork)));
+        let errors =
+            read("10.0.0.0/8\n010.0.0.0/8\n10.0.0.0/40\n", &mut TargetsBuilder::default()).unwrap_err();
+        let told: Vec<_> = errors.first.into_iter().map(|error| (error.line, error.why)).collect();
+        assert_eq!(told, [2, 3].map(|line| (line, Why::Entry(EntryError::NoNetwork))));
         let set = targets.build().unwrap();
         assert!(fit(&set, "10.1.1.1").is_some() && fit(&set, "2001:db8::1").is_some());
         assert_eq!(fit(&set, "2001:db8::2"), None);

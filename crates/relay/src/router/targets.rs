@@ -250,9 +250,17 @@ impl Targets {
     }
 }
 
-/// The network that `text` is; an address is one of itself alone.
-pub(super) fn parse_network(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+/// The network that `text` is; an address is one of itself alone. A number with a zero in front is read in several ways, and is none
+/// here.
+pub fn parse_network(text: &str) -> Option<IpNet> {
+    let Some((address, len)) = text.split_once('/') else {
+        return text.parse::<IpAddr>().ok().map(IpNet::from);
+    };
+    // The standard library's addresses, since those of networks are read with zeros in front.
+    let address = address.parse().ok()?;
+    let is_number = len.bytes().all(|byte| byte.is_ascii_digit());
+    let len = len.parse().ok().filter(|_| is_number)?;
+    IpNet::new(address, len).ok()
 }
 
 fn check_name(name: &str) -> Result<(), EntryError> {
@@ -332,7 +340,9 @@ impl EntryError {
             }
             Self::EmptyLabel => "write it without that dot: example.com fits all below it as well",
             Self::AddressAsName => "write it as a network: 192.0.2.1/32",
-            Self::NoNetwork => "write 192.0.2.0/24, 2001:db8::/32, or one address",
+            Self::NoNetwork => {
+                "write 192.0.2.0/24, 2001:db8::/32, or one address, in decimal without zeros in front"
+            }
             Self::Pattern(_) => {
                 "write it in the syntax of Rust's regex, which has no look-around and no back-references"
             }
@@ -463,7 +473,7 @@ mod tests {
     fn what_would_fit_nothing_is_an_error_and_says_what_to_do() {
         let mut builder = TargetsBuilder::default();
         let long = "a".repeat(256);
-        let wrong: [(Add, &str, EntryError); 16] = [
+        let wrong: [(Add, &str, EntryError); 20] = [
             (TargetsBuilder::exact, "", EntryError::Empty),
             (TargetsBuilder::exact, ".", EntryError::Empty),
             (TargetsBuilder::suffix, &long, EntryError::Long),
@@ -480,6 +490,10 @@ mod tests {
             (TargetsBuilder::pattern, "ü", EntryError::NotAscii),
             (TargetsBuilder::network_text, "10.0.0.0/33", EntryError::NoNetwork),
             (TargetsBuilder::network_text, "a.example", EntryError::NoNetwork),
+            (TargetsBuilder::network_text, "010.0.0.1/8", EntryError::NoNetwork),
+            (TargetsBuilder::network_text, "010.0.0.1", EntryError::NoNetwork),
+            (TargetsBuilder::network_text, "10.0.0.0/+8", EntryError::NoNetwork),
+            (TargetsBuilder::network_text, "10.0.0.0/", EntryError::NoNetwork),
         ];
         for (add, text, error) in wrong {
             assert_eq!(add(&mut builder, text), Err(error), "{text}");

@@ -1,13 +1,12 @@
 //! Proxies beside us: load balancers in front, whose PROXY headers name the client, and proxies in place of a server.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use umbra_proto::proxy_header::Version;
 use umbra_proto::request::Refusal;
 use umbra_relay::config::{Hop, Names, Parent, ParentProtocol, Path, ProxyHeader, Route};
 
+use super::forbidden::read_networks;
 use super::hops::HopReader;
 use super::ways::read_hops;
 use crate::raw::{Settings, Value};
@@ -16,16 +15,8 @@ use crate::report::Report;
 
 /// Whose PROXY headers are read at an inbound, and which are sent.
 pub(super) fn read_proxy_header(settings: &Settings, report: &mut Report) -> ProxyHeader {
-    let mut networks: Vec<IpNet> = Vec::new();
-    for (text, place) in settings.texts(Id::AcceptProxyProtocol).unwrap_or_default() {
-        match text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
-            Ok(network) => networks.push(network),
-            Err(_) => report.error(
-                place,
-                format!("Not a valid CIDR notation: {text}; use one like 10.0.0.0/8, or an address"),
-            ),
-        }
-    }
+    let senders = settings.texts(Id::AcceptProxyProtocol).unwrap_or_default();
+    let networks = read_networks(&senders, report);
     let send = match settings.text(Id::SendProxyProtocol) {
         None | Some(("", _)) => None,
         Some(("v1", _)) => Some(Version::V1),

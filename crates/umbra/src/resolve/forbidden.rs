@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use umbra_proto::forbidden::Forbidden;
+use umbra_relay::router::parse_network;
 
 use crate::flags::Role;
 use crate::raw::Settings;
@@ -62,15 +63,13 @@ pub(super) fn entries(settings: &Settings, id: Id) -> Option<Vec<(&str, &str)>> 
     Some(split.filter(|(entry, _)| !entry.is_empty()).collect())
 }
 
+/// The networks that `entries` are; what is none is told.
 pub(super) fn read_networks(entries: &[(&str, &str)], report: &mut Report) -> Vec<IpNet> {
     entries.iter().filter_map(|(entry, place)| read_network(entry, place, report)).collect()
 }
 
 fn read_network(text: &str, place: &str, report: &mut Report) -> Option<IpNet> {
-    if let Ok(network) = text.parse() {
-        return Some(network);
-    }
-    let Ok(address) = text.parse::<IpAddr>() else {
+    let Some(network) = parse_network(text) else {
         report.error(
             place,
             format!("Not a valid CIDR notation: {text}; use one like 10.0.0.0/8, or an address"),
@@ -78,13 +77,14 @@ fn read_network(text: &str, place: &str, report: &mut Report) -> Option<IpNet> {
         return None;
     };
     // The first implementation took such an address for a network, whatever it said of it.
-    if let IpAddr::V4(address) = address
+    if !text.contains('/')
+        && let IpAddr::V4(address) = network.addr()
         && address.octets()[3] == 0
         && !address.is_unspecified()
     {
         report.warn(place, format!("{text} is one address; a network is said like {text}/24"));
     }
-    Some(address.into())
+    Some(network)
 }
 
 fn warn_of_proxies(settings: &Settings, report: &mut Report) {

@@ -30,22 +30,27 @@ pub(super) fn read_parents(
 ) -> Option<Router<Route>> {
     let records = match both.text(Id::RecordsConfig) {
         Some((path, place)) => {
-            let records = Records::read(&read(path, place, report)?, path, report)?;
-            records.check_needed(report);
-            warn_of_door(both, &records, place, report);
+            let text = read(path, place, report);
+            let records = text.and_then(|text| Records::read(&text, path, report));
+            if let Some(records) = &records {
+                records.check_needed(report);
+                warn_of_door(both, records, place, report);
+            }
             records
         }
-        None => Records::default(),
+        None => Some(Records::default()),
     };
     let (path, place) = match (both.text(Id::SocksConfig), both.text(Id::RecordsConfig)) {
         (Some((path, place)), _) => (path.to_owned(), place),
         (None, Some((beside, place))) => {
             let folder = FilePath::new(beside).parent().unwrap_or(FilePath::new(""));
-            (folder.join(&records.config_file).display().to_string(), place)
+            (folder.join(&records.as_ref()?.config_file).display().to_string(), place)
         }
         (None, None) => return None,
     };
-    let config = SocksConfig::read(&read(&path, place, report)?, &path, report)?;
+    let config = read(&path, place, report).and_then(|text| SocksConfig::read(&text, &path, report));
+    // Only now, so that what is wrong in either file is told.
+    let (records, config) = (records?, config?);
     if config.auth.is_some() && records.version == Version::V4 {
         let text = "its login is left aside: SOCKS4 has none; say CONFIG proxy.config.socks.socks_version INT 5 in a records_config";
         report.warn(place, text);

@@ -10,7 +10,7 @@ use umbra_relay::router::acl::{Acl, AclVerdict};
 
 use super::forbidden::Leads;
 use super::parents::read_parents;
-use super::rules::{Asked, Rules, open};
+use super::rules::{Asked, Rules, open, tell_file_errors};
 use super::ways::{DIRECT, REFUSE, SERVERS, Ways, carries_datagrams, leads_directly};
 use super::{Common, Door, Way};
 use crate::flags::Role;
@@ -182,9 +182,10 @@ fn read_acl(
         report.error(place, text);
         return None;
     }
-    let acl = open(path).and_then(|reader| Acl::read(path, reader).map_err(|error| error.to_string()));
-    let acl = match acl {
-        Ok(acl) => acl,
+    let acl = match open(path) {
+        Ok(reader) => {
+            Acl::read(path, reader).map_err(|errors| tell_file_errors(place, &errors, report)).ok()?
+        }
         Err(why) => {
             report.error(place, why);
             return None;

@@ -8,7 +8,7 @@ use umbra_proto::request::Refusal;
 use umbra_relay::config::Route;
 use umbra_relay::router::list::{read_names, read_networks as read_network_list};
 use umbra_relay::router::{
-    Conditions, EntryError, FileError, Networks, Rule, Targets, TargetsBuilder, Transport,
+    Conditions, EntryError, FileErrors, Networks, Rule, Targets, TargetsBuilder, Transport,
 };
 
 use super::forbidden::{entries, read_networks};
@@ -132,12 +132,12 @@ fn read_targets(settings: &Settings, report: &mut Report) -> Option<Targets> {
         }
     }
     let mut read_files =
-        |id, read: fn(&str, BufReader<File>, &mut TargetsBuilder) -> Result<(), FileError>| {
+        |id, read: fn(&str, BufReader<File>, &mut TargetsBuilder) -> Result<(), FileErrors>| {
             for (path, place) in texts(settings, id, report).unwrap_or_default() {
                 match open(path) {
                     Ok(reader) => {
-                        if let Err(error) = read(path, reader, &mut targets) {
-                            report.error(place, error.to_string());
+                        if let Err(errors) = read(path, reader, &mut targets) {
+                            tell_file_errors(place, &errors, report);
                         }
                     }
                     Err(why) => report.error(place, why),
@@ -173,6 +173,13 @@ fn add_name(targets: &mut TargetsBuilder, text: &str) -> Result<(), String> {
 
 fn explain(error: &EntryError) -> String {
     format!("{error}; {}", error.remedy())
+}
+
+/// Tells what is wrong with the file that `place` names, line by line.
+pub(super) fn tell_file_errors(place: &str, errors: &FileErrors, report: &mut Report) {
+    for line in errors.to_string().lines() {
+        report.error(place, line);
+    }
 }
 
 /// A file to be read line by line.

@@ -366,6 +366,100 @@ fn what_is_wrong_in_traffic_servers_files_starts_nothing() {
 }
 
 #[test]
+fn what_is_wrong_in_both_of_traffic_servers_files_is_told_at_once() {
+    let folder = traffic_server(
+        "socks_needed INT 1;socks_version INT 6;socks_timeout INT 0",
+        "no_socks x\nfoo\nauth u a\n",
+    );
+    let path = folder.path().display();
+    let file = client(&format!(
+        r#""records_config": "{path}/records.config", "socks_config": "{path}/socks.config""#
+    ));
+    let errors = Outcome::bad("umbra local", &file);
+    for (found, line) in errors.iter().zip([
+        "records.config:2",
+        "records.config:3",
+        "socks.config:1",
+        "socks.config:2",
+        "socks.config:3",
+    ]) {
+        assert!(found.contains(line), "{found} / {line}");
+    }
+    assert_eq!(errors.len(), 5, "{errors:#?}");
+}
+
+#[test]
+fn every_line_of_a_list_that_is_wrong_is_told_and_a_list_of_none_is_wrong() {
+    let folder = TempDir::new().unwrap();
+    let list = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let names = list("names.txt", &"a b\n".repeat(23));
+    let nets = list("nets.txt", "10.0.0.0/33\n10.0.0.0/8\n010.0.0.1/8\n");
+    let none = list("none.txt", "# to come\n");
+    let good = list("good.txt", "a.example\n");
+    let rule = |keys: &str| {
+        let file = client(&format!(r#""rules": [{{{keys}, "to": "refuse"}}], "otherwise": "direct""#));
+        outcome("umbra local", &file).errors
+    };
+    let errors = rule(&format!(r#""domain_files": ["{good}", "{names}"], "network_files": "{nets}""#));
+    assert_eq!(errors.len(), 23, "{errors:#?}");
+    assert!(
+        errors[0].starts_with(&format!("rules[0].domain_files[1]: {names}:1: no name has ' '; ")),
+        "{errors:?}"
+    );
+    assert_eq!(errors[20], format!("rules[0].domain_files[1]: {names}: 3 more lines are wrong"));
+    assert!(
+        errors[22].starts_with(&format!("rules[0].network_files: {nets}:3: it is neither")),
+        "{errors:?}"
+    );
+    for keys in [
+        format!(r#""domain_files": "{none}""#),
+        format!(r#""domain_files": ["{good}", "{none}"]"#),
+        format!(r#""network_files": "{none}""#),
+        format!(r#""domains": "b.example", "network_files": "{none}""#),
+    ] {
+        let errors = rule(&keys);
+        assert_eq!(errors.len(), 1, "{keys}: {errors:?}");
+        assert!(
+            errors[0].contains("none.txt:1: there is no entry in the file, which would fit nothing; "),
+            "{errors:?}"
+        );
+    }
+    let acl = |path: &str| {
+        outcome("umbra server", &format!(r#"{{"password": "long-enough", "acl": "{path}"}}"#)).errors
+    };
+    assert!(acl(&none)[0].starts_with(&format!("acl: {none}:1: there is no entry")), "{:?}", acl(&none));
+    let lines = list("x.acl", "[a]\n[bypass_list]\n10.0.0.0/8\n10.0.0.0/33\n");
+    assert_eq!(acl(&lines).len(), 2, "{:?}", acl(&lines));
+}
+
+#[test]
+fn a_network_with_zeros_in_front_is_none_wherever_it_stands() {
+    let rule = |key: &str| {
+        let file = client(&format!(
+            r#""rules": [{{"{key}": "010.0.0.1/8", "to": "refuse"}}], "otherwise": "direct""#
+        ));
+        Outcome::bad("umbra local", &file)
+    };
+    for errors in [
+        rule("networks"),
+        rule("sources"),
+        Outcome::bad("umbra server", r#"{"password": "long-enough", "forbidden_ip": "010.0.0.1/8"}"#),
+        Outcome::bad("umbra server", r#"{"password": "long-enough", "allowed_ip": "010.0.0.1/8"}"#),
+        Outcome::bad(
+            "umbra server",
+            r#"{"password": "long-enough", "accept_proxy_protocol": "010.0.0.1/8"}"#,
+        ),
+    ] {
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].contains("Not a valid CIDR notation: 010.0.0.1/8; "), "{errors:?}");
+    }
+}
+
+#[test]
 fn rules_without_a_server_are_for_a_client() {
     let guess = |file| {
         let file = file::parse("x.json", file, &mut Report::default()).unwrap();

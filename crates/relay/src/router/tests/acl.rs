@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use umbra_proto::address::Address;
 
-use super::super::{Decision, Dial, Query, Transport};
+use super::super::{Decision, Dial, FileError, Query, Transport};
 use super::*;
 
 fn acl(text: &str) -> Acl {
@@ -12,7 +12,9 @@ fn acl(text: &str) -> Acl {
 }
 
 fn wrong(text: &str) -> FileError {
-    Acl::read("acl.txt", text.as_bytes()).unwrap_err()
+    let errors = Acl::read("acl.txt", text.as_bytes()).unwrap_err();
+    assert_eq!((errors.first.len(), errors.more), (1, 0), "{errors}");
+    errors.first[0].clone()
 }
 
 /// What becomes of a session from `source` to `target`, where every name resolves to `resolved`; and whether it was resolved.
@@ -256,4 +258,16 @@ fn what_is_read_in_parts_is_the_same() {
         let cut = std::io::BufReader::with_capacity(room, text.as_bytes());
         assert_eq!(format!("{:?}", Acl::read("acl.txt", cut).unwrap()), whole);
     }
+}
+
+#[test]
+fn every_line_that_is_wrong_is_told_and_a_file_that_says_nothing_is_one_error() {
+    let errors =
+        Acl::read("acl.txt", &b"[proxy_al]\n[bypass_list]\n||a b\n||good.example\n010.0.0.1/8\n"[..])
+            .unwrap_err();
+    assert_eq!(errors.first.iter().map(|error| error.line).collect::<Vec<_>>(), [1, 3, 5]);
+    for text in ["", "# nothing\n\n"] {
+        assert_eq!(wrong(text).why, Why::NoEntries, "{text:?}");
+    }
+    Acl::read("acl.txt", &b"[proxy_all]\n"[..]).unwrap();
 }
