@@ -85,6 +85,14 @@ impl SocksConfig {
             "no_socks" => read_no_socks(rest, &mut self.no_socks, findings),
             "auth" => self.read_auth(rest, findings),
             _ if first.contains('=') => self.rules.extend(read_rule(said, findings)),
+            key if KEYS.into_iter().any(|(known, _)| known.eq_ignore_ascii_case(key)) => {
+                let what = if rest.trim_start_matches(is_blank).starts_with('=') {
+                    "there are blanks before ="
+                } else {
+                    "there is no = behind it"
+                };
+                findings.error(format!("{}: {what}; {PAIRS}", shown(key)));
+            }
             // The rest of a line that is not understood may be a login.
             unknown => {
                 let hint = nearest(unknown, DIRECTIVES.into_iter())
@@ -236,14 +244,11 @@ fn read_rule_parents(list: &str, findings: &mut Findings<'_>) -> Option<Vec<Pare
 }
 
 /// The key in front of `line`, its value, and what follows. What is not understood is not shown, since it may be a login.
-fn split_pair(line: &str) -> Result<(&str, String, &str), &'static str> {
+fn split_pair(line: &str) -> Result<(&str, String, &str), String> {
     let end = line.find(|c| c == '=' || is_blank(c)).unwrap_or(line.len());
     let (key, rest) = line.split_at(end);
     let Some(rest) = rest.strip_prefix('=') else {
-        return Err(
-            "a word without =; write key=value without blanks around = and within ranges, put lists in quotes, and \
-             comments on lines of their own",
-        );
+        return Err(format!("a word without =; {PAIRS}"));
     };
     match rest.strip_prefix('"') {
         Some(quoted) => {
@@ -271,6 +276,9 @@ fn unquote(text: &str) -> Option<(String, &str)> {
     }
     None
 }
+
+const PAIRS: &str = "write key=value without blanks around = and within ranges, put lists in quotes, and comments on lines of \
+                     their own";
 
 const DIRECTIVES: [&str; 3] = ["no_socks", "auth", "dest_ip"];
 

@@ -216,6 +216,13 @@ fn a_rule_that_is_wrong_refuses_the_file_with_its_line_and_a_remedy() {
         ("dest_ip=10.0.0.1 parent=a:1 roundrobin=strict", "did you mean round_robin?"),
         ("dest_domain=. parent=a:1", "unknown key dest_domain"),
         ("nosocks 10.0.0.1", "did you mean no_socks?"),
+        (
+            "dest_ip = 10.0.0.1 parent=a:1",
+            "dest_ip: there are blanks before =; write key=value without blanks around =",
+        ),
+        ("dest_ip =10.0.0.1 parent=a:1", "dest_ip: there are blanks before =; "),
+        ("Parent\t=a:1 dest_ip=10.0.0.1", "Parent: there are blanks before =; "),
+        ("dest_ip 10.0.0.1 parent=a:1", "dest_ip: there is no = behind it; write key=value"),
         ("parents a:1", "unknown directive parents"),
     ] {
         let told = errors(&format!("no_socks 192.0.2.1\n{line}"));
