@@ -158,13 +158,16 @@ pub(crate) fn guess_role(sources: &Sources) -> Role {
     let of_client = CLIENT_IDS.iter().chain(&[Id::Direct]);
     let speaks_of_client = |settings: &Settings| of_client.clone().any(|id| settings.get(*id).is_some());
     let is_document = file.root.get(Id::Version).is_some();
+    let has_ways = [&file.root, flags]
+        .into_iter()
+        .any(|said| says_where(said) || WAY_IDS.iter().any(|id| said.get(*id).is_some()));
     if url.is_some()
         || !online.is_empty()
         || is_document
         || file.inbounds.is_some()
         || speaks_of_client(&file.root)
         || speaks_of_client(flags)
-        || (says_where(&file.root) && !names_server(file, flags))
+        || (has_ways && !names_server(file, flags))
     {
         Role::Client
     } else {
@@ -444,6 +447,9 @@ const CLIENT_IDS: &[Id] = &[
     Id::TunnelPort,
     Id::UsersFile,
 ];
+
+/// The keys of ways out, which a client may have in place of a server.
+const WAY_IDS: &[Id] = &[Id::OutboundProxy, Id::Paths, Id::Groups];
 
 const IDLE_SECS_DEFAULT: u64 = 300;
 

@@ -415,3 +415,21 @@ fn a_clients_servers_are_dialled_and_those_behind_plugins_are_not() {
     assert!(line(&said, "servers ").contains("sh → "), "{}", said.out);
     assert!(line(&said, "servers ").contains("not tried: its plugin does not run"), "{}", said.out);
 }
+
+#[test]
+fn a_file_with_nothing_but_a_proxy_is_a_clients_to_everybody_who_asks() {
+    let (proxy, address) = proxy();
+    let config = Config::new(&format!(r#"{{"outbound_proxy": "socks5://{address}"}}"#));
+    let check = umbra(&["check", config.path()]);
+    assert!(
+        check.code == Some(0) && check.out.contains("good for umbra local"),
+        "{}{}",
+        check.out,
+        check.err
+    );
+    let route = umbra(&["route", "-c", config.path(), "192.0.2.1:80"]);
+    assert!(route.code == Some(0) && route.out.contains("outbound_proxy"), "{}{}", route.out, route.err);
+    let probe = umbra(&["probe", "-c", config.path()]);
+    assert!(probe.code == Some(0) && probe.out.contains("outbound_proxy"), "{}{}", probe.out, probe.err);
+    drop(proxy);
+}
