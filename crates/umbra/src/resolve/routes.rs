@@ -218,7 +218,7 @@ impl Plans {
         refuse_strangers(&self.users, &users, "user", report);
         if !self.carries_datagrams {
             for place in doors.iter().filter_map(|door| door.wants_datagrams.as_deref()) {
-                let text = "no datagram can leave: of proxies, SOCKS5 and Shadowsocks carry them, one alone; use tcp_only, or add a way";
+                let text = "no datagram can leave: of proxies, SOCKS5 and Shadowsocks carry them, alone and behind one another; use tcp_only, or add a way";
                 report.error(place, text);
             }
         }

@@ -97,7 +97,7 @@ fn read_verdict(
     {
         report.error(
             place,
-            format!("no datagram can go through {to}: of proxies, SOCKS5 and Shadowsocks carry them, one alone; lead elsewhere"),
+            format!("no datagram can go through {to}: of proxies, SOCKS5 and Shadowsocks carry them, alone and behind one another; lead elsewhere"),
         );
         return None;
     }

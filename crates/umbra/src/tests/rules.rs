@@ -5,9 +5,11 @@ use std::fs;
 use tempfile::TempDir;
 use umbra_proto::address::Address;
 use umbra_relay::router::{Decision, Query, Transport};
+use zeroize::Zeroizing;
 
 use super::ways::{assert_bad, client, hop_words};
 use super::*;
+use crate::raw::Value;
 
 /// Where the first inbound leads a session.
 fn leads(config: &Config, target: &str, transport: Transport, user: Option<&str>) -> String {
@@ -180,14 +182,24 @@ fn without_a_rule_that_fits_nothing_goes_direct_unless_somebody_says_so() {
 #[test]
 fn datagrams_are_not_led_where_none_can_go() {
     let paths = r#""paths": [{"name": "http", "hops": "http://a"}, {"name": "socks", "hops": "socks5://a"},
-                             {"name": "chain", "hops": ["socks5://a", "socks5://b"]}]"#;
-    for (to, is_good) in [("socks", true), ("http", false), ("direct", true)] {
+                             {"name": "chain", "hops": ["socks5://a", "socks5://b"]},
+                             {"name": "mixed", "hops": ["socks5://a", "http://b"]}]"#;
+    for (to, is_good) in
+        [("socks", true), ("chain", true), ("http", false), ("mixed", false), ("direct", true)]
+    {
         let file = client(&format!(
             r#"{paths}, "rules": [{{"network": "udp", "to": "{to}"}}], "otherwise": "direct""#
         ));
         let errors = outcome("umbra local", &file).errors;
         assert_eq!(errors.is_empty(), is_good, "{to}: {errors:?}");
-        assert!(is_good || errors[0].starts_with("rules[0].to: no datagram can go through"), "{errors:?}");
+        let told = "SOCKS5 and Shadowsocks carry them, alone and behind one another";
+        assert!(
+            is_good
+                || errors[0].starts_with(&format!(
+                    "rules[0].to: no datagram can go through {to}: of proxies, {told}"
+                )),
+            "{errors:?}"
+        );
     }
     for (mode, is_good) in
         [(r#""mode": "tcp_and_udp","#, false), (r#""mode": "tcp_only","#, true), ("", true)]
@@ -461,10 +473,17 @@ fn a_network_with_zeros_in_front_is_none_wherever_it_stands() {
 
 #[test]
 fn rules_without_a_server_are_for_a_client() {
-    let guess = |file| {
+    let guess = |file: &str| {
         let file = file::parse("x.json", file, &mut Report::default()).unwrap();
         guess_role(&Sources { file, ..Sources::default() })
     };
     assert_eq!(guess(r#"{"otherwise": "direct"}"#), Role::Client);
     assert_eq!(guess(r#"{"password": "x", "otherwise": "direct"}"#), Role::Server);
+    for way in [r#""outbound_proxy": "socks5://a""#, r#""paths": []"#, r#""groups": []"#] {
+        assert_eq!(guess(&format!("{{{way}}}")), Role::Client, "{way}");
+        assert_eq!(guess(&format!(r#"{{"password": "x", {way}}}"#)), Role::Server, "{way}");
+    }
+    let mut flags = Settings::default();
+    flags.insert(Id::OutboundProxy, "--outbound-proxy", Value::Text(Zeroizing::new("socks5://a".into())));
+    assert_eq!(guess_role(&Sources { flags, ..Sources::default() }), Role::Client);
 }
