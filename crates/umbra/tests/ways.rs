@@ -9,6 +9,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -171,6 +172,43 @@ fn reply(door: &str, target: SocketAddr) -> u8 {
     let mut answer = [0; 4];
     stream.read_exact(&mut answer).unwrap();
     answer[3]
+}
+
+/// A parent that hangs up on everybody, and how many it has.
+fn hanging_up() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, count) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&count);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            counted.fetch_add(1, Ordering::SeqCst);
+            drop(stream);
+        }
+    });
+    (address, count)
+}
+
+#[test]
+fn each_member_has_one_turn_unless_somebody_says_how_many_attempts_are_made() {
+    for (said, tries) in [
+        ("", [1, 1, 1]),
+        (r#", "connection_attempts": 3"#, [1, 1, 1]),
+        (r#", "connection_attempts": 2"#, [1, 1, 0]),
+        (r#", "connection_attempts": 5"#, [2, 2, 1]),
+        (r#", "per_server_connection_attempts": 2"#, [2, 2, 2]),
+        (r#", "per_server_connection_attempts": 2, "connection_attempts": 3"#, [2, 1, 0]),
+    ] {
+        let parents = [hanging_up(), hanging_up(), hanging_up()];
+        let [a, b, c] = [0, 1, 2].map(|index| format!(r#""socks5h://{}""#, parents[index].0));
+        let config = Config::new(&format!(
+            r#"{{"local_port": 0, "groups": [{{"name": "g", "members": [{a}, {b}, {c}]{said}}}], "otherwise": "g"}}"#
+        ));
+        let mut local = Running::start(&["local", "-c", config.path()]);
+        let door = local.wait_for("starting local at ");
+        assert_ne!(reply(&door, target()), 0, "{said}");
+        let counts = [0, 1, 2].map(|index| parents[index].1.load(Ordering::SeqCst));
+        assert_eq!(counts, tries, "{said}");
+    }
 }
 
 #[test]

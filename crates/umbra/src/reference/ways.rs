@@ -204,8 +204,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         "connection_attempts",
         OF_GROUPS,
         Kind::Number,
-        "16",
-        "How often a session tries members in all.",
+        "a turn for each member, 16 at most",
+        "How often a session tries members in all: so many times and no more. When each has had its turn, those that are up have another, \
+         as in Traffic Server. Where nothing is said, each has one turn of `per_server_connection_attempts`.",
     ),
     setting(
         Id::FailThreshold,

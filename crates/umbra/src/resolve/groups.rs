@@ -127,7 +127,8 @@ fn read_choice(settings: &Settings, report: &mut Report) -> Choice {
     count(Id::AttemptsPerMember, ATTEMPTS_MAX, &mut choice.attempts_per_member);
     count(Id::AttemptsMax, ATTEMPTS_MAX, &mut choice.attempts_max);
     if settings.get(Id::AttemptsMax).is_some() {
-        // Whoever says how many are to be made means that many.
+        // Whoever says how many are to be made means that many, as in Traffic Server. No number stands for what holds where nothing is
+        // said, a turn for each member, since that depends on how many there are and which of them are up.
         choice.rounds = Rounds::UntilAttemptsEnd;
     }
     count(Id::FailThreshold, FAILURES_MAX, &mut choice.health.fail_threshold);
