@@ -70,6 +70,11 @@ impl Report {
         }
     }
 
+    /// Whether an error is about `place` or something in it, so that no more has to be said of it.
+    pub(crate) fn speaks_of(&self, place: &str) -> bool {
+        self.errors.iter().any(|error| error.place.starts_with(place))
+    }
+
     /// Adds an error. What is said already is not said again: one value may count for many ports.
     pub(crate) fn error(&mut self, place: impl Into<String>, text: impl Into<String>) {
         add(&mut self.errors, Note::new(place, text));

@@ -29,20 +29,27 @@ pub(super) fn read_proxy_header(settings: &Settings, report: &mut Report) -> Pro
     ProxyHeader { expect_from: networks.into(), send }
 }
 
-/// The way through proxies, if there is to be one. One that is wrong is told, and leads nowhere.
+/// The way through proxies, if there is to be one. One that is wrong is told, and leads nowhere; so is an empty one, which is what is
+/// left of a variable that was not set.
 pub(super) fn read_outbound_proxy(
     settings: &Settings,
     reader: &mut HopReader,
     report: &mut Report,
 ) -> Option<Route> {
-    let is_said = match &settings.get(Id::OutboundProxy)?.value {
-        Value::Text(text) => !text.is_empty(),
-        Value::Objects(hops) => !hops.is_empty(),
-        Value::Object(_) => true,
-        Value::Number(_) | Value::Switch(_) | Value::List(_) => false,
+    let said = settings.get(Id::OutboundProxy)?;
+    let is_empty = match &said.value {
+        Value::Text(text) => text.is_empty(),
+        Value::Objects(hops) => hops.is_empty() && !report.speaks_of(&said.place),
+        Value::Object(_) | Value::Number(_) | Value::Switch(_) | Value::List(_) => false,
     };
-    let hops = is_said.then(|| read_hops(settings, Id::OutboundProxy, reader, report))?;
-    Some(match hops {
+    if is_empty {
+        report.error(
+            &said.place,
+            "empty; name a proxy, or leave it out to go direct, or a client through its servers",
+        );
+        return Some(Route::Refuse(Refusal::GeneralFailure));
+    }
+    Some(match read_hops(settings, Id::OutboundProxy, reader, report) {
         Some(mut hops) => {
             // Since before there was socks5h, names are left to the proxy whether or not its URL says so.
             if let [Hop::Parent(Parent { protocol: ParentProtocol::Socks5(_), names, .. })] =

@@ -55,7 +55,7 @@ fn read_members(
 ) -> Vec<Candidate> {
     let members = settings.objects(Id::Members).unwrap_or_default();
     let place = settings.key_path("members");
-    if members.is_empty() && !report.errors.iter().any(|error| error.place.starts_with(&place)) {
+    if members.is_empty() && !report.speaks_of(&place) {
         report.error(place, "empty; name the paths in the group");
     }
     let mut seen = HashSet::new();

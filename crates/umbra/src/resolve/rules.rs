@@ -248,7 +248,7 @@ fn texts<'a>(settings: &'a Settings, id: Id, report: &mut Report) -> Option<Vec<
 fn refuse_empty(settings: &Settings, id: Id, report: &mut Report) {
     if let Some(said) = settings.get(id) {
         let place = said.place.clone();
-        if !report.errors.iter().any(|error| error.place.starts_with(&place)) {
+        if !report.speaks_of(&place) {
             report.error(place, "empty, so the rule fits nothing; list something, or leave it out");
         }
     }

@@ -224,7 +224,7 @@ pub(super) fn read_hops(
     if hops.is_empty() {
         let place = place_of(settings, id, "hops");
         // What was said and could not be read is told already.
-        if !report.errors.iter().any(|error| error.place.starts_with(&place)) {
+        if !report.speaks_of(&place) {
             report.error(
                 place,
                 "empty; name the proxies, such as \"socks5h://10.0.0.1:1080\", or lead to direct",

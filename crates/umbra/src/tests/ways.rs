@@ -241,10 +241,8 @@ fn a_chain_may_stand_in_place_of_the_server() {
     let (config, _) = Outcome::good("umbra local --outbound-proxy socks5://a", "");
     let alone = hop_words(&path_of(config.inbounds[0].routes.otherwise()).hops[0]);
     assert_eq!(alone, "socks5 false a:1080 on", "as it has always been");
-    for nothing in ["[]", r#""""#, "null"] {
-        let errors = Outcome::bad("umbra local", &format!(r#"{{"outbound_proxy": {nothing}}}"#));
-        assert!(errors[0].starts_with("server: missing"), "{errors:?}");
-    }
+    let errors = Outcome::bad("umbra local", r#"{"outbound_proxy": null}"#);
+    assert!(errors[0].starts_with("server: missing"), "{errors:?}");
     let errors = Outcome::bad("umbra local", r#"{"outbound_proxy": ["socks5://a:0"]}"#);
     assert_eq!(errors, ["outbound_proxy[0]: 0 is no port to connect to"]);
     let errors = Outcome::bad(
@@ -263,6 +261,28 @@ fn group(keys: &str) -> String {
         r#""paths": [{{"name": "a", "hops": "socks5://a"}}, {{"name": "b", "hops": "socks5://b"}}],
            "groups": [{{"name": "g", {keys}}}], "otherwise": "g""#
     ))
+}
+
+#[test]
+fn a_proxy_that_is_empty_is_no_direct_way() {
+    for (words, file) in [
+        ("umbra server", r#"{"password": "long-enough", "outbound_proxy": ""}"#),
+        ("umbra server", r#"{"password": "long-enough", "outbound_proxy": []}"#),
+        (
+            "umbra server",
+            r#"{"password": "long-enough", "outbound_proxy": "", "rules": [{"ports": 1, "to": "refuse"}]}"#,
+        ),
+        ("umbra local", r#"{"outbound_proxy": []}"#),
+        ("umbra local", r#"{"outbound_proxy": ""}"#),
+    ] {
+        let errors = Outcome::bad(words, file);
+        assert_eq!(errors.len(), 1, "{words} {file}: {errors:?}");
+        assert!(errors[0].starts_with("outbound_proxy: empty; name a proxy, or leave it out"), "{errors:?}");
+    }
+    let listed = r#"{"outbound_proxy": "", "servers": [{"server": "a", "password": "long-enough"}]}"#;
+    assert!(Outcome::bad("umbra local", listed)[0].starts_with("outbound_proxy: empty"));
+    let errors = Outcome::bad("umbra server", r#"{"password": "long-enough", "outbound_proxy": [7]}"#);
+    assert_eq!(errors.len(), 1, "{errors:?}");
 }
 
 #[test]
