@@ -36,6 +36,11 @@ pub(crate) const IGNORED: &[Foreign] = &[
         "udp_mtu",
         "datagrams of every length are carried; udp_fragment says whether they may be cut on the way",
     ),
+    foreign("outbound_udp_allow_fragmentation", "udp_fragment says whether datagrams may be cut on the way"),
+    foreign("inbound_send_buffer_size", "the system sizes its buffers as it needs them"),
+    foreign("inbound_recv_buffer_size", "the system sizes its buffers as it needs them"),
+    foreign("outbound_send_buffer_size", "the system sizes its buffers as it needs them"),
+    foreign("outbound_recv_buffer_size", "the system sizes its buffers as it needs them"),
     foreign(
         "local_udp_address",
         "datagrams come in where streams do; use an inbound of its own with the mode udp_only",

@@ -346,20 +346,26 @@ impl Place {
         Self::Rule,
     ];
 
-    /// Whether a key that is not known there could be one without which traffic goes where it should not.
+    /// Whether a key that is not known there keeps everything from starting. It is Umbra's own, or all of it is there to protect, so a
+    /// key that is left aside could be one without which traffic goes where it should not.
     pub(crate) fn is_strict(self) -> bool {
         match self {
-            Self::Hop | Self::Rule => true,
-            Self::Root
-            | Self::Server
-            | Self::Inbound
-            | Self::User
-            | Self::Security
-            | Self::Online
+            Self::Security
             | Self::Path
+            | Self::Hop
             | Self::Group
             | Self::Member
-            | Self::Probe => false,
+            | Self::Probe
+            | Self::Rule => true,
+            Self::Root | Self::Server | Self::Inbound | Self::User | Self::Online => false,
+        }
+    }
+
+    /// Whether other programs have such an object as well, with keys of their own.
+    pub(crate) fn is_shared(self) -> bool {
+        match self {
+            Self::Root | Self::Server | Self::Inbound | Self::User | Self::Security | Self::Online => true,
+            Self::Path | Self::Hop | Self::Group | Self::Member | Self::Probe | Self::Rule => false,
         }
     }
 
@@ -411,6 +417,11 @@ impl Id {
     pub(crate) fn leads(self) -> bool {
         LEADING.contains(&self)
     }
+
+    /// Whether something would be open that was meant to be shut if this were left aside.
+    pub(crate) fn protects(self) -> bool {
+        PROTECTING.contains(&self)
+    }
 }
 
 impl Setting {
@@ -432,9 +443,21 @@ pub(crate) fn nearest_key(place: Place, unknown: &str) -> Option<&'static str> {
 /// The key at `place` that `unknown` is nearly the same as, if traffic goes where that says.
 pub(crate) fn leading_key(place: Place, unknown: &str) -> Option<&'static str> {
     let leading = SETTINGS.iter().filter(|setting| setting.places.contains(&place) && setting.id.leads());
-    let unknown = unknown.to_lowercase();
-    let mut keys = leading.map(|setting| setting.key);
-    keys.find(|key| strsim::jaro_winkler(&unknown, key) >= NEARLY_THE_SAME)
+    let lists = LISTS.iter().copied().filter(|_| place == Place::Root);
+    let mut keys = leading.map(|setting| setting.key).chain(lists);
+    keys.find(|key| is_nearly(unknown, key))
+}
+
+/// Whether `unknown` is nearly the same as `key`.
+pub(crate) fn is_nearly(unknown: &str, key: &str) -> bool {
+    strsim::jaro_winkler(&unknown.to_lowercase(), key) >= NEARLY_THE_SAME
+}
+
+/// The key at `place` that `unknown` was probably meant to be, if something would be open without that.
+pub(crate) fn protecting_key(place: Place, unknown: &str) -> Option<&'static str> {
+    let meant = nearest_key(place, unknown)?;
+    Setting::find(place, meant).filter(|setting| setting.id.protects())?;
+    Some(meant)
 }
 
 /// The one of `known` that is spelled most like `text`, if any is near.
@@ -447,8 +470,9 @@ pub(crate) fn nearest<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> O
 /// The keys of the two lists of the extended form.
 pub(crate) const LISTS: [&str; 2] = ["servers", "locals"];
 
-/// What says where traffic goes, and through what.
-const LEADING: [Id; 10] = [
+/// What says where traffic goes, and through what; and where a server listens, which is everywhere where nothing is said.
+const LEADING: [Id; 11] = [
+    Id::Server,
     Id::Paths,
     Id::Groups,
     Id::Rules,
@@ -459,6 +483,29 @@ const LEADING: [Id; 10] = [
     Id::OutboundProxy,
     Id::Tls,
     Id::CaFile,
+];
+
+/// What says who may come in, what is held back, and what nobody is led to; and what hides, or takes out of use.
+const PROTECTING: [Id; 19] = [
+    Id::Rules,
+    Id::Otherwise,
+    Id::Acl,
+    Id::Password,
+    Id::PortPassword,
+    Id::Users,
+    Id::UsersFile,
+    Id::UserForward,
+    Id::OneTimeAuth,
+    Id::AcceptProxyProtocol,
+    Id::ForbiddenIp,
+    Id::ForbidPrivate,
+    Id::AllowedIp,
+    Id::UdpFiltering,
+    Id::Security,
+    Id::InsecureMethods,
+    Id::Plugin,
+    Id::PluginOpts,
+    Id::Disabled,
 ];
 
 /// One letter too many or too few, or two that have changed places.

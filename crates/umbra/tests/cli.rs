@@ -176,7 +176,7 @@ fn check_tells_everything_and_starts_nothing() {
     let bad = Config::new(
         r#"{"servers": [{"server": "a", "password": "mypassword"},
                         {"server": "b", "method": "2022-blake3-aes-256-gcm", "password": "AAAAAAAAAAAAAAAAAAAAAA=="}],
-            "pasword": 1, "acl": "x", "timeout": 0, "locals": [{}]}"#,
+            "timeot": 1, "acl": "x", "timeout": 0, "locals": [{}]}"#,
     );
     let output = umbra(&["check", bad.path()]);
     let told = text(&output.stderr);
@@ -190,7 +190,7 @@ fn check_tells_everything_and_starts_nothing() {
             2,
             "servers[1].password: 2022-blake3-aes-256-gcm wants 32 bytes in base64, got 16; make one with: umbra key 2022-blake3-aes-256-gcm\n",
         ),
-        ("warning", 3, "pasword: unknown key, left aside; did you mean password?"),
+        ("warning", 3, "timeot: unknown key, left aside; did you mean timeout?"),
     ] {
         let expected = format!("{kind}: {}:{line}: {rest}", bad.path());
         assert!(told.contains(&expected), "{expected} in {told}");

@@ -190,8 +190,10 @@ plugin as well, and nothing beside it may say them again. A plugin leads to one 
 and whoever else leads to a way, lead to the servers of all documents as `servers`.
 
 Where sessions go is said by `paths`, `groups` and `rules`: the [README](../README.md#ways-out) has an example, [routing.md](routing.md) tells when a rule fits, [groups.md](groups.md) what a
-group holds against its members. `socks5` and `socks4` have names of targets resolved here, `socks5h` and `socks4a` leave them to the proxy; so does `outbound_proxy` with one proxy of SOCKS5, however it is written. In a rule or
-a hop, an unknown key is an error.
+group holds against its members. `socks5` and `socks4` have names of targets resolved here, `socks5h` and `socks4a` leave them to the proxy; so does `outbound_proxy` with one proxy of SOCKS5, however it is written. 
+
+An unknown key is an error in the objects that are Umbra's own (`paths[]`, `hops[]`, `groups[]`, `members[]`, `probe`, `rules[]`) and in `security`, and wherever it is spelled like a key that says where traffic goes or that
+protects, such as `users`, `forbid_private` or `acl`. Elsewhere it is left aside with a warning, so that files of other programs can be read.
 
 The methods are in [a table below](#methods). Numbers may stand in quotes; `null` is the same as nothing.
 
