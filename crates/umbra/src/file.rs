@@ -192,7 +192,14 @@ fn read_object(path: &str, place: Place, object: &Object<'_>, report: &mut Repor
     for property in &object.properties {
         let key = property.name.as_str();
         let key_path = settings.key_path(key);
-        if matches!(property.value, Json::NullKeyword(_)) || (place == Place::Root && LISTS.contains(&key)) {
+        if place == Place::Root && LISTS.contains(&key) {
+            // The first of them would be read alone.
+            if object.properties.iter().filter(|property| property.name.as_str() == key).count() > 1 {
+                report.error(key_path, "is there twice; put all entries into one list");
+            }
+            continue;
+        }
+        if matches!(property.value, Json::NullKeyword(_)) {
             continue;
         }
         let Some(setting) = Setting::find(place, key) else {
@@ -597,6 +604,12 @@ mod tests {
         for (found, expected) in found.iter().zip(expected) {
             assert!(found.starts_with(expected), "{found} / {expected}");
         }
+    }
+
+    #[test]
+    fn a_list_that_is_there_twice_is_not_half_read() {
+        let found = errors(r#"{"servers": [{"server": "a"}], "locals": [], "servers": [{"server": "b"}]}"#);
+        assert_eq!(found, ["servers: is there twice; put all entries into one list"]);
     }
 
     #[test]
