@@ -31,13 +31,14 @@ pub(crate) fn read(path: &Path, report: &mut Report) -> Option<Raw> {
     }
 }
 
-/// Reads the users of the file at `path`, which is one of shadowsocks-rust's: `{ "password": { "users": [ … ] } }`.
-pub(crate) fn read_users(path: &Path, report: &mut Report) -> Option<Vec<Settings>> {
+/// Reads the users of the file at `path`, which is named at `place` and is one of shadowsocks-rust's: `{ "password": { "users": [ … ] } }`.
+/// There are none if it cannot be read, which is told.
+pub(crate) fn read_users(path: &Path, place: &str, report: &mut Report) -> Option<Vec<Settings>> {
     let name = path.display().to_string();
     let text = match read_text(path, FILE_BYTES_MAX) {
         Ok(text) => text,
         Err(error) => {
-            report.error(name, format!("cannot be read: {}", explain(&error, &USERS_FILE)));
+            report.error(place, format!("{name} cannot be read: {}", explain(&error, &USERS_FILE)));
             return None;
         }
     };

@@ -33,7 +33,7 @@ pub(super) fn read_door_users(
     if let Some((path, place)) = settings.text(Id::UsersFile) {
         places.push(place);
         // Without the file nobody knows who is meant, and it has been told why there is none.
-        users.extend(file::read_users(Path::new(path), report)?);
+        users.extend(file::read_users(Path::new(path), place, report)?);
     }
     let place = places.first()?;
     names.extend(user_names(&users));

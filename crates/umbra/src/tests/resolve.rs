@@ -696,7 +696,8 @@ fn the_users_file_of_shadowsocks_rust_reads() {
     std::fs::remove_file(path).unwrap();
     let missing = outcome("umbra local", &config).errors;
     let [only] = &missing[..] else { panic!("{missing:?}") };
-    assert!(only.starts_with(&format!("{path}: cannot be read: no such file")), "{only}");
+    let place = format!("socks5_auth_config_path: {path} cannot be read: no such file");
+    assert!(only.starts_with(&place), "{only}");
     assert!(only.ends_with("; check the path that socks5_auth_config_path names"), "{only}");
     std::fs::create_dir(path).unwrap();
     let folder = outcome("umbra local", &config).errors;
