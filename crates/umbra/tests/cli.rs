@@ -326,8 +326,9 @@ fn too_few_descriptors_for_the_ports_are_told_with_how_many_it_takes() {
     let output = umbra(&["server", "-c", config.path()]);
     assert_eq!(output.status.code(), Some(1));
     let told = text(&output.stderr);
-    let wanted = "error: cannot listen on 127.0.0.1:0: the 100 descriptors that this process may hold are too few; it needs 638, ";
-    assert!(told.contains(wanted), "{told}");
+    // At which of the sockets they run out depends on what is open already.
+    let wanted = ": the 100 descriptors that this process may hold are too few; it needs 638, ";
+    assert!(told.contains("error: cannot listen on 127.0.0.1:") && told.contains(wanted), "{told}");
     assert!(told.contains("ulimit -n") && told.contains("LimitNOFILE"), "{told}");
 }
 

@@ -144,14 +144,16 @@ fn what_a_link_has_no_place_for_is_told() {
     );
     let lost = ": left out: a link has no place for it; say it once more where the link is used\n";
     for (config, places) in [
-        (&single, &["one_time_auth"][..]),
-        (&listed, &["servers[0].auth", "servers[0].plugin_args", "servers[0].mode"]),
+        (&single, &["1: one_time_auth"][..]),
+        (&listed, &["1: servers[0].auth", "2: servers[0].plugin_args", "2: servers[0].mode"]),
     ] {
         for action in [&["encode"][..], &["qr", "-c"]] {
             let output = url(&[action, &[config.path().to_str().unwrap()]].concat(), "");
             assert_eq!(output.status.code(), Some(0));
             let told = String::from_utf8(output.stderr).unwrap();
-            let wanted: String = places.iter().map(|place| format!("warning: {place}{lost}")).collect();
+            let file = config.path().display();
+            let wanted: String =
+                places.iter().map(|place| format!("warning: {file}:{place}{lost}")).collect();
             assert_eq!(told, wanted);
         }
     }
