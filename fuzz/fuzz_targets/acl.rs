@@ -89,7 +89,10 @@ impl Line {
 
 fn check<T>(read: Result<T, FileErrors>, lines: usize) -> Option<T> {
     if let Err(errors) = &read {
-        assert!(!errors.first.is_empty() && errors.first.len() + errors.more <= lines + SECTIONS.len(), "{errors}");
+        assert!(
+            !errors.first.is_empty() && errors.first.len() + errors.more <= lines + SECTIONS.len(),
+            "{errors}"
+        );
         for error in &errors.first {
             assert!((1..=lines).contains(&error.line) && !error.why.remedy().is_empty(), "{error}");
         }
