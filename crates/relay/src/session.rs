@@ -106,9 +106,7 @@ async fn establish<N: Net>(
     debug!(target = %wish.target(), source = %origin.source, user = wish.user(), "connecting");
     if !door.inbound.mode.has_streams() && wish.command() != Command::UdpAssociate {
         let failure = Failure::handshake(Cause::Command(wish.command()));
-        door.notices.failure(&failure);
-        wish.reject(client, &failure).await;
-        return Err(Unserved::Told);
+        return Err(turn_away(door, wish, client, &failure).await);
     }
     let wish = match wish {
         Wish::Forward { users, .. } => {
@@ -143,12 +141,17 @@ async fn establish<N: Net>(
         Ok(target) => target,
         Err(failure) => {
             drop(inbox);
-            door.notices.failure(&failure);
-            wish.reject(client, &failure).await;
-            return Err(Unserved::Told);
+            return Err(turn_away(door, wish, client, &failure).await);
         }
     };
     Ok(Some(answer(door, wish, client, inbox, &origin, target).await?))
+}
+
+/// Tells the operator and then the client why its wish is not granted.
+async fn turn_away<N: Net>(door: &Door<N>, wish: Wish<'_>, client: N::Socket, failure: &Failure) -> Unserved {
+    door.notices.failure(failure);
+    wish.reject(client, failure).await;
+    Unserved::Told
 }
 
 /// Tells the client that its target is reached, and sends what it has said by then.

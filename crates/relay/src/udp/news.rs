@@ -31,6 +31,16 @@ enum Form {
     Sealed,
 }
 
+impl Form {
+    fn along(way: &Way) -> Self {
+        match way {
+            Way::Parent(_) => Self::Proxied,
+            Way::Chain(_) => Self::Whole,
+            Way::Direct(_) | Way::Server(_) | Way::Relay(..) => Self::Sealed,
+        }
+    }
+}
+
 impl<N: Net, D: Datagrams> Core<N, D> {
     /// What slow work has come to.
     pub(super) fn read(&mut self, letter: Letter) {
@@ -149,11 +159,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         let is_in_vain = address.is_none() && is_probe;
         let mut homeless = None;
         let Lane { way, path, .. } = lane;
-        let form = match way {
-            Way::Parent(_) => Form::Proxied,
-            Way::Chain(_) => Form::Whole,
-            Way::Direct(_) | Way::Server(_) | Way::Relay(..) => Form::Sealed,
-        };
+        let form = Form::along(way);
         let Some(link) = way.link() else { return };
         match (opened, std::mem::replace(link, Link::Failed(now.instant + HOP_RETRY_DELAY))) {
             (Ok(socket), Link::Waiting(queue, search)) => {
