@@ -262,7 +262,8 @@ fn start_ours(plan: &Plan, urls: &[String], tools: &Tools) -> Result<(Vec<Guard>
             let (method, password) = (AES_256_GCM.name, AES_256_GCM.password);
             let server = json!({
                 "server": "127.0.0.1", "server_port": 0, "method": method, "password": password,
-                "outbound_proxy": way_out,
+                // The targets are on loopback.
+                "outbound_proxy": way_out, "forbidden_ip": "",
             });
             let (server, address) = start_umbra("server", &server, tools)?;
             let client = json!({
