@@ -445,7 +445,9 @@ pub(crate) fn leading_key(place: Place, unknown: &str) -> Option<&'static str> {
     let leading = SETTINGS.iter().filter(|setting| setting.places.contains(&place) && setting.id.leads());
     let lists = LISTS.iter().copied().filter(|_| place == Place::Root);
     let mut keys = leading.map(|setting| setting.key).chain(lists);
-    keys.find(|key| is_nearly(unknown, key))
+    // What begins with a key and goes on with another word is a key of its own.
+    let is_longer = |key: &str| unknown.strip_prefix(key).is_some_and(|rest| rest.starts_with('_'));
+    keys.find(|key| is_nearly(unknown, key) && !is_longer(key))
 }
 
 /// Whether `unknown` is nearly the same as `key`.

@@ -160,6 +160,8 @@ mod tests {
     fn keys_of_other_programs_keep_nothing_from_starting() {
         for key in [
             "configs",
+            "server_ipv6",
+            "server_info",
             "strategy",
             "enabled",
             "shareOverLan",
