@@ -238,6 +238,12 @@ pub const KEEPALIVES_MISSED_MAX: u32 = 3;
 /// A socket that associations share is left for another when nothing has come back through it for this long, and something was sent.
 pub const TRUNK_SILENCE_SECS: Duration = Duration::from_secs(15);
 
+/// The same at most, for a socket that has come in the place of others through which nothing came back either.
+pub const TRUNK_SILENCE_SECS_MAX: Duration = Duration::from_secs(240);
+
+/// Servers that a worker remembers to have said nothing: of more, the one that was given up first is forgotten.
+pub const SILENT_SERVERS_MAX: usize = 64;
+
 /// Idle for this long, an association gives back what is quickly made again.
 pub const COOL_DELAY: Duration = Duration::from_secs(5);
 
