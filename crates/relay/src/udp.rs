@@ -43,7 +43,7 @@ mod trunks;
 mod uplink;
 mod way;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -96,7 +96,7 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
             outside: Outside::new(sockets, letters, budget),
             live: 0,
             trials: Trials::new(Instant::now()),
-            orphans: Vec::new(),
+            orphans: HashSet::new(),
             probes: Vec::new(),
             probed: 0,
         };

@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -273,6 +274,33 @@ fn what_waits_for_a_member_in_vain_goes_by_the_next() {
             assert_eq!(client.receive(), (target.clone(), mirrored(b"two")));
         }
     }
+}
+
+#[test]
+fn where_all_members_are_dead_each_is_asked_once_for_what_waits() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let dead = [(); 3].map(|()| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (at, asked) = (listener.local_addr().unwrap(), Arc::clone(&asked));
+        thread::spawn(move || {
+            for _gone in listener.incoming() {
+                asked.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Path::new(at.to_string(), [parent_at(at)]).into()
+    });
+    let group = Arc::new(Group::new("parents", Settings::default(), dead.into()));
+    let relay = run(with_datagrams(mixed(), Route::Group(group)));
+    let client = Client::associate(relay.addresses()[0]);
+    let target = Address::Ip("192.0.2.1:9".parse().unwrap());
+    client.send(&target, b"one");
+    let since = Instant::now();
+    while asked.load(Ordering::Relaxed) < 3 {
+        assert!(since.elapsed() < PATIENCE, "each has its turn");
+        thread::yield_now();
+    }
+    assert!(client.hears_nothing());
+    assert_eq!(asked.load(Ordering::Relaxed), 3, "and no other");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use umbra_proto::shadowsocks::packet::ServerSession;
 
 use super::core::Key;
@@ -27,9 +28,9 @@ pub(super) struct Association {
     pub(super) key: Key,
     pub(super) client: Client,
     pub(super) face: Face,
-    /// Its control connection has ended, and it has another's, who may be meant or not: nothing is given to the client before that has
-    /// shown that it is there.
-    pub(super) is_orphan: bool,
+    /// When its control connection has ended, if it has another's since, who may be meant or not: nothing is given to the client before
+    /// that has shown that it is there.
+    pub(super) orphaned: Option<Instant>,
     /// The ways that its datagrams have gone.
     pub(super) lanes: Lanes,
 }
@@ -60,7 +61,7 @@ pub(super) enum Face {
 
 impl Association {
     pub(super) fn new(key: Key, client: Client, face: Face, lanes: Lanes) -> Self {
-        Self { key, client, face, is_orphan: false, lanes }
+        Self { key, client, face, orphaned: None, lanes }
     }
 
     /// Whether somebody else could have a socket if it ended.

@@ -237,14 +237,24 @@ pub(super) fn path_failed<N: Net>(door: &Arc<Door<N>>, lanes: &mut Lanes, number
     note(door, lanes, &path, false, now);
 }
 
-/// Tells the group that `path` was chosen in, if it was in one, how it is.
-fn note<N: Net>(door: &Arc<Door<N>>, lanes: &Lanes, path: &Arc<Path>, is_well: bool, now: Instant) {
+/// How many there are to choose from where `path` was chosen; one, if that was in no group.
+pub(super) fn choices<N: Net>(door: &Door<N>, lanes: &Lanes, path: &Arc<Path>) -> u32 {
+    let members = group_of(door, lanes, path).map(|group| group.datagrams.with_state(|state| state.len()));
+    members.map_or(1, |members| u32::try_from(members).unwrap_or(u32::MAX))
+}
+
+/// The group that `path` was chosen in.
+fn group_of<'d, N: Net>(door: &'d Door<N>, lanes: &'d Lanes, path: &Arc<Path>) -> Option<&'d Arc<Group>> {
     let routes = &door.inbound.routes;
-    let group = match routes.otherwise() {
+    match routes.otherwise() {
         Route::Group(group) if !routes.has_rules() => Some(group),
         Route::Group(_) | Route::Path(_) | Route::Refuse(_) => lanes.group_of(path),
-    };
-    if let Some(group) = group {
+    }
+}
+
+/// Tells the group that `path` was chosen in, if it was in one, how it is.
+fn note<N: Net>(door: &Arc<Door<N>>, lanes: &Lanes, path: &Arc<Path>, is_well: bool, now: Instant) {
+    if let Some(group) = group_of(door, lanes, path) {
         let change = group.datagrams.with_state(|state| state.note(path.member(), is_well, now));
         tell(group, path, change, None);
     }

@@ -1,6 +1,7 @@
 //! What an engine knows, and what it does with one datagram: uplink in two steps, [`understand`](Core::understand) and
 //! [`send_up`](Core::send_up), downlink in one.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -44,8 +45,8 @@ pub(super) struct Core<N: Net, D: Datagrams> {
     /// Associations of all doors.
     pub(super) live: usize,
     pub(super) trials: Trials,
-    /// Associations whose control connections have ended, and since when.
-    pub(super) orphans: Vec<(AssociationId, Instant)>,
+    /// Associations whose control connections have ended, among them some that have shown to be another's since.
+    pub(super) orphans: HashSet<AssociationId>,
     /// Associations of questions of our own.
     pub(super) probes: Vec<AssociationId>,
     /// How many of those there have been.
@@ -174,11 +175,11 @@ impl<N: Net, D: Datagrams> Core<N, D> {
                 self.begin(post, Key::Source(client.address), client, Face::Socks(control), now)
             }
         };
-        if let Some(Association { face: Face::Socks(control), is_orphan, .. }) =
+        if let Some(Association { face: Face::Socks(control), orphaned, .. }) =
             self.posts[post].table.get_mut(handle)
         {
             control.count();
-            *is_orphan = false;
+            *orphaned = None;
         }
         Ok(Understood { handle, block: Some(block), payload })
     }
@@ -201,7 +202,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
     /// What an association lived by has ended. It does as well, unless it lives by another control connection since.
     pub(super) fn let_go(&mut self, id: AssociationId) {
         let association = self.posts[id.post].table.get_mut(id.handle);
-        let Some(Association { face: Face::Socks(control), is_orphan, .. }) = association else { return };
+        let Some(Association { face: Face::Socks(control), orphaned, .. }) = association else { return };
         if control.is_live() {
             return;
         }
@@ -209,8 +210,8 @@ impl<N: Net, D: Datagrams> Core<N, D> {
             Some(Heir { control: other, is_doubtful }) => {
                 *control = other;
                 if is_doubtful {
-                    *is_orphan = true;
-                    self.orphans.push((id, Instant::now()));
+                    *orphaned = Some(Instant::now());
+                    self.orphans.insert(id);
                 }
             }
             None => self.end(id),
@@ -372,7 +373,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         let LaneId { association: AssociationId { post, handle }, number } = id;
         let Self { posts, outside, .. } = self;
         let Post { door, udp, table, socket, .. } = &mut posts[post];
-        let Some(Association { client, face, lanes, is_orphan: false, .. }) = table.get_mut(handle) else {
+        let Some(Association { client, face, lanes, orphaned: None, .. }) = table.get_mut(handle) else {
             return Err(Why::Unroutable);
         };
         let Some(lane) = lanes.get_mut(number) else { return Err(Why::Unroutable) };
@@ -432,11 +433,13 @@ impl<N: Net, D: Datagrams> Core<N, D> {
 
     /// Ends the associations that nobody has shown to be theirs in time.
     fn sweep_orphans(&mut self, now: Instant) {
-        let is_due = |(_, since): &(AssociationId, Instant)| now.duration_since(*since) >= ORPHAN_SECS_MAX;
-        let due: Vec<_> = self.orphans.extract_if(.., |orphan| is_due(orphan)).collect();
-        for (id, _) in due {
-            if self.posts[id.post].table.get_mut(id.handle).is_some_and(|association| association.is_orphan) {
+        for id in std::mem::take(&mut self.orphans) {
+            let association = self.posts[id.post].table.get_mut(id.handle);
+            let Some(since) = association.and_then(|association| association.orphaned) else { continue };
+            if now.duration_since(since) >= ORPHAN_SECS_MAX {
                 self.end(id);
+            } else {
+                self.orphans.insert(id);
             }
         }
     }

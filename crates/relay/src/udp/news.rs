@@ -1,12 +1,13 @@
 //! What an engine does with letters: what slow work has come to.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use umbra_proto::address::{Address, AddressBlock};
 use umbra_proto::socks5::udp as socks5;
 
 use super::association::{Association, AssociationId, Face};
-use super::choice::path_failed;
+use super::choice::{choices, path_failed};
 use super::core::{Core, Moment, Post};
 use super::dropped::Why;
 use super::lanes::{Lane, LaneId, LaneNumber};
@@ -146,9 +147,11 @@ impl<N: Net, D: Datagrams> Core<N, D> {
             if address.is_none() && !matches!(face, Face::Probe(_)) {
                 path_failed(door, lanes, id.number, now.instant);
             }
-            Some((client.address.ip(), face, lanes.get_mut(id.number)?))
+            let path = Arc::clone(&lanes.get_mut(id.number)?.path);
+            let choices = choices(door, lanes, &path);
+            Some((client.address.ip(), face, choices, lanes.get_mut(id.number)?))
         });
-        let Some((source, face, lane)) = lane else {
+        let Some((source, face, choices, lane)) = lane else {
             // Nobody waits any more.
             if let Ok(socket) = opened {
                 outside.shut(socket);
@@ -190,7 +193,10 @@ impl<N: Net, D: Datagrams> Core<N, D> {
                 *link = other;
                 outside.shut(socket);
             }
-            (Err(why), Link::Waiting(queue, _)) if address.is_none() && !is_probe => {
+            // Each member is given it once: where all are dead it would go round among them as fast as they refuse.
+            (Err(why), Link::Waiting(queue, _))
+                if address.is_none() && !is_probe && queue.in_vain() + 1 < choices =>
+            {
                 homeless = Some((why, queue));
             }
             (Err(why), past) => outside.dropped.count_many(why, past.waiting()),
@@ -217,6 +223,12 @@ impl<N: Net, D: Datagrams> Core<N, D> {
             };
             if let Err(why) = sent {
                 self.outside.dropped.count(why);
+            }
+        }
+        let association = self.posts[id.post].table.get_mut(id.handle);
+        for lane in association.into_iter().flat_map(|association| association.lanes.iter_mut()) {
+            if let Some(Link::Waiting(waiting, _)) = lane.way.link() {
+                waiting.note_in_vain(queue.in_vain() + 1);
             }
         }
     }

@@ -9,7 +9,9 @@ use crate::limits::{WAITING_BYTES_MAX, WAITING_BYTES_PER_WORKER_MAX, WAITING_DAT
 #[derive(Debug)]
 pub(super) struct Queue {
     datagrams: Vec<Box<[u8]>>,
-    bytes: usize,
+    bytes: u32,
+    /// For how many members of a group some of it has waited in vain before.
+    in_vain: u32,
     room: Arc<Room>,
 }
 
@@ -24,18 +26,28 @@ pub(super) struct NoRoom;
 impl Queue {
     /// Nothing yet, with what comes taken from `room`.
     pub(super) fn new(room: &Arc<Room>) -> Self {
-        Self { datagrams: Vec::new(), bytes: 0, room: Arc::clone(room) }
+        Self { datagrams: Vec::new(), bytes: 0, in_vain: 0, room: Arc::clone(room) }
     }
 
     /// Keeps `datagram`, if there is room.
     pub(super) fn push(&mut self, datagram: &[u8]) -> Result<(), NoRoom> {
-        if self.datagrams.len() >= WAITING_DATAGRAMS_MAX || self.bytes + datagram.len() > WAITING_BYTES_MAX {
-            return Err(NoRoom);
-        }
+        let len = u32::try_from(datagram.len()).map_err(|_| NoRoom)?;
+        let bytes = self.bytes.checked_add(len).filter(|bytes| *bytes as usize <= WAITING_BYTES_MAX);
+        let bytes = bytes.filter(|_| self.datagrams.len() < WAITING_DATAGRAMS_MAX).ok_or(NoRoom)?;
         self.room.take(datagram.len())?;
-        self.bytes += datagram.len();
+        self.bytes = bytes;
         self.datagrams.push(datagram.into());
         Ok(())
+    }
+
+    /// For how many members of a group some of it has waited in vain before this one.
+    pub(super) fn in_vain(&self) -> u32 {
+        self.in_vain
+    }
+
+    /// Some of it has waited in vain for so many.
+    pub(super) fn note_in_vain(&mut self, members: u32) {
+        self.in_vain = self.in_vain.max(members);
     }
 
     /// How many wait.
@@ -51,7 +63,7 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        self.room.0.fetch_add(self.bytes, Ordering::Relaxed);
+        self.room.0.fetch_add(self.bytes as usize, Ordering::Relaxed);
     }
 }
 
