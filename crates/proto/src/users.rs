@@ -102,6 +102,11 @@ impl Users {
         Ok(Self { key, users: users.into() })
     }
 
+    /// What they are called.
+    pub fn names(&self) -> impl Iterator<Item = &UserName> {
+        self.users.iter().map(|user| &user.name)
+    }
+
     /// Who has this name and this password.
     ///
     /// The time depends on how long the two are and on how many users there are, and not on what is wrong: both go into

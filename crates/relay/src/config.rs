@@ -12,7 +12,7 @@ use umbra_proto::proxy_header::Version;
 use umbra_proto::shadowsocks::Generation;
 use umbra_proto::shadowsocks::keyring::Keyring;
 use umbra_proto::shadowsocks::stream::HeadReads;
-use umbra_proto::users::Users;
+use umbra_proto::users::{UserName, Users};
 
 use crate::limits::SIP022_SESSION_SECS_MIN;
 pub use crate::probe::{DnsProbe, HttpProbe, Probe, ProbeKind};
@@ -53,6 +53,19 @@ pub struct Inbound {
 }
 
 impl Inbound {
+    /// What the operator calls those who may come in, if they are told apart.
+    pub fn users(&self) -> Vec<&str> {
+        match &self.protocol {
+            Protocol::Proxy(door) => {
+                door.users.iter().flat_map(|users| users.names().map(UserName::as_str)).collect()
+            }
+            Protocol::Shadowsocks(door) => {
+                door.keys.holders().filter_map(|holder| door.keys.name(holder)).collect()
+            }
+            Protocol::Tunnel { .. } => Vec::new(),
+        }
+    }
+
     /// How long an association here may carry nothing in either direction. It is [`Udp::timeout`], except that a SIP022 server has to
     /// remember its sessions for 60 seconds (SIP022, 3.2.2), or what was sent in them could be sent again.
     pub fn udp_timeout(&self) -> Option<Duration> {

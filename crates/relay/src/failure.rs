@@ -107,6 +107,8 @@ pub enum Cause {
     },
     /// Every path of the group is down.
     NoPath,
+    /// A question of our own was not answered.
+    Unanswered,
     /// A probe got this status, which is none of those that it should.
     Probe(u16),
     /// Not the start of a Shadowsocks request with our key.
@@ -128,7 +130,7 @@ impl Failure {
             Cause::Deadline | Cause::Displaced | Cause::Truncated | Cause::TooLong => None,
             Cause::NoAddress | Cause::Forbidden(_) | Cause::Proxy(_) | Cause::Header(_) => None,
             Cause::Http(_) | Cause::Command(_) | Cause::Parent(_) | Cause::Refused { .. } => None,
-            Cause::NoPath | Cause::Probe(_) | Cause::Head(_) | Cause::Open(_) => None,
+            Cause::NoPath | Cause::Unanswered | Cause::Probe(_) | Cause::Head(_) | Cause::Open(_) => None,
         };
         Self { stage, side, cause, at, path: None }
     }
@@ -145,7 +147,7 @@ impl Failure {
             Cause::Http(_) | Cause::Command(_) | Cause::Parent(_) | Cause::Refused { .. } => {
                 io::ErrorKind::ConnectionReset
             }
-            Cause::NoPath | Cause::Probe(_) | Cause::Head(_) | Cause::Open(_) => {
+            Cause::NoPath | Cause::Unanswered | Cause::Probe(_) | Cause::Head(_) | Cause::Open(_) => {
                 io::ErrorKind::ConnectionReset
             }
         };
@@ -187,6 +189,7 @@ impl Failure {
                 | Cause::Header(_)
                 | Cause::Http(_)
                 | Cause::NoPath
+                | Cause::Unanswered
                 | Cause::Probe(_)
                 | Cause::Head(_)
                 | Cause::Open(_),
@@ -299,6 +302,7 @@ impl fmt::Display for Cause {
             Self::Parent(error) => error.fmt(f),
             Self::Refused { rule, .. } => write!(f, "refused by {rule}"),
             Self::NoPath => f.write_str("every path of the group is down"),
+            Self::Unanswered => f.write_str("no answer came"),
             Self::Probe(status) => write!(f, "a probe was answered with status {status}"),
             Self::Head(error) => error.fmt(f),
             Self::Open(error) => error.fmt(f),

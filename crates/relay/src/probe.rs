@@ -1,6 +1,8 @@
 //! Active probes of a group's members, by a task that lives only while the group is in use.
 
-use std::net::Ipv4Addr;
+use std::convert::Infallible;
+use std::io;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use umbra_proto::address::{Address, DomainName};
 use umbra_proto::forbidden::Forbidden;
 use umbra_proto::request::Command;
 
-use crate::config::{Inbound, Mode, Protocol, ProxyHeader, Route, Tcp};
+use crate::config::{Inbound, Mode, Protocol, ProxyHeader, Route, Tcp, Udp};
 use crate::dial::dial;
 use crate::door::Door;
 use crate::failure::{At, Cause, Failure, Stage};
@@ -27,6 +29,9 @@ use crate::net::Net;
 use crate::net::os::OsNet;
 use crate::path::{Errand, chance, inside, travel};
 use crate::route::{Claim, Group, Path};
+use crate::udp::budget::Budget;
+use crate::udp::front::Workers;
+use crate::worker::DatagramDoors;
 
 /// How a member is probed.
 #[derive(Clone, Debug)]
@@ -169,7 +174,7 @@ async fn attempt<N: Net>(
             let answer = door.ask_along(Arc::clone(path), &dns.server, &question, DNS_SECS_MAX).await;
             match answer {
                 Some(answer) if is_answer(&question, &answer) => Ok(()),
-                Some(_) | None => Err(Failure::outbound(Stage::Relay, Cause::Truncated).at(at)),
+                Some(_) | None => Err(Failure::outbound(Stage::Relay, Cause::Unanswered).at(at)),
             }
         }
     }
@@ -242,7 +247,7 @@ pub(crate) fn tell(group: &Group, path: &Path, change: Option<Change>, why: Opti
 ///
 /// # Errors
 /// If the probe fails, or the system has nothing left to probe with.
-pub fn try_path(path: &Arc<Path>, probe: &Probe, forbidden: &Forbidden) -> Result<Duration, Failure> {
+pub fn try_path(path: &Arc<Path>, probe: &Probe, forbidden: &Arc<Forbidden>) -> Result<Duration, Failure> {
     let starting = |error| Failure::outbound(Stage::Connect, Cause::Io(error));
     let runtime = Builder::new_current_thread().enable_all().build().map_err(starting)?;
     let nowhere = Address::Ip((Ipv4Addr::UNSPECIFIED, 0).into());
@@ -250,23 +255,77 @@ pub fn try_path(path: &Arc<Path>, probe: &Probe, forbidden: &Forbidden) -> Resul
         name: "probe".into(),
         listen: (Ipv4Addr::LOCALHOST, 0).into(),
         protocol: Protocol::Tunnel { target: nowhere },
-        mode: Mode::Streams,
+        mode: Mode::Both(Udp::default()),
         routes: Route::Path(Arc::clone(path)).into(),
-        forbidden: Arc::default(),
+        forbidden: Arc::clone(forbidden),
         idle: probe.patience,
         tcp: Tcp { no_delay: true, fast_open: false },
         proxy_header: ProxyHeader::default(),
     };
-    let door = Arc::new(Door::new(inbound, OsNet, 1));
-    let tried = runtime.block_on(Box::pin(run(&door, path, probe, forbidden)));
+    let tried = runtime.block_on(Box::pin(async {
+        match probe.kind {
+            ProbeKind::Connect | ProbeKind::Handshake(_) | ProbeKind::Http(_) => {
+                run(&Arc::new(Door::new(inbound, OsNet, 1)), path, probe, forbidden).await
+            }
+            ProbeKind::Dns(_) => {
+                let (door, relaying) = relay_datagrams(inbound).map_err(starting)?;
+                tokio::select! {
+                    // The engine has to be there before it is asked.
+                    biased;
+                    never = relaying => match never {},
+                    tried = run(&door, path, probe, forbidden) => tried,
+                }
+            }
+        }
+    }));
     // A lookup under way is the system's, and is not waited for.
     runtime.shutdown_background();
     tried
 }
 
+/// A door whose datagrams are relayed while the future is polled. Nobody is told of the socket where they would come in.
+fn relay_datagrams(inbound: Inbound) -> io::Result<(Arc<Door<OsNet>>, impl Future<Output = Infallible>)> {
+    let socket = UdpSocket::bind(inbound.listen)?;
+    socket.set_nonblocking(true)?;
+    let door = Arc::new(Door::new(inbound, OsNet, 1).with_datagrams(socket.local_addr()?, Workers::One));
+    let doors = DatagramDoors::watch(vec![(Arc::clone(&door), socket)], Budget::new(DATAGRAM_SOCKETS))?;
+    Ok((door, doors.relay()))
+}
+
+/// For a question of our own: the way to the target, and what a hop may need besides.
+const DATAGRAM_SOCKETS: usize = 16;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_direct_way_is_tried_with_a_question_in_a_datagram() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        let kind = ProbeKind::Dns(DnsProbe {
+            server: Address::Ip(address),
+            name: DomainName::new("a.example").unwrap(),
+        });
+        let answering = std::thread::spawn(move || {
+            server.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let mut bytes = [0; 512];
+            let (len, from) = server.recv_from(&mut bytes).unwrap();
+            bytes[2] |= 0x80;
+            server.send_to(&bytes[..len], from).unwrap();
+        });
+        let (path, patience) = (Arc::new(Path::direct()), Duration::from_secs(10));
+        let probe = Probe { kind, patience };
+        assert!(try_path(&path, &probe, &Arc::new(Forbidden::NOTHING)).is_ok());
+        answering.join().unwrap();
+
+        let server = UdpSocket::bind(address).unwrap();
+        let failure = try_path(&path, &probe, &Arc::new(Forbidden::standard())).unwrap_err();
+        assert!(matches!(failure.cause, Cause::Unanswered), "{failure}");
+        server.set_nonblocking(true).unwrap();
+        let asked = server.recv_from(&mut [0; 512]).unwrap_err();
+        assert_eq!(asked.kind(), io::ErrorKind::WouldBlock, "loopback is forbidden");
+    }
 
     #[test]
     fn a_question_is_what_name_servers_read_and_only_its_own_answer_counts() {

@@ -22,7 +22,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use umbra_proto::address::Address;
 
-pub use conditions::Conditions;
+pub use conditions::{Conditions, Reason};
 use domains::Name;
 pub use lines::{FileError, FileErrors, Why};
 pub use networks::Networks;

@@ -209,7 +209,7 @@ fn blame<N: Net>(door: &Door<N>, origin: &Origin, cause: &Cause) {
         Cause::Io(_) | Cause::Deadline | Cause::Displaced | Cause::Truncated | Cause::TooLong => {}
         Cause::NoAddress | Cause::Forbidden(_) | Cause::Proxy(_) | Cause::Header(_) | Cause::Http(_) => {}
         Cause::Command(_) | Cause::Parent(_) | Cause::Open(_) => {}
-        Cause::Refused { .. } | Cause::NoPath | Cause::Probe(_) => {}
+        Cause::Refused { .. } | Cause::NoPath | Cause::Unanswered | Cause::Probe(_) => {}
     }
 }
 

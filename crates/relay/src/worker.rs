@@ -133,7 +133,8 @@ impl DatagramDoors {
         Ok(Self { doors, sockets, budget })
     }
 
-    async fn relay(self) -> Infallible {
+    /// Relays them, for as long as it is polled.
+    pub(crate) async fn relay(self) -> Infallible {
         // Boxed: the worker's own future is small, and this one lives as long.
         Box::pin(Engine::new(self.doors, self.sockets, self.budget).run()).await
     }

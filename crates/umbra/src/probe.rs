@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use umbra_proto::address::Address;
+use umbra_proto::address::{Address, DomainName};
 use umbra_proto::forbidden::Forbidden;
-use umbra_relay::config::{Hop, Names, Parent, ParentProtocol, Path, Probe, ProbeKind};
+use umbra_relay::config::{DnsProbe, Hop, Names, Parent, ParentProtocol, Path, Probe, ProbeKind};
 use umbra_relay::failure::Failure;
 use umbra_relay::try_path;
 
@@ -27,11 +27,22 @@ pub(crate) fn run(tried: Tried) -> ExitCode {
     let mut rows = rows_of(&plan.paths);
     rows.extend(rows_of_servers(&plan));
     // All inbounds of a role have the same list.
-    let nothing = Forbidden::NOTHING;
-    let forbidden = plan.config.inbounds.first().map_or(&nothing, |inbound| &*inbound.forbidden);
-    dial_all(&mut rows, tried.target.as_ref(), forbidden);
+    let nothing = Arc::new(Forbidden::NOTHING);
+    let forbidden = plan.config.inbounds.first().map_or(&nothing, |inbound| &inbound.forbidden);
+    let errand = tried.target.map_or(Errand::LastHop, Errand::Stream);
+    dial_all(&mut rows, &errand, forbidden);
     let _unheard = write!(io::stdout(), "{}", table(&rows));
     if rows.iter().any(Row::has_failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// What every path is dialled for.
+pub(crate) enum Errand {
+    /// To see whether its proxies are there.
+    LastHop,
+    /// A stream to a target.
+    Stream(Address),
+    /// Datagrams to a target.
+    Datagrams(Address),
 }
 
 /// A path, and what came of it.
@@ -51,10 +62,14 @@ impl Row {
         self.has_failed
     }
 
-    fn dial(&mut self, target: Option<&Address>, forbidden: &Forbidden) {
+    fn dial(&mut self, errand: &Errand, forbidden: &Arc<Forbidden>) {
         let Some(path) = &self.path else { return };
-        let Some((path, kind, words)) = attempt(path, target) else {
-            self.result = "nothing to dial without a target".into();
+        let Some((path, kind, words)) = attempt(path, errand) else {
+            let why = match errand {
+                Errand::Datagrams(_) => "not tried: only a name server, at port 53, answers whoever asks",
+                Errand::LastHop | Errand::Stream(_) => "nothing to dial without a target",
+            };
+            self.result = why.into();
             return;
         };
         self.tried = words;
@@ -105,20 +120,33 @@ fn row(name: String, hops: String, path: Option<Arc<Path>>) -> Row {
 }
 
 /// Dials all of them, some at a time, for somebody who is led to nothing `forbidden`.
-pub(crate) fn dial_all(rows: &mut [Row], target: Option<&Address>, forbidden: &Forbidden) {
+pub(crate) fn dial_all(rows: &mut [Row], errand: &Errand, forbidden: &Arc<Forbidden>) {
     for some in rows.chunks_mut(DIALS_AT_ONCE) {
         thread::scope(|scope| {
             for row in some {
-                scope.spawn(move || row.dial(target, forbidden));
+                scope.spawn(move || row.dial(errand, forbidden));
             }
         });
     }
 }
 
-/// What is dialled along which part of `path`, in words too. Without a target, every proxy but the last is asked for the next.
-fn attempt(path: &Arc<Path>, target: Option<&Address>) -> Option<(Arc<Path>, ProbeKind, String)> {
-    if let Some(target) = target {
-        return Some((Arc::clone(path), ProbeKind::Handshake(target.clone()), target.to_string()));
+/// What is dialled along which part of `path`, in words too. Without a target that answers, every proxy but the last is asked for the
+/// next.
+fn attempt(path: &Arc<Path>, errand: &Errand) -> Option<(Arc<Path>, ProbeKind, String)> {
+    match errand {
+        Errand::Stream(target) => {
+            return Some((Arc::clone(path), ProbeKind::Handshake(target.clone()), target.to_string()));
+        }
+        Errand::Datagrams(server) if server.port() == DNS_PORT && path.has_datagrams() => {
+            let words = format!("ask {server} for {DNS_NAME}");
+            let name = DomainName::new(DNS_NAME).ok()?;
+            return Some((
+                Arc::clone(path),
+                ProbeKind::Dns(DnsProbe { server: server.clone(), name }),
+                words,
+            ));
+        }
+        Errand::LastHop | Errand::Datagrams(_) => {}
     }
     let (last, before) = path.hops.split_last()?;
     let last = last.address();
@@ -131,7 +159,12 @@ fn attempt(path: &Arc<Path>, target: Option<&Address>) -> Option<(Arc<Path>, Pro
 }
 
 fn explain(failure: &Failure) -> String {
-    let at = failure.at.as_ref().map_or_else(String::new, |at| format!(" at hop {}", at.hop));
+    // A direct way has no hop to name.
+    let at = failure
+        .at
+        .as_ref()
+        .filter(|at| at.hop > 0)
+        .map_or_else(String::new, |at| format!(" at hop {}", at.hop));
     format!("{} failed{at}: {}", failure.stage, failure.cause)
 }
 
@@ -196,3 +229,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Each is a thread.
 const DIALS_AT_ONCE: usize = 16;
+
+const DNS_PORT: u16 = 53;
+
+/// A name that every name server has an answer for.
+pub(crate) const DNS_NAME: &str = "example.com";

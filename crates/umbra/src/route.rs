@@ -2,17 +2,17 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use umbra_proto::address::Address;
 use umbra_proto::request::Refusal;
 use umbra_relay::config::{Inbound, Route};
-use umbra_relay::router::{Decision, Dial, Fit, Query, Rule, Transport};
+use umbra_relay::router::{Decision, Dial, Fit, Query, Reason, Rule, Transport};
 
 use crate::flags::{Asked, Session};
-use crate::probe::{Row, dial_all, rows_of, rows_of_servers, table};
+use crate::probe::{Errand, Row, dial_all, rows_of, rows_of_servers, table};
 use crate::reference::nearest;
 use crate::report::Report;
 use crate::resolve::Plan;
@@ -24,14 +24,19 @@ pub(crate) fn run(asked: Asked) -> ExitCode {
     let mut report = Report::default();
     let plan = plan_of(role, options, &mut report);
     let inbound = plan.as_ref().and_then(|plan| find_inbound(plan, &session, &mut report));
+    let inbound = inbound.filter(|inbound| knows_user(inbound, &session, &mut report));
     tell(&report);
     let (Some(plan), Some(inbound)) = (&plan, inbound) else { return ExitCode::FAILURE };
     let Explained { text, mut rows } = explain(plan, inbound, &session, dials);
     // What is known already should not wait for a proxy that is silent.
     let _unheard = io::stdout().write_all(text.as_bytes());
     if dials {
-        let target = Some(&session.target).filter(|_| !session.is_udp);
-        dial_all(&mut rows, target, &inbound.forbidden);
+        let errand = if session.is_udp {
+            Errand::Datagrams(session.target.clone())
+        } else {
+            Errand::Stream(session.target.clone())
+        };
+        dial_all(&mut rows, &errand, &inbound.forbidden);
     }
     if !rows.is_empty() {
         let _unheard = write!(io::stdout(), "\n{}", table(&rows));
@@ -52,6 +57,22 @@ fn find_inbound<'p>(plan: &'p Plan, session: &Session, report: &mut Report) -> O
         report.error("--inbound", format!("there is no inbound {name}; {hint}"));
     }
     found
+}
+
+/// Whether the session is one that could come in there: of nobody in particular, or of a user.
+fn knows_user(inbound: &Inbound, session: &Session, report: &mut Report) -> bool {
+    let Some(user) = &session.user else { return true };
+    let known = inbound.users();
+    if known.contains(&user.as_str()) {
+        return true;
+    }
+    let hint = match nearest(user, known.iter().copied()) {
+        Some(near) => format!("did you mean {near}?"),
+        None if known.is_empty() => "nobody logs in there, so leave it out".into(),
+        None => format!("there are {}", known.join(", ")),
+    };
+    report.error("--user", format!("there is no user {user} at {}; {hint}", inbound.name));
+    false
 }
 
 /// What there is to say, and the paths that a session may take.
@@ -87,7 +108,7 @@ fn explain(plan: &Plan, inbound: &Inbound, session: &Session, dials: bool) -> Ex
     };
     let rows = match decision {
         Decision::Take { rule, verdict, dial } => {
-            lines.say("rule", rule_in_words(rule, session, addresses.as_deref().unwrap_or_default()));
+            lines.say("rule", rule_in_words(rule, &query, addresses.as_deref().unwrap_or_default()));
             let allowed = addresses.map(|found| allowed_by(dial, found));
             {
                 let addresses = match allowed {
@@ -181,20 +202,37 @@ fn in_words(addresses: &[SocketAddr]) -> String {
     addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// Which rule it is, and what in it fits the target.
-fn rule_in_words(rule: Option<&Rule<Route>>, session: &Session, addresses: &[SocketAddr]) -> String {
+/// Which rule it is, and what in it fits the session.
+fn rule_in_words(rule: Option<&Rule<Route>>, query: &Query<'_>, addresses: &[SocketAddr]) -> String {
     let Some(rule) = rule else { return "none fits: otherwise".into() };
-    let fit = rule.conditions.target.as_ref().and_then(|targets| targets.explain(&session.target, addresses));
-    let why = match fit {
-        Some(Fit::Exact(name)) => format!(", which has the name {name}"),
-        Some(Fit::Suffix(name)) => format!(", which has {name} and all below it"),
-        Some(Fit::Keyword(word)) => format!(", which has the word {word}"),
-        Some(Fit::Pattern(pattern)) => format!(", which has the pattern {pattern}"),
-        Some(Fit::Range(first, last)) if first == last => format!(", which has {first}"),
-        Some(Fit::Range(first, last)) => format!(", which has {first} to {last}"),
-        None => String::new(),
-    };
-    format!("{}{why}", rule.name)
+    let reasons = rule.conditions.explain(query, addresses);
+    let reasons: Vec<_> = reasons.into_iter().map(reason_in_words).collect();
+    match reasons.split_last() {
+        None => rule.name.to_string(),
+        Some((last, [])) => format!("{}, which has {last}", rule.name),
+        Some((last, before)) => format!("{}, which has {} and {last}", rule.name, before.join(", ")),
+    }
+}
+
+fn reason_in_words(reason: Reason<'_>) -> String {
+    match reason {
+        Reason::Target(Fit::Exact(name)) => format!("the name {name}"),
+        Reason::Target(Fit::Suffix(name)) => format!("{name} with all below it"),
+        Reason::Target(Fit::Keyword(word)) => format!("the word {word}"),
+        Reason::Target(Fit::Pattern(pattern)) => format!("the pattern {pattern}"),
+        Reason::Target(Fit::Range(first, last)) => range_in_words(first, last),
+        Reason::Port(range) if range.start() == range.end() => format!("the port {}", range.start()),
+        Reason::Port(range) => format!("the ports {} to {}", range.start(), range.end()),
+        Reason::Source(first, last) => format!("the source {}", range_in_words(first, last)),
+        Reason::Inbound(name) => format!("the inbound {name}"),
+        Reason::User(name) => format!("the user {name}"),
+        Reason::Transport(Transport::Tcp) => "the network tcp".into(),
+        Reason::Transport(Transport::Udp) => "the network udp".into(),
+    }
+}
+
+fn range_in_words(first: IpAddr, last: IpAddr) -> String {
+    if first == last { first.to_string() } else { format!("{first} to {last}") }
 }
 
 fn refusal_in_words(refusal: Refusal) -> &'static str {

@@ -1,9 +1,9 @@
 //! When a rule fits: alternatives within one condition, and all conditions together.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use super::{Networks, Query, Target, TargetFit, Targets, Transport};
+use super::{Fit, Networks, Query, Target, TargetFit, Targets, Transport};
 
 /// What a session has to be for a rule to fit. A condition that is not there asks for nothing; one that is there and empty fits
 /// nothing, so that a list that came out empty never becomes a rule for everybody.
@@ -23,11 +23,48 @@ pub struct Conditions {
     pub transport: Option<Transport>,
 }
 
+/// A condition, and what in it fits a session. For people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason<'c> {
+    /// Where it goes.
+    Target(Fit<'c>),
+    /// The port there, within this range.
+    Port(RangeInclusive<u16>),
+    /// Whose it is, within this range of addresses.
+    Source(IpAddr, IpAddr),
+    /// The inbound through which it came.
+    Inbound(&'c str),
+    /// The user.
+    User(&'c str),
+    /// What it is made of.
+    Transport(Transport),
+}
+
 impl Conditions {
+    /// What it is in each condition by which a rule with them fits a session to a target that resolves to `addresses`, if it does.
+    /// Slower than a rule's own question, and meant for explaining.
+    pub fn explain(&self, query: &Query<'_>, addresses: &[SocketAddr]) -> Vec<Reason<'_>> {
+        let target = self.target.as_ref().and_then(|targets| targets.explain(query.target, addresses));
+        let port = query.target.port();
+        let port = self.ports.as_ref().and_then(|ports| ports.iter().find(|range| range.contains(&port)));
+        let source = self.source.as_ref().and_then(|networks| networks.range(query.source));
+        let inbound = self.inbounds.as_ref().and_then(|names| find(names, query.inbound));
+        let user = self.users.as_ref().and_then(|names| find(names, query.user?));
+        let reasons = [
+            target.map(Reason::Target),
+            port.cloned().map(Reason::Port),
+            source.map(|(first, last)| Reason::Source(first, last)),
+            inbound.map(Reason::Inbound),
+            user.map(Reason::User),
+            self.transport.map(Reason::Transport),
+        ];
+        reasons.into_iter().flatten().collect()
+    }
+
     /// All conditions but that on the target, which may cost a lookup and is asked last.
     pub(super) fn fit_beside_target(&self, query: &Query<'_>) -> bool {
         let port = query.target.port();
-        let among = |names: &[Box<str>], name: &str| names.iter().any(|one| **one == *name);
+        let among = |names, name| find(names, name).is_some();
         self.transport.is_none_or(|transport| transport == query.transport)
             && self.ports.as_ref().is_none_or(|ports| ports.iter().any(|range| range.contains(&port)))
             && self.inbounds.as_ref().is_none_or(|inbounds| among(inbounds, query.inbound))
@@ -53,4 +90,8 @@ impl Conditions {
             },
         }
     }
+}
+
+fn find<'n>(names: &'n [Box<str>], name: &str) -> Option<&'n str> {
+    names.iter().map(|one| &**one).find(|one| *one == name)
 }

@@ -12,6 +12,7 @@ use umbra_relay::group::{NoneLeft, Policy, Probing, Rounds, Settings as Choice};
 use super::hops::HopReader;
 use super::rules::read_range;
 use super::ways::{Ways, read_number, read_secs};
+use crate::probe::DNS_NAME;
 use crate::raw::Settings;
 use crate::reference::{Id, nearest};
 use crate::report::Report;
@@ -324,6 +325,3 @@ const DAY_SECS: u64 = 86_400;
 
 /// As long as a connection may take.
 const PROBE_SECS: Duration = Duration::from_secs(10);
-
-/// A name that every name server has an answer for.
-const DNS_NAME: &str = "example.com";
