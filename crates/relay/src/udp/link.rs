@@ -73,6 +73,34 @@ impl Link {
         }
     }
 
+    /// The way is open, from `socket`. Gives what waits, if anybody still does.
+    pub(super) fn open(&mut self, socket: SocketId, now: Instant) -> Option<Queue> {
+        match std::mem::take(self) {
+            Self::Waiting(queue, search) => {
+                *self = Self::Open { socket, since: now, _search: Some(search) };
+                Some(queue)
+            }
+            other @ (Self::Unasked | Self::Open { .. } | Self::Failed(_)) => {
+                *self = other;
+                None
+            }
+        }
+    }
+
+    /// There is no way now. Gives what waits, if anybody still does.
+    pub(super) fn fail(&mut self, now: Instant) -> Option<Queue> {
+        match std::mem::take(self) {
+            Self::Waiting(queue, _) => {
+                *self = Self::Failed(now + HOP_RETRY_DELAY);
+                Some(queue)
+            }
+            other @ (Self::Unasked | Self::Open { .. } | Self::Failed(_)) => {
+                *self = other;
+                None
+            }
+        }
+    }
+
     /// The hop has let go. One that does so as soon as it has been asked is not asked again at once. Gives what is to be closed.
     pub(super) fn lose(&mut self, now: Instant) -> Option<SocketId> {
         match self {

@@ -17,7 +17,6 @@ use super::outbox::Course;
 use super::outside::WayOut;
 use super::queue::Queue;
 use super::way::Way;
-use crate::limits::HOP_RETRY_DELAY;
 use crate::net::Net;
 use crate::net::datagram::{Datagrams, SocketId};
 
@@ -136,77 +135,78 @@ impl<N: Net, D: Datagrams> Core<N, D> {
 
     fn reached(&mut self, id: LaneId, address: Option<SocketAddr>, stops: &[Address]) {
         let now = self.now();
-        let opened = match address {
-            Some(address) => self.with_room(id.association, now, |core| core.open_found(id, address, now)),
-            None => Err(Why::Unroutable),
-        };
+        let Some(address) = address else { return self.unreachable(id, now) };
+        match self.with_room(id.association, now, |core| core.open_found(id, address, now)) {
+            Ok(socket) => self.opened(id, socket, stops, now),
+            Err(why) => {
+                if let Some((_, queue)) = self.stop_waiting(id, now) {
+                    self.outside.dropped.count_many(why, queue.len());
+                }
+            }
+        }
+    }
+
+    /// Sends from `socket` what has waited for it, if anybody still waits.
+    fn opened(&mut self, id: LaneId, socket: SocketId, stops: &[Address], now: Moment) {
         let Self { posts, outside, .. } = self;
         let Post { door, udp, table, .. } = &mut posts[id.association.post];
-        let association = table.get_mut(id.association.handle);
-        let lane = association.and_then(|Association { client, face, lanes, .. }| {
-            if address.is_none() && !matches!(face, Face::Probe(_)) {
-                path_failed(door, lanes, id.number, now.instant);
-            }
-            let path = Arc::clone(&lanes.get_mut(id.number)?.path);
-            let choices = choices(door, lanes, &path);
-            Some((client.address.ip(), face, choices, lanes.get_mut(id.number)?))
+        let lane = table.get_mut(id.association.handle).and_then(|association| {
+            Some((association.client.address.ip(), association.lanes.get_mut(id.number)?))
         });
-        let Some((source, face, choices, lane)) = lane else {
-            // Nobody waits any more.
-            if let Ok(socket) = opened {
-                outside.shut(socket);
+        let Some((source, Lane { way, path, .. })) = lane else { return outside.shut(socket) };
+        let Some(queue) = way.link().and_then(|link| link.open(socket, now.instant)) else {
+            return outside.shut(socket);
+        };
+        if let Way::Server(through) = way
+            && let Some(client) = through.session.id()
+        {
+            outside.trunks.enter(socket, client, id);
+        }
+        let Way::Chain(chain) = way else {
+            for datagram in queue.datagrams() {
+                let course = Course { socket, to: None, from: None };
+                outside.push(course, |out| out.extend_from_slice(datagram));
             }
             return;
         };
-        let is_probe = matches!(face, Face::Probe(_));
-        let is_in_vain = address.is_none() && is_probe;
-        let mut homeless = None;
-        let Lane { way, path, .. } = lane;
+        chain.found(stops);
+        let way_out = WayOut { door, udp, id, source, path, now };
+        for waiting in queue.datagrams() {
+            let Ok((target, payload)) = AddressBlock::split(waiting) else { continue };
+            if let Err(why) = outside.send_through(&way_out, chain, target, payload) {
+                outside.dropped.count(why);
+            }
+        }
+    }
+
+    /// The path of a lane leads nowhere: what has waited takes another one of the group, and a question of our own has failed.
+    fn unreachable(&mut self, id: LaneId, now: Moment) {
+        let Post { door, table, .. } = &mut self.posts[id.association.post];
+        let Some(Association { face, lanes, .. }) = table.get_mut(id.association.handle) else { return };
+        if matches!(face, Face::Probe(_)) {
+            if let Some((_, queue)) = self.stop_waiting(id, now) {
+                self.outside.dropped.count_many(Why::Unroutable, queue.len());
+            }
+            return self.end(id.association);
+        }
+        path_failed(door, lanes, id.number, now.instant);
+        let Some(path) = lanes.get_mut(id.number).map(|lane| Arc::clone(&lane.path)) else { return };
+        let choices = choices(door, lanes, &path);
+        let Some((form, queue)) = self.stop_waiting(id, now) else { return };
+        // Each member is given it once: where all are dead it would go round among them as fast as they refuse.
+        if queue.in_vain() + 1 < choices {
+            self.send_again(id.association, form, Why::Unroutable, &queue, now);
+        } else {
+            self.outside.dropped.count_many(Why::Unroutable, queue.len());
+        }
+    }
+
+    /// Takes from a lane what waits for its way, which is not looked for again at once.
+    fn stop_waiting(&mut self, id: LaneId, now: Moment) -> Option<(Form, Queue)> {
+        let association = self.posts[id.association.post].table.get_mut(id.association.handle)?;
+        let way = &mut association.lanes.get_mut(id.number)?.way;
         let form = Form::along(way);
-        let Some(link) = way.link() else { return };
-        match (opened, std::mem::replace(link, Link::Failed(now.instant + HOP_RETRY_DELAY))) {
-            (Ok(socket), Link::Waiting(queue, search)) => {
-                *link = Link::Open { socket, since: now.instant, _search: Some(search) };
-                if let Way::Server(through) = way
-                    && let Some(client) = through.session.id()
-                {
-                    outside.trunks.enter(socket, client, id);
-                }
-                if let Way::Chain(chain) = way {
-                    chain.found(stops);
-                    let way_out = WayOut { door, udp, id, source, path, now };
-                    for waiting in queue.datagrams() {
-                        let Ok((target, payload)) = AddressBlock::split(waiting) else { continue };
-                        if let Err(why) = outside.send_through(&way_out, chain, target, payload) {
-                            outside.dropped.count(why);
-                        }
-                    }
-                } else {
-                    for datagram in queue.datagrams() {
-                        let course = Course { socket, to: None, from: None };
-                        outside.push(course, |out| out.extend_from_slice(datagram));
-                    }
-                }
-            }
-            // Nobody waits any more.
-            (Ok(socket), other) => {
-                *link = other;
-                outside.shut(socket);
-            }
-            // Each member is given it once: where all are dead it would go round among them as fast as they refuse.
-            (Err(why), Link::Waiting(queue, _))
-                if address.is_none() && !is_probe && queue.in_vain() + 1 < choices =>
-            {
-                homeless = Some((why, queue));
-            }
-            (Err(why), past) => outside.dropped.count_many(why, past.waiting()),
-        }
-        if let Some((why, queue)) = homeless {
-            self.send_again(id.association, form, why, &queue, now);
-        }
-        if is_in_vain {
-            self.end(id.association);
-        }
+        Some((form, way.link()?.fail(now.instant)?))
     }
 
     /// Sends along another path what has waited for one that could not be taken, as far as it was not sealed for that.
