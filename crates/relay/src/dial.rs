@@ -43,8 +43,9 @@ pub(crate) async fn dial_target<N: Net>(
             connect(net, *address, tcp, patience).await
         }
         Address::Name(name, port) => {
-            let addresses = resolve(net, name.as_str(), *port).await?;
-            return dial_any(net, addresses, tcp, forbidden, patience).await;
+            let addresses = Box::pin(resolve(net, name.as_str(), *port)).await?;
+            // Boxed: most targets have one address, and need no race.
+            return Box::pin(dial_any(net, addresses, tcp, forbidden, patience)).await;
         }
     };
     connected.map_err(failure)
@@ -80,7 +81,8 @@ pub(crate) fn allowed(
     }
 }
 
-fn judge(address: SocketAddr, forbidden: &Forbidden) -> Result<(), Rule> {
+/// Which rule forbids `address`, if one does.
+pub(crate) fn judge(address: SocketAddr, forbidden: &Forbidden) -> Result<(), Rule> {
     let Some(rule) = forbidden.check(address.ip()) else { return Ok(()) };
     // The words of the first implementation, and the one place that names the address.
     debug!(%rule, "IP {} is in forbidden list, reject", address.ip());

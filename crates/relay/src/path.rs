@@ -14,7 +14,7 @@ use umbra_proto::request::{Command, Refusal};
 
 use crate::config::{Group, Hop, Names, Parent, ParentProtocol, Path, Route, Server, Tcp};
 use crate::conn::Conn;
-use crate::dial::{allowed, dial, dial_any, dial_target, resolve};
+use crate::dial::{allowed, dial, dial_any, dial_target, judge, resolve};
 use crate::door::Door;
 use crate::drive::Inbox;
 use crate::failure::{At, Cause, Failure, Side, Stage};
@@ -313,13 +313,13 @@ pub(crate) fn chance<N: Net>(net: &N) -> u64 {
 }
 
 /// Dials `path` hop by hop. A Shadowsocks server counts as reached when the connection to it stands, a parent when it has agreed.
-pub(crate) async fn travel<N: Net>(
+pub(crate) fn travel<N: Net>(
     door: &Arc<Door<N>>,
     path: &Arc<Path>,
     errand: Errand<'_>,
     tcp: Tcp,
-) -> Result<TargetSide<N::Socket>, Failure> {
-    travel_through(door, path, &path.hops, errand, tcp).await
+) -> impl Future<Output = Result<TargetSide<N::Socket>, Failure>> + Send {
+    travel_through(door, path, &path.hops, errand, tcp)
 }
 
 /// Dials `hops`, the first ones of `path`, as [`travel`] dials all of them.
@@ -330,9 +330,22 @@ pub(crate) async fn travel_through<N: Net>(
     errand: Errand<'_>,
     tcp: Tcp,
 ) -> Result<TargetSide<N::Socket>, Failure> {
-    let (Some(first), Some(last)) = (hops.first(), hops.last()) else {
-        return straight(door, errand, tcp, path.deadlines.connect).await;
-    };
+    match (hops.first(), hops.last()) {
+        // Boxed: a direct way, of which there are many, should not be as large as the others.
+        (Some(first), Some(last)) => Box::pin(hop_by_hop(door, path, hops, (first, last), errand, tcp)).await,
+        (Some(_) | None, _) => straight(door, errand, tcp, path.deadlines.connect).await,
+    }
+}
+
+/// Dials `hops`, of which these are the first and the last.
+async fn hop_by_hop<N: Net>(
+    door: &Arc<Door<N>>,
+    path: &Path,
+    hops: &[Hop],
+    (first, last): (&Hop, &Hop),
+    errand: Errand<'_>,
+    tcp: Tcp,
+) -> Result<TargetSide<N::Socket>, Failure> {
     if !last.knows(errand.command) {
         return Err(Failure::handshake(Cause::Command(errand.command)));
     }
@@ -422,7 +435,10 @@ async fn straight<N: Net>(
     let dialling = pin!(async {
         match errand.addresses {
             None => dial_target(&door.net, errand.target, tcp, errand.forbidden, patience).await,
-            Some(addresses) => dial_any(&door.net, addresses.to_vec(), tcp, errand.forbidden, patience).await,
+            Some(addresses) => {
+                let addresses = addresses.to_vec();
+                Box::pin(dial_any(&door.net, addresses, tcp, errand.forbidden, patience)).await
+            }
         }
     });
     let dialled = in_time(errand.until, Stage::Connect, dialling).await?;
@@ -442,7 +458,7 @@ async fn settle<N: Net>(
     let refused = |cause| Failure::outbound(Stage::Connect, cause);
     let (name, port) = match address {
         Address::Ip(ip) => {
-            allowed(vec![*ip], forbidden).map_err(refused)?;
+            judge(*ip, forbidden).map_err(|rule| refused(Cause::Forbidden(rule)))?;
             return Ok(address.clone());
         }
         Address::Name(name, port) => (name, port),
@@ -492,7 +508,8 @@ async fn ask<N: Net>(
         Some(tls) => {
             // Whatever was said before the parent has shown who it is, somebody else may have said.
             inbox.clear();
-            Conn::inside(wrap(socket, tls, here, door.inbound.idle).await.map_err(failure)?)
+            let wrapped = Box::pin(wrap(socket, tls, here, door.inbound.idle)).await;
+            Conn::inside(wrapped.map_err(failure)?)
         }
     };
     // It may have agreed without our hearing of it, and whoever is behind it must not take our leaving for an end in order.

@@ -84,6 +84,56 @@ async fn establish<N: Net>(
     client: N::Socket,
     source: SocketAddr,
 ) -> Result<Option<Session<N::Socket, Conn<N::Socket>>>, Unserved> {
+    let Heard { client, inbox, origin, wish } = hear(door, place, client, source).await?;
+    debug!(target = %wish.target(), source = %origin.source, user = wish.user(), "connecting");
+    if !door.inbound.mode.has_streams() && wish.command() != Command::UdpAssociate {
+        let failure = Failure::handshake(Cause::Command(wish.command()));
+        return Err(Box::pin(turn_away(door, wish, client, &failure)).await);
+    }
+    match wish {
+        Wish::Forward { users, .. } => {
+            Box::pin(async {
+                let way = converse(door, users, client, &origin, inbox).await?;
+                let Some(way) = way else { return Ok(None) };
+                let header = origin.header(door, &way.client);
+                Ok(Some(way.begin(door, header).await))
+            })
+            .await
+        }
+        Wish::Proxy(pending) if pending.command() == Command::Bind => {
+            Box::pin(async {
+                let way = bind(door, client, inbox, pending, &origin).await?;
+                // Whoever has come expects no header: to them we are the one who was called.
+                Ok(Some(way.begin(door, None).await))
+            })
+            .await
+        }
+        Wish::Proxy(pending) if pending.command() == Command::UdpAssociate => {
+            Box::pin(associate(door, client, inbox, pending, &origin)).await?;
+            Ok(None)
+        }
+        wish @ (Wish::Proxy(_) | Wish::Tunnel(_) | Wish::Shadowsocks { .. } | Wish::PassOn { .. }) => {
+            connect(door, wish, client, inbox, &origin).await.map(Some)
+        }
+    }
+}
+
+/// A client that has been understood.
+struct Heard<'d, S> {
+    client: S,
+    inbox: Inbox,
+    origin: Origin,
+    wish: Wish<'d>,
+}
+
+/// Hears what a client wants. Whoever says it wrong is dismissed.
+async fn hear<'d, N: Net>(
+    door: &'d Door<N>,
+    place: &Place,
+    client: N::Socket,
+    source: SocketAddr,
+) -> Result<Heard<'d, N::Socket>, Unserved> {
+    // One for both, so that whoever is dismissed keeps the turn in which its place is wanted.
     let mut over = pin!(patience(place, Instant::now()));
     let mut inbox = Inbox::default();
     let mut origin = Origin::of_connection(source);
@@ -92,77 +142,44 @@ async fn establish<N: Net>(
         understood = understand(door, &client, &mut origin, &mut inbox) => understood,
         cause = over.as_mut() => Err(cause),
     };
-    let wish = match understood {
-        Ok(wish) => wish,
-        Err(cause) => {
-            drop(inbox);
-            blame(door, &origin, &cause);
-            let failure = Failure::handshake(cause);
-            door.notices.failure(&failure);
-            dismiss(door, client, &failure.cause, over).await;
-            return Err(Unserved::Told);
-        }
+    let cause = match understood {
+        Ok(wish) => return Ok(Heard { client, inbox, origin, wish }),
+        Err(cause) => cause,
     };
-    debug!(target = %wish.target(), source = %origin.source, user = wish.user(), "connecting");
-    if !door.inbound.mode.has_streams() && wish.command() != Command::UdpAssociate {
-        let failure = Failure::handshake(Cause::Command(wish.command()));
-        return Err(turn_away(door, wish, client, &failure).await);
-    }
-    let wish = match wish {
-        Wish::Forward { users, .. } => {
-            let way = Box::pin(converse(door, users, client, &origin, inbox)).await?;
-            let Some(way) = way else { return Ok(None) };
-            let header = origin.header(door, &way.client);
-            return Ok(Some(way.begin(door, header).await));
-        }
-        Wish::Proxy(pending) if pending.command() == Command::Bind => {
-            let way = Box::pin(bind(door, client, inbox, pending, &origin)).await?;
-            // Whoever has come expects no header: to them we are the one who was called.
-            return Ok(Some(way.begin(door, None).await));
-        }
-        Wish::Proxy(pending) if pending.command() == Command::UdpAssociate => {
-            Box::pin(associate(door, client, inbox, pending, &origin)).await?;
-            return Ok(None);
-        }
-        wish @ (Wish::Proxy(_) | Wish::Tunnel(_) | Wish::Shadowsocks { .. } | Wish::PassOn { .. }) => wish,
-    };
+    drop(inbox);
+    blame(door, &origin, &cause);
+    let failure = Failure::handshake(cause);
+    door.notices.failure(&failure);
+    Box::pin(dismiss(door, client, &failure.cause, over)).await;
+    Err(Unserved::Told)
+}
+
+/// Reaches the target of a client that wants to be connected, tells it so, and sends what it has said by then.
+async fn connect<N: Net>(
+    door: &Arc<Door<N>>,
+    wish: Wish<'_>,
+    client: N::Socket,
+    mut inbox: Inbox,
+    origin: &Origin,
+) -> Result<Session<N::Socket, Conn<N::Socket>>, Unserved> {
     if !wish.has_early() {
         inbox.drop_spent();
     }
-    let unanswered = Unfinished::new(&client);
-    let (command, target, forbidden) = (wish.command(), wish.target(), wish.forbidden(door));
-    let errand = Errand::new(command, target, forbidden);
     let reached = {
+        let unanswered = Unfinished::new(&client);
+        let errand = Errand::new(wish.command(), wish.target(), wish.forbidden(door));
         let reaching = pin!(reach(door, wish.who(origin.source.ip()), errand));
-        unless_gone(&client, reaching).await
+        let reached = unless_gone(&client, reaching).await;
+        unanswered.finish();
+        reached
     };
-    unanswered.finish();
     let target = match reached {
         Ok(target) => target,
         Err(failure) => {
             drop(inbox);
-            return Err(turn_away(door, wish, client, &failure).await);
+            return Err(Box::pin(turn_away(door, wish, client, &failure)).await);
         }
     };
-    Ok(Some(answer(door, wish, client, inbox, &origin, target).await?))
-}
-
-/// Tells the operator and then the client why its wish is not granted.
-async fn turn_away<N: Net>(door: &Door<N>, wish: Wish<'_>, client: N::Socket, failure: &Failure) -> Unserved {
-    door.notices.failure(failure);
-    wish.reject(client, failure).await;
-    Unserved::Told
-}
-
-/// Tells the client that its target is reached, and sends what it has said by then.
-async fn answer<N: Net>(
-    door: &Door<N>,
-    wish: Wish<'_>,
-    client: N::Socket,
-    inbox: Inbox,
-    origin: &Origin,
-    target: TargetSide<N::Socket>,
-) -> Result<Session<N::Socket, Conn<N::Socket>>, Failure> {
     match wish.accept(door, &client, &target).await {
         Ok(side) => {
             let header = origin.header(door, &client);
@@ -174,9 +191,16 @@ async fn answer<N: Net>(
             // To the target an orderly end would be a client that had nothing to say.
             client.reset();
             target.socket.reset();
-            Err(Failure::handshake(cause))
+            Err(Failure::handshake(cause).into())
         }
     }
+}
+
+/// Tells the operator and then the client why its wish is not granted.
+async fn turn_away<N: Net>(door: &Door<N>, wish: Wish<'_>, client: N::Socket, failure: &Failure) -> Unserved {
+    door.notices.failure(failure);
+    wish.reject(client, failure).await;
+    Unserved::Told
 }
 
 impl<S: Socket> Way<S> {
