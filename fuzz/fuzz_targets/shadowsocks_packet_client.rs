@@ -66,7 +66,14 @@ fuzz_target!(|script: Script| {
                 let life = usize::from(life) % lives.len();
                 let mut wire = Vec::new();
                 let salt = sealed.len() as u8;
-                lives[life].seal(&door, source(), &payload, now, |bytes| bytes.fill(salt), &mut wire);
+                lives[life].seal(
+                    &door,
+                    source(),
+                    &payload,
+                    now,
+                    |bytes: &mut [u8]| bytes.fill(salt),
+                    &mut wire,
+                );
                 sealed.push((wire, payload, now, false));
                 continue;
             }
@@ -136,7 +143,7 @@ fn open(client: &mut ClientSession, wire: &mut [u8], now: UnixTime) -> Option<(A
 
 fn begin(door: &PacketDoor, client: &mut ClientSession, life: u8, now: UnixTime) -> ServerSession {
     let mut packet = Vec::new();
-    client.seal(source(), b"", now, |bytes| bytes.fill(0), &mut packet);
+    client.seal(source(), b"", now, |bytes: &mut [u8]| bytes.fill(0), &mut packet);
     let look = door.look(&mut packet).expect("an honest client");
     ServerSession::begin(door, look, &mut packet, now, SessionId([life; 8])).expect("an honest client").0
 }

@@ -104,7 +104,7 @@ fuzz_target!(|script: Script| {
                 target.encode(&mut block);
                 let (block, _) = AddressBlock::split(&block).expect("an address");
                 let (mut wire, salt) = (Vec::new(), sealed.len() as u8);
-                client.seal(block, &payload, NOW, |bytes| bytes.fill(salt), &mut wire);
+                client.seal(block, &payload, NOW, |bytes: &mut [u8]| bytes.fill(salt), &mut wire);
                 assert_eq!(wire.len(), client.overhead(block.as_bytes().len()) + payload.len());
                 sealed.push((wire, (target, payload), false));
                 continue;
@@ -152,7 +152,14 @@ fuzz_target!(|script: Script| {
                     source.encode(&mut block);
                     let (block, _) = AddressBlock::split(&block).expect("an address");
                     let mut wire = Vec::new();
-                    session.seal(&server.door, block, &payload, NOW, |bytes| bytes.fill(3), &mut wire);
+                    session.seal(
+                        &server.door,
+                        block,
+                        &payload,
+                        NOW,
+                        |bytes: &mut [u8]| bytes.fill(3),
+                        &mut wire,
+                    );
                     assert_eq!(wire.len(), server.door.overhead(block.as_bytes().len()) + payload.len());
                 }
                 continue;

@@ -54,6 +54,8 @@ use tokio::time::{Instant, Sleep, sleep};
 use tracing::{error, warn};
 
 use self::core::{Core, Moment, Post};
+use umbra_proto::shadowsocks::packet::AHEAD_MAX;
+
 use crate::door::Door;
 use crate::limits::{DATAGRAM_BATCHES_PER_TURN, DATAGRAM_TURNS_MAX, SHORTAGE_LINE_PERIOD, SWEEP_PERIOD};
 use crate::net::Net;
@@ -189,10 +191,15 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
         match owner {
             Owner::Post(post) => self.uplink(post, now),
             Owner::Lane(association, number, _) => {
-                let arrived =
-                    inbox.datagrams().map(|Received { source, bytes, .. }| Arrived::Whole(source, bytes));
-                // What is not good has been counted.
-                let _ = core.downlink(LaneId { association, number }, arrived, now);
+                let id = LaneId { association, number };
+                let mut received = inbox.datagrams();
+                while let Some(some) = next_some(&mut received) {
+                    let _ahead = core.ahead_on_lane(id, &some);
+                    let some = some.into_iter().flatten();
+                    let arrived = some.map(|Received { source, bytes, .. }| Arrived::Whole(source, bytes));
+                    // What is not good has been counted.
+                    let _ = core.downlink(id, arrived, now);
+                }
             }
             Owner::Trunk => core.answers(socket, inbox, now),
         }
@@ -202,12 +209,17 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
     /// What clients have sent to the door `post`.
     fn uplink(&mut self, post: usize, now: Moment) {
         let Self { core, inbox, uplinks, .. } = self;
-        for Received { source, local, bytes } in inbox.datagrams() {
-            match core.understand(post, Client { address: source, local }, bytes, now) {
-                Ok(understood) => uplinks.push(understood),
-                Err(why) => core.outside.dropped.count(why),
+        let mut received = inbox.datagrams();
+        while let Some(some) = next_some(&mut received) {
+            let _ahead = core.ahead_at_door(post, &some);
+            for Received { source, local, bytes } in some.into_iter().flatten() {
+                match core.understand(post, Client { address: source, local }, bytes, now) {
+                    Ok(understood) => uplinks.push(understood),
+                    Err(why) => core.outside.dropped.count(why),
+                }
             }
         }
+        drop(received);
         // Brought together by association, those of each in the order in which they came.
         uplinks.sort_unstable_by_key(|uplink| (uplink.handle, uplink.payload));
         let bytes = inbox.bytes();
@@ -219,4 +231,13 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
             }
         }
     }
+}
+
+/// As many datagrams as are worth a look at once, before each is understood.
+type Some<'p> = [Option<Received<'p>>; AHEAD_MAX];
+
+/// The next of those that were received.
+fn next_some<'p>(received: &mut impl Iterator<Item = Received<'p>>) -> Option<Some<'p>> {
+    let some: Some<'p> = std::array::from_fn(|_| received.next());
+    some[0].is_some().then_some(some)
 }

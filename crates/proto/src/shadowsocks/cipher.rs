@@ -10,6 +10,7 @@ mod salsa;
 pub(crate) mod seed;
 pub(crate) mod software;
 mod subkey;
+pub(crate) mod subkeys;
 pub(crate) mod table;
 
 use std::sync::LazyLock;
@@ -56,7 +57,8 @@ impl Cipher {
         Self::with_subkey(key.method(), subkey)
     }
 
-    fn with_subkey(method: Method, subkey: &[u8]) -> Self {
+    /// The cipher with a key that has been derived for it.
+    pub(crate) fn with_subkey(method: Method, subkey: &[u8]) -> Self {
         match method.suite() {
             Suite::Aead(make) => Self { aead: make(subkey), uses: 0 },
             Suite::Flat(_) => unreachable!("records are asked of methods that have them"),

@@ -29,6 +29,7 @@ use std::fmt;
 
 pub use client::{ClientSession, PacketHop, Uncovered};
 pub use door::{Look, PacketDoor};
+pub use salted::{AHEAD_MAX, Ahead};
 pub use server::ServerSession;
 
 use super::cipher::BadTag;
@@ -104,6 +105,25 @@ impl Form {
             Generation::Aead2022 if has_identities(method) => Self::Separate,
             Generation::Aead2022 => Self::Extended,
         }
+    }
+}
+
+/// Where the randomness of packets comes from.
+pub trait Chance {
+    /// Fills `room`, 32 bytes at most. Called once for a packet, or not at all.
+    fn fill(&mut self, room: &mut [u8]);
+
+    /// Fills `room` for packets to come, if there is more to be had: what is given is never given again.
+    fn more(&mut self, room: &mut [u8]) -> bool {
+        let _ = room;
+        false
+    }
+}
+
+/// Enough for one packet.
+impl<F: FnMut(&mut [u8])> Chance for F {
+    fn fill(&mut self, room: &mut [u8]) {
+        self(room);
     }
 }
 

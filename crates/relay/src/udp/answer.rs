@@ -13,7 +13,7 @@ use super::dropped::Why;
 use super::front::Front;
 use super::outbox::Course;
 use super::outside::Outside;
-use super::random::Random;
+use super::random;
 use super::way::Way;
 use crate::config::Udp;
 use crate::door::Door;
@@ -113,10 +113,9 @@ pub(super) fn give<N: Net, D: Datagrams>(
         Face::Tunnel | Face::Relayed { .. } => outside.push(course, |out| out.extend_from_slice(payload)),
         Face::Shadowsocks(session) => {
             let Some(Front::Shadowsocks { packets, .. }) = &door.front else { return Ok(()) };
-            let random = Random::draw(&door.net)?;
+            let chance = random::Source::draw(&door.net)?;
             outside.push(course, |out| {
-                let fill = |room: &mut [u8]| random.fill(room);
-                session.seal(packets, source.block(), payload, now.unix, fill, out);
+                session.seal(packets, source.block(), payload, now.unix, chance, out);
             });
         }
     }

@@ -160,13 +160,13 @@ fn seal(
             seal(behind, chances, core, free, out);
         }
         Speech::Server(session) if behind.is_empty() => {
-            session.seal(next, core.payload, core.now, |room| chance.fill(room), out);
+            session.seal(next, core.payload, core.now, |room: &mut [u8]| chance.fill(room), out);
         }
         Speech::Server(session) => {
             let mut inside = free.pop().unwrap_or_default();
             inside.clear();
             seal(behind, chances, core, free, &mut inside);
-            session.seal(next, &inside, core.now, |room| chance.fill(room), out);
+            session.seal(next, &inside, core.now, |room: &mut [u8]| chance.fill(room), out);
             free.push(inside);
         }
     }

@@ -26,7 +26,7 @@ use super::lanes::{Chosen, Lane, LaneId, Lanes};
 use super::outbox::Course;
 use super::outside::{Hop, Outside, WayOut};
 use super::permits::Heir;
-use super::random::Random;
+use super::random;
 use super::table::{Bounds, Handle, Table};
 use super::trials::Trials;
 use super::trunks::Whose;
@@ -310,10 +310,10 @@ impl<N: Net, D: Datagrams> Core<N, D> {
             Way::Server(through) => {
                 outside.change_trunk(through, now.instant);
                 let Through { session, link, server, .. } = &mut **through;
-                let random = Random::draw(&door.net)?;
+                let chance = random::Source::draw(&door.net)?;
                 let hop = session.id().map_or(Hop::At(server), |client| Hop::Shared(server, client));
                 outside.send_to_hop(&way_out, link, hop, |out| {
-                    session.seal(target, payload, now.unix, |room| random.fill(room), out);
+                    session.seal(target, payload, now.unix, chance, out);
                 })
             }
             Way::Parent(link) => outside.send_to_hop(&way_out, link, Hop::Asked, |out| {

@@ -160,6 +160,9 @@ impl Drop for Search {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::queue::Room;
     use super::*;
 
     #[test]
@@ -174,5 +177,26 @@ mod tests {
         assert_eq!(link.next(early + HOP_RETRY_DELAY), Next::Search);
         let late = since + HOP_RETRY_DELAY;
         assert_eq!((other.lose(late), other.next(late)), (Some(socket), Next::Search));
+    }
+
+    #[tokio::test]
+    async fn what_comes_late_of_a_search_changes_nothing_where_nobody_waits() {
+        let (now, room) = (Instant::now(), Arc::<Room>::default());
+        let (socket, later) = (SocketId { index: 1, generation: 1 }, SocketId { index: 2, generation: 1 });
+        let search = || Search::new(tokio::spawn(std::future::pending()), None);
+        let waiting = || {
+            let mut link = Link::Waiting(Queue::new(&room), search());
+            link.keep(b"kept").unwrap();
+            link
+        };
+        let mut link = waiting();
+        assert_eq!(link.open(socket, now).map(|queue| queue.len()), Some(1));
+        assert!(link.open(later, now).is_none() && link.fail(now).is_none());
+        assert_eq!(link.next(now), Next::Send(socket), "it is not lost for a word that comes late");
+        let mut link = waiting();
+        assert_eq!(link.fail(now).map(|queue| queue.len()), Some(1));
+        assert!(link.open(socket, now).is_none() && link.fail(now + HOP_RETRY_DELAY).is_none());
+        assert_eq!((link.next(now), link.next(now + HOP_RETRY_DELAY)), (Next::Drop, Next::Search));
+        assert!(Link::Unasked.open(socket, now).is_none());
     }
 }

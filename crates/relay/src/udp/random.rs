@@ -1,13 +1,35 @@
 //! Chance for packets, drawn before they are begun: without it nothing may be sealed.
 
 use umbra_proto::shadowsocks::SALT_BYTES_MAX;
-use umbra_proto::shadowsocks::packet::SessionId;
+use umbra_proto::shadowsocks::packet::{Chance, SessionId};
 
 use super::dropped::Why;
 use crate::net::Net;
 
 /// Chance for one packet.
 pub(super) struct Random([u8; SALT_BYTES_MAX]);
+
+/// The same, and more for packets to come.
+pub(super) struct Source<'n, N> {
+    first: Random,
+    net: &'n N,
+}
+
+impl<'n, N: Net> Source<'n, N> {
+    pub(super) fn draw(net: &'n N) -> Result<Self, Why> {
+        Ok(Self { first: Random::draw(net)?, net })
+    }
+}
+
+impl<N: Net> Chance for Source<'_, N> {
+    fn fill(&mut self, room: &mut [u8]) {
+        self.first.fill(room);
+    }
+
+    fn more(&mut self, room: &mut [u8]) -> bool {
+        self.net.fill_random(room).is_ok()
+    }
+}
 
 impl Random {
     pub(super) fn draw<N: Net>(net: &N) -> Result<Self, Why> {

@@ -314,7 +314,7 @@ fn a_packet_whose_time_is_ahead_is_known_again_for_as_long_as_it_could_be_taken(
             Address::Ip(target.address()).encode(&mut block);
             let (block, _) = AddressBlock::split(&block).unwrap();
             let ahead = UnixTime(net.unix_time().0 + 30);
-            session.seal(block, b"once", ahead, |random| random.fill(1), &mut packet);
+            session.seal(block, b"once", ahead, |random: &mut [u8]| random.fill(1), &mut packet);
             peer.send(door(1), &packet);
             assert!(target.receive_within(WHILE).await.is_some(), "{method}");
             sleep(Duration::from_secs(59)).await;

@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::body::{HEADER_BYTES, Header, REQUEST_BYTES, nonce, read_client, read_response, write_request};
+use super::salted::{Ahead, Stock};
 use super::servers::Servers;
-use super::{Datagram, Form, PacketError, SessionId, flat, salted};
+use super::{Chance, Datagram, Form, PacketError, SessionId, flat, salted};
 use crate::address::AddressBlock;
 use crate::shadowsocks::UnixTime;
 use crate::shadowsocks::block::BlockKey;
@@ -40,6 +41,8 @@ pub struct ClientSession {
     hop: Arc<PacketHop>,
     /// Unless every packet is by itself.
     session: Option<Box<Session>>,
+    /// What the next packets of SIP004 are sealed with.
+    stock: Stock,
 }
 
 /// A packet from a server with its header in the clear, which names the server's session (SIP022). Nothing of it is proved by that.
@@ -164,22 +167,24 @@ impl ClientSession {
                 Some(Box::new(Session { id, next: 0, uplink: None, servers: Servers::new() }))
             }
         };
-        Self { hop, session }
+        Self { hop, session, stock: Stock::default() }
     }
 
-    /// Appends one packet to `out`. `fill` gives randomness, 32 bytes at most; it is called once or not at all.
+    /// Appends one packet to `out`.
     pub fn seal(
         &mut self,
         target: AddressBlock<'_>,
         payload: &[u8],
         now: UnixTime,
-        fill: impl FnOnce(&mut [u8]),
+        mut chance: impl Chance,
         out: &mut Vec<u8>,
     ) {
         out.reserve(self.overhead(target.as_bytes().len()) + payload.len());
         let key = self.hop.key();
         match (&self.hop.kind, &mut self.session) {
-            (HopKind::Flat { auth }, _) => flat::seal(key, *auth, target, payload, fill, out),
+            (HopKind::Flat { auth }, _) => {
+                flat::seal(key, *auth, target, payload, |room| chance.fill(room), out);
+            }
             (HopKind::Separate(chain), Some(session)) => {
                 let header = session.next_header();
                 let id = session.id;
@@ -197,7 +202,7 @@ impl ClientSession {
             (HopKind::Extended(cipher), Some(session)) => {
                 let header = session.next_header();
                 let mut nonce = [0; EXTENDED_NONCE_BYTES];
-                fill(&mut nonce);
+                chance.fill(&mut nonce);
                 out.extend_from_slice(&nonce);
                 let text = out.len();
                 out.extend_from_slice(&header);
@@ -206,8 +211,18 @@ impl ClientSession {
                 out.extend_from_slice(&tag);
             }
             (HopKind::Salted, _) | (HopKind::Separate(_) | HopKind::Extended(_), None) => {
-                salted::seal(key, target, payload, fill, out);
+                salted::seal(key, &mut self.stock, target, payload, chance, out);
             }
+        }
+    }
+
+    /// To be kept while `packets` from the server, [`AHEAD_MAX`](super::AHEAD_MAX) at most, are opened one after the other: they may cost less
+    /// so.
+    #[expect(single_use_lifetimes, reason = "one without a name is not stable here")]
+    pub fn ahead<'p>(&self, packets: impl Iterator<Item = &'p [u8]>) -> Option<Ahead> {
+        match &self.hop.kind {
+            HopKind::Salted => Ahead::derive(self.hop.key(), packets),
+            HopKind::Flat { .. } | HopKind::Separate(_) | HopKind::Extended(_) => None,
         }
     }
 
@@ -261,6 +276,7 @@ impl ClientSession {
             session.uplink = None;
             session.servers.cool();
         }
+        self.stock.cool();
     }
 }
 

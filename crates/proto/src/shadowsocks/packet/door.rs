@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::body::{HEADER_BYTES, Header, RESPONSE_BYTES};
 use super::client::open_extended;
+use super::salted::Ahead;
 use super::{Datagram, Form, PacketError, SessionId, flat, salted};
 use crate::address::Address;
 use crate::shadowsocks::block::BlockKey;
@@ -118,6 +119,17 @@ impl PacketDoor {
         *block = *header;
         next.encrypt(block);
         Ok(Look::Forward { to, start: IDENTITY_BYTES, session: id, holder, packet })
+    }
+
+    /// To be kept while `packets`, [`AHEAD_MAX`](super::AHEAD_MAX) at most, are opened here one after the other: they may cost less so.
+    #[expect(single_use_lifetimes, reason = "one without a name is not stable here")]
+    pub fn ahead<'p>(&self, packets: impl Iterator<Item = &'p [u8]>) -> Option<Ahead> {
+        match &self.kind {
+            DoorKind::Salted(None) => Ahead::derive(self.key(Holder::ONLY), packets),
+            // Whose key it is that opens them is not known before.
+            DoorKind::Salted(Some(_)) => None,
+            DoorKind::Flat(_) | DoorKind::Separate(_) | DoorKind::Extended(_) => None,
+        }
     }
 
     /// Whether a packet that an association could not open may be of somebody else behind the same address, so that

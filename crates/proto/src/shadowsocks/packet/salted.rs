@@ -10,9 +10,10 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::{Datagram, PacketError, split};
+use super::{Chance, Datagram, PacketError, split};
 use crate::address::AddressBlock;
 use crate::limits::ADDRESS_BYTES_MIN;
+use crate::shadowsocks::cipher::subkeys::{self, LANES, Subkeys};
 use crate::shadowsocks::cipher::{Cipher, TAG_BYTES};
 use crate::shadowsocks::key::Key;
 use crate::shadowsocks::keyring::{Holder, Keyring};
@@ -23,29 +24,148 @@ pub(super) fn overhead(method: Method) -> usize {
     method.salt_len() + TAG_BYTES
 }
 
+/// Salts and keys for the next packets of one sender, where many together cost less than one after the other.
+#[derive(Default)]
+pub(super) struct Stock {
+    /// How many packets were sealed before there was any.
+    sealed: u8,
+    ready: Option<Box<Ready>>,
+}
+
+/// Of these, the last ones are used first.
+struct Ready {
+    left: usize,
+    salts: [Salt; LANES],
+    subkeys: Subkeys,
+}
+
+impl Stock {
+    /// A salt that has not been used, and the cipher of its packet.
+    fn take(&mut self, key: &Key, mut chance: impl Chance) -> (Salt, Cipher) {
+        if self.ready.is_none() {
+            let (mut salts, mut drawn) = ([Salt::new(key.method(), [0; SALT_BYTES_MAX]); LANES], 1);
+            salts[0] = draw(key.method(), |room| {
+                chance.fill(room);
+                true
+            })
+            .unwrap_or(salts[0]);
+            if self.sealed == STOCKED_AFTER && subkeys::is_faster() {
+                for salt in &mut salts[1..] {
+                    let Some(fresh) = draw(key.method(), |room| chance.more(room)) else { break };
+                    *salt = fresh;
+                    drawn += 1;
+                }
+            } else {
+                self.sealed += u8::from(self.sealed < STOCKED_AFTER);
+            }
+            if drawn < LANES {
+                return (salts[0], Cipher::new(key, &salts[0]));
+            }
+            let subkeys = subkeys::derive(key, &salts);
+            self.ready = Some(Box::new(Ready { left: LANES, salts, subkeys }));
+        }
+        let Some(ready) = &mut self.ready else { unreachable!("it has just been filled") };
+        ready.left -= 1;
+        let (salt, subkey) = (ready.salts[ready.left], &ready.subkeys[ready.left]);
+        let cipher = Cipher::with_subkey(key.method(), &subkey[..key.method().key_len()]);
+        self.ready.take_if(|ready| ready.left == 0);
+        (salt, cipher)
+    }
+
+    /// Forgets what is ready: an association in which nothing moves stays small.
+    pub(super) fn cool(&mut self) {
+        *self = Self::default();
+    }
+}
+
+fn draw(method: Method, fill: impl FnOnce(&mut [u8]) -> bool) -> Option<Salt> {
+    let mut random = [0; SALT_BYTES_MAX];
+    fill(&mut random[..method.salt_len()]).then(|| Salt::new(method, random))
+}
+
+/// Whoever sends no more than this, as one question of a name server, is not worth the work for many.
+const STOCKED_AFTER: u8 = 16;
+
 /// Appends a packet.
 pub(super) fn seal(
     key: &Key,
+    stock: &mut Stock,
     address: AddressBlock<'_>,
     payload: &[u8],
-    fill: impl FnOnce(&mut [u8]),
+    chance: impl Chance,
     out: &mut Vec<u8>,
 ) {
-    let mut random = [0; SALT_BYTES_MAX];
-    fill(&mut random[..key.method().salt_len()]);
-    let salt = Salt::new(key.method(), random);
+    let (salt, mut cipher) = stock.take(key, chance);
     out.extend_from_slice(salt.as_bytes());
     let start = out.len();
     out.extend_from_slice(address.as_bytes());
     out.extend_from_slice(payload);
     let mut tag = [0; TAG_BYTES];
-    Cipher::new(key, &salt).seal(&mut out[start..], &mut tag);
+    cipher.seal(&mut out[start..], &mut tag);
     out.extend_from_slice(&tag);
 }
 
-/// Opens a packet where it lies. What lies there after a failure is nothing.
+/// How many packets are opened with what is derived [`Ahead`] for them, at most.
+pub const AHEAD_MAX: usize = LANES;
+
+/// Keys of packets that are about to be opened, derived together; forgotten when dropped.
+pub struct Ahead(());
+
+impl Ahead {
+    /// The keys with which `key` opens the first [`AHEAD_MAX`] of `packets`, if it is worth it.
+    #[expect(single_use_lifetimes, reason = "one without a name is not stable here")]
+    pub(super) fn derive<'p>(key: &Key, packets: impl Iterator<Item = &'p [u8]>) -> Option<Self> {
+        if !subkeys::is_faster() {
+            return None;
+        }
+        let mut salts = [Salt::new(key.method(), [0; SALT_BYTES_MAX]); LANES];
+        let mut count = 0;
+        let known = packets.filter_map(|packet| Salt::read(key.method(), packet));
+        for (room, salt) in salts.iter_mut().zip(known) {
+            *room = salt;
+            count += 1;
+        }
+        if count < subkeys::WORTH_IT {
+            return None;
+        }
+        let subkeys = subkeys::derive(key, &salts);
+        AHEAD.set(Some(Known { salts, subkeys, count, next: 0 }));
+        Some(Self(()))
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        AHEAD.set(None);
+    }
+}
+
+/// What was derived ahead, in the order in which it is wanted.
+struct Known {
+    salts: [Salt; LANES],
+    subkeys: Subkeys,
+    count: usize,
+    next: usize,
+}
+
+impl Known {
+    /// The cipher of the packet that begins with `salt`.
+    fn cipher(&mut self, method: Method, salt: &Salt) -> Option<Cipher> {
+        // What is left out in between was no packet.
+        let rest = &self.salts[self.next..self.count];
+        let at = self.next + rest.iter().position(|known| known == salt)?;
+        self.next = at + 1;
+        Some(Cipher::with_subkey(method, &self.subkeys[at][..method.key_len()]))
+    }
+}
+
+/// Opens a packet where it lies. What lies there after a failure is nothing. While there is an [`Ahead`] on this thread, `key` is the one
+/// that it was made with.
 pub(super) fn open<'p>(key: &Key, packet: &'p mut [u8]) -> Result<Datagram<'p>, PacketError> {
-    let text = open_text(key, packet)?;
+    let text = open_text(key, packet, |salt| {
+        let ahead = AHEAD.with_borrow_mut(|known| known.as_mut()?.cipher(key.method(), salt));
+        ahead.unwrap_or_else(|| Cipher::new(key, salt))
+    })?;
     split(&packet[text])
 }
 
@@ -60,7 +180,8 @@ pub(super) fn search(
         spare.clear();
         spare.extend_from_slice(packet);
         for holder in holders {
-            match open_text(keyring.key(holder), packet) {
+            let key = keyring.key(holder);
+            match open_text(key, packet, |salt| Cipher::new(key, salt)) {
                 Ok(text) => return Ok((holder, text)),
                 Err(PacketError::Unauthentic) => packet.copy_from_slice(spare),
                 Err(other) => return Err(other),
@@ -70,18 +191,113 @@ pub(super) fn search(
     })
 }
 
-fn open_text(key: &Key, packet: &mut [u8]) -> Result<Range<usize>, PacketError> {
+fn open_text(
+    key: &Key,
+    packet: &mut [u8],
+    cipher: impl FnOnce(&Salt) -> Cipher,
+) -> Result<Range<usize>, PacketError> {
     let salt = Salt::read(key.method(), packet).ok_or(PacketError::Truncated)?;
     let start = salt.as_bytes().len();
     // What cannot hold an address is not worth a key.
     if packet.len() < start + ADDRESS_BYTES_MIN + TAG_BYTES {
         return Err(PacketError::Truncated);
     }
-    Cipher::new(key, &salt).open(&mut packet[start..])?;
+    cipher(&salt).open(&mut packet[start..])?;
     Ok(start..packet.len() - TAG_BYTES)
 }
 
 thread_local! {
+    /// Beside the packets, since they are opened one by one and in many places.
+    static AHEAD: RefCell<Option<Known>> = const { RefCell::new(None) };
+
     /// Sealed bytes, for the time of an attempt: the libraries wipe what they cannot open.
     static SPARE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    /// Counts, so that nothing is given twice.
+    struct Counter<'c>(&'c mut u64, bool);
+
+    impl Chance for Counter<'_> {
+        fn fill(&mut self, room: &mut [u8]) {
+            *self.0 += 1;
+            room[..8].copy_from_slice(&self.0.to_le_bytes());
+        }
+
+        fn more(&mut self, room: &mut [u8]) -> bool {
+            if self.1 {
+                self.fill(room);
+            }
+            self.1
+        }
+    }
+
+    const METHODS: [Method; 4] =
+        [Method::Aes128Gcm, Method::Aes192Gcm, Method::Aes256Gcm, Method::Chacha20IetfPoly1305];
+
+    fn key(method: Method) -> Key {
+        Key::from_bytes(method, &[5; 32][..method.key_len()]).unwrap()
+    }
+
+    fn packets(method: Method, count: u8, has_more: bool) -> Vec<Vec<u8>> {
+        let (mut stock, mut counter) = (Stock::default(), 0);
+        let block = [1, 192, 0, 2, 1, 0, 53];
+        let (address, _) = AddressBlock::split(&block).unwrap();
+        let sealed = |number| {
+            if number == 70 {
+                stock.cool();
+            }
+            let mut packet = Vec::new();
+            let chance = Counter(&mut counter, has_more);
+            seal(&key(method), &mut stock, address, &[number; 3], chance, &mut packet);
+            packet
+        };
+        (0..count).map(sealed).collect()
+    }
+
+    #[test]
+    fn no_salt_comes_twice_and_every_packet_opens_however_much_is_made_ahead() {
+        for (method, has_more) in METHODS.into_iter().flat_map(|method| [(method, false), (method, true)]) {
+            let mut salts = HashSet::new();
+            for (number, mut packet) in (0..).zip(packets(method, 100, has_more)) {
+                assert!(salts.insert(packet[..method.salt_len()].to_vec()), "{method}: {number}");
+                assert_eq!(open(&key(method), &mut packet).unwrap().payload, [number; 3], "{method}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_opens_ahead_as_it_would_without_whatever_else_is_in_it() {
+        for method in METHODS {
+            let mut batch = packets(method, 60, true);
+            batch.swap(20, 21);
+            batch[7].truncate(method.salt_len() - 1);
+            batch[8].truncate(method.salt_len() + 3);
+            batch[9][40] ^= 1;
+            batch[50] = batch[49].clone();
+            let opened = |mut packet: Vec<u8>| {
+                open(&key(method), &mut packet).map(|datagram| datagram.payload.to_vec())
+            };
+            let expected: Vec<_> = batch.iter().cloned().map(opened).collect();
+            for (some, expected) in batch.chunks(AHEAD_MAX).zip(expected.chunks(AHEAD_MAX)) {
+                let ahead = Ahead::derive(&key(method), some.iter().map(|packet| &packet[..]));
+                assert_eq!(ahead.is_some(), subkeys::is_faster());
+                assert_eq!(some.iter().cloned().map(opened).collect::<Vec<_>>(), expected);
+                drop(ahead);
+                assert!(AHEAD.with_borrow(Option::is_none), "it is forgotten with the batch");
+            }
+        }
+    }
+
+    #[test]
+    fn few_packets_are_not_worth_a_batch() {
+        let batch = packets(Method::Aes256Gcm, 5, true);
+        let packets = batch.iter().map(|packet| &packet[..]);
+        assert!(Ahead::derive(&key(Method::Aes256Gcm), packets).is_none());
+    }
 }

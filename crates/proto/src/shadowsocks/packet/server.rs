@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::body::{HEADER_BYTES, Header, nonce, read_request, write_response};
 use super::door::{Blocks, DoorKind};
-use super::{Datagram, Look, PacketDoor, PacketError, SessionId, flat, salted};
+use super::salted::Stock;
+use super::{Chance, Datagram, Look, PacketDoor, PacketError, SessionId, flat, salted};
 use crate::address::AddressBlock;
 use crate::shadowsocks::UnixTime;
 use crate::shadowsocks::block::BlockKey;
@@ -20,6 +21,8 @@ pub struct ServerSession {
     holder: Holder,
     /// Unless every packet is by itself.
     session: Option<Box<Session>>,
+    /// What the next packets of SIP004 are sealed with.
+    stock: Stock,
 }
 
 /// A session of SIP022.
@@ -56,7 +59,7 @@ impl ServerSession {
         if !door.is_tried() {
             return Err(PacketError::OtherSession);
         }
-        Ok((Self { holder, session: None }, door.open_salted(holder, packet)?))
+        Ok((Self { holder, session: None, stock: Stock::default() }, door.open_salted(holder, packet)?))
     }
 
     /// The same for a client that may have had an association with the same session: packets up to the id `after` are refused.
@@ -80,7 +83,7 @@ impl ServerSession {
                         door.find(packet)?
                     }
                 };
-                return Ok((Self { holder, session: None }, datagram));
+                return Ok((Self { holder, session: None, stock: Stock::default() }, datagram));
             }
         };
         let mut session = Session {
@@ -93,7 +96,7 @@ impl ServerSession {
             answers: None,
         };
         let datagram = session.open(door, door.key(holder), packet, now)?;
-        Ok((Self { holder, session: Some(Box::new(session)) }, datagram))
+        Ok((Self { holder, session: Some(Box::new(session)), stock: Stock::default() }, datagram))
     }
 
     /// Opens a further packet of the association. Nothing changes unless it is authentic, and under SIP022 fresh and of an
@@ -123,27 +126,29 @@ impl ServerSession {
         }
     }
 
-    /// Appends one packet to the client. `fill` gives randomness, 32 bytes at most; it is called once or not at all.
+    /// Appends one packet to the client.
     pub fn seal(
         &mut self,
         door: &PacketDoor,
         source: AddressBlock<'_>,
         payload: &[u8],
         now: UnixTime,
-        fill: impl FnOnce(&mut [u8]),
+        mut chance: impl Chance,
         out: &mut Vec<u8>,
     ) {
         out.reserve(door.overhead(source.as_bytes().len()) + payload.len());
         let key = door.key(self.holder);
         match (&door.kind, &mut self.session) {
-            (DoorKind::Flat(_), _) => flat::seal(key, false, source, payload, fill, out),
+            (DoorKind::Flat(_), _) => {
+                flat::seal(key, false, source, payload, |room| chance.fill(room), out);
+            }
             (DoorKind::Separate(blocks), Some(session)) => {
                 session.seal_separate(key, blocks, source, payload, now, out);
             }
             (DoorKind::Extended(cipher), Some(session)) => {
                 let header = session.next_header();
                 let mut nonce = [0; EXTENDED_NONCE_BYTES];
-                fill(&mut nonce);
+                chance.fill(&mut nonce);
                 out.extend_from_slice(&nonce);
                 let text = out.len();
                 out.extend_from_slice(&header);
@@ -152,7 +157,7 @@ impl ServerSession {
                 out.extend_from_slice(&tag);
             }
             (DoorKind::Salted(_), _) | (DoorKind::Separate(_) | DoorKind::Extended(_), None) => {
-                salted::seal(key, source, payload, fill, out);
+                salted::seal(key, &mut self.stock, source, payload, chance, out);
             }
         }
     }
@@ -174,6 +179,7 @@ impl ServerSession {
             session.downlink = None;
             session.answers = None;
         }
+        self.stock.cool();
     }
 }
 

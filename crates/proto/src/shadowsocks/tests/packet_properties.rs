@@ -115,7 +115,7 @@ proptest! {
         let mut sealed = Vec::new();
         for number in 0_u8..20 {
             let mut packet = Vec::new();
-            client.seal(block, &[number; 3], NOW, |bytes| bytes.fill(number), &mut packet);
+            client.seal(block, &[number; 3], NOW, |bytes: &mut [u8]| bytes.fill(number), &mut packet);
             sealed.push(packet);
         }
         let (mut server, mut heard) = (None, HashSet::new());

@@ -98,7 +98,7 @@ impl Far {
             }
             Self::Server(door, session) => {
                 let session = session.as_mut().unwrap();
-                session.seal(door, block.block(), payload, NOW, |random| random.fill(9), &mut out);
+                session.seal(door, block.block(), payload, NOW, |random: &mut [u8]| random.fill(9), &mut out);
             }
         }
         out

@@ -65,7 +65,7 @@ impl Session {
         target(0).encode(&mut block);
         let (source, _) = AddressBlock::split(&block).unwrap();
         let mut packet = Vec::new();
-        self.session.seal(door, source, payload, now(), |room| room.fill(payload[0]), &mut packet);
+        self.session.seal(door, source, payload, now(), |room: &mut [u8]| room.fill(payload[0]), &mut packet);
         socket.send_to(&packet, self.client).unwrap();
     }
 }
