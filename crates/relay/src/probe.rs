@@ -19,7 +19,7 @@ use umbra_proto::forbidden::Forbidden;
 use umbra_proto::request::Command;
 
 use crate::config::{Inbound, Mode, Protocol, ProxyHeader, Route, Tcp, Udp};
-use crate::dial::dial;
+use crate::dial::{dial, judge as judge_address};
 use crate::door::Door;
 use crate::failure::{At, Cause, Failure, Stage};
 use crate::group::{Change, Errand as Duty, Event, Outcome, Shared};
@@ -168,6 +168,13 @@ async fn attempt<N: Net>(
             Box::pin(ask(stream, http)).await.map_err(|cause| Failure::outbound(Stage::Relay, cause).at(at))
         }
         ProbeKind::Dns(dns) => {
+            let rule = match &dns.server {
+                Address::Ip(address) => judge_address(*address, forbidden).err(),
+                Address::Name(name, _) => forbidden.check_name(name.as_str()),
+            };
+            if let Some(rule) = rule {
+                return Err(Failure::outbound(Stage::Connect, Cause::Forbidden(rule)));
+            }
             let [low, high, ..] = chance(&door.net).to_le_bytes();
             let question = question([low, high], &dns.name);
             let at = At { path: Arc::clone(&path.name), hop: path.hops.len() };
@@ -268,7 +275,8 @@ pub fn try_path(path: &Arc<Path>, probe: &Probe, forbidden: &Arc<Forbidden>) -> 
                 run(&Arc::new(Door::new(inbound, OsNet, 1)), path, probe, forbidden).await
             }
             ProbeKind::Dns(_) => {
-                let (door, relaying) = relay_datagrams(inbound).map_err(starting)?;
+                let sockets = path.hops.len() + SOCKETS_BESIDE_HOPS;
+                let (door, relaying) = relay_datagrams(inbound, sockets).map_err(starting)?;
                 tokio::select! {
                     // The engine has to be there before it is asked.
                     biased;
@@ -283,21 +291,25 @@ pub fn try_path(path: &Arc<Path>, probe: &Probe, forbidden: &Arc<Forbidden>) -> 
     tried
 }
 
-/// A door whose datagrams are relayed while the future is polled. Nobody is told of the socket where they would come in.
-fn relay_datagrams(inbound: Inbound) -> io::Result<(Arc<Door<OsNet>>, impl Future<Output = Infallible>)> {
+/// A door whose datagrams are relayed through so many `sockets`, beside its own, while the future is polled. Nobody is told of the socket where they would come in.
+fn relay_datagrams(
+    inbound: Inbound,
+    sockets: usize,
+) -> io::Result<(Arc<Door<OsNet>>, impl Future<Output = Infallible>)> {
     let socket = UdpSocket::bind(inbound.listen)?;
     socket.set_nonblocking(true)?;
     let door = Arc::new(Door::new(inbound, OsNet, 1).with_datagrams(socket.local_addr()?, Workers::One));
-    let doors = DatagramDoors::watch(vec![(Arc::clone(&door), socket)], Budget::new(DATAGRAM_SOCKETS))?;
+    let doors = DatagramDoors::watch(vec![(Arc::clone(&door), socket)], Budget::new(sockets))?;
     Ok((door, doors.relay()))
 }
 
-/// For a question of our own: the way to the target, and what a hop may need besides.
-const DATAGRAM_SOCKETS: usize = 16;
+/// For a question of our own: the way out, and one to spare. Each hop may want a connection besides.
+const SOCKETS_BESIDE_HOPS: usize = 2;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Hop, Parent};
 
     #[test]
     fn a_direct_way_is_tried_with_a_question_in_a_datagram() {
@@ -321,10 +333,18 @@ mod tests {
 
         let server = UdpSocket::bind(address).unwrap();
         let failure = try_path(&path, &probe, &Arc::new(Forbidden::standard())).unwrap_err();
-        assert!(matches!(failure.cause, Cause::Unanswered), "{failure}");
-        server.set_nonblocking(true).unwrap();
-        let asked = server.recv_from(&mut [0; 512]).unwrap_err();
-        assert_eq!(asked.kind(), io::ErrorKind::WouldBlock, "loopback is forbidden");
+        assert!(matches!(failure.cause, Cause::Forbidden(_)), "{failure}");
+        // What is forbidden no hop is asked for either.
+        let hop = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let parent = Parent::socks5(hop.local_addr().unwrap().into(), None);
+        let through = Arc::new(Path::new("through", [Hop::Parent(parent)]));
+        let failure = try_path(&through, &probe, &Arc::new(Forbidden::standard())).unwrap_err();
+        assert!(matches!(failure.cause, Cause::Forbidden(_)), "{failure}");
+        (server.set_nonblocking(true).unwrap(), hop.set_nonblocking(true).unwrap());
+        let asked = [server.recv_from(&mut [0; 512]).map(drop), hop.accept().map(drop)];
+        for nothing in asked {
+            assert_eq!(nothing.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        }
     }
 
     #[test]

@@ -78,6 +78,8 @@ impl From<Failure> for Unserved {
 }
 
 /// Up to where bytes are carried; nothing, if all that the client wanted was done on the way.
+///
+/// What is rare is boxed on its own, here and below, so that a session that is only connected does not have its size.
 async fn establish<N: Net>(
     door: &Arc<Door<N>>,
     place: &Place,

@@ -384,7 +384,7 @@ fn a_client_that_changes_its_address_keeps_its_session_on_whichever_worker_it_ar
         // Each port comes to one of the two workers, and to the same one every time: of so many, some come to the other.
         for number in 0..16 {
             let mut packet = Vec::new();
-            session.seal(block, b"it is me", now, |random| random.fill(number), &mut packet);
+            session.seal(block, b"it is me", now, |random: &mut [u8]| random.fill(number), &mut packet);
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
             socket.send_to(&packet, server.addresses()[0]).unwrap();
@@ -424,7 +424,7 @@ fn what_was_said_in_a_session_that_had_to_make_room_is_not_taken_again() {
         [*b"client 1", *b"client 2"].map(|id| ClientSession::new(Arc::clone(&hop), SessionId(id)));
     let seal = |session: &mut ClientSession, payload: &[u8]| {
         let mut packet = Vec::new();
-        session.seal(block, payload, now, |random| random.fill(1), &mut packet);
+        session.seal(block, payload, now, |random: &mut [u8]| random.fill(1), &mut packet);
         packet
     };
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -488,7 +488,13 @@ fn whoever_sends_a_packet_to_a_relay_again_gets_no_answers_and_begins_nothing() 
     let mut seal = |session: usize| {
         let mut packet = Vec::new();
         // It is the other server that judges the time.
-        sessions[session].seal(block, b"sealed", UnixTime(0), |random| random.fill(1), &mut packet);
+        sessions[session].seal(
+            block,
+            b"sealed",
+            UnixTime(0),
+            |random: &mut [u8]| random.fill(1),
+            &mut packet,
+        );
         packet
     };
     let passes = |from: &UdpSocket, packet: &[u8]| {

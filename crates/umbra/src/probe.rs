@@ -1,4 +1,4 @@
-//! `umbra probe`: every way out dialled once, and what came of it as a table.
+//! Ways out dialled once, and what came of it as a table: all of them for `umbra probe`, those of a session for `umbra route`.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -10,7 +10,7 @@ use std::time::Duration;
 use umbra_proto::address::{Address, DomainName};
 use umbra_proto::forbidden::Forbidden;
 use umbra_relay::config::{DnsProbe, Hop, Names, Parent, ParentProtocol, Path, Probe, ProbeKind};
-use umbra_relay::failure::Failure;
+use umbra_relay::failure::{Cause, Failure};
 use umbra_relay::try_path;
 
 use crate::flags::Tried;
@@ -29,14 +29,14 @@ pub(crate) fn run(tried: Tried) -> ExitCode {
     // All inbounds of a role have the same list.
     let nothing = Arc::new(Forbidden::NOTHING);
     let forbidden = plan.config.inbounds.first().map_or(&nothing, |inbound| &inbound.forbidden);
-    let errand = tried.target.map_or(Errand::LastHop, Errand::Stream);
-    dial_all(&mut rows, &errand, forbidden);
+    let purpose = tried.target.map_or(Purpose::LastHop, Purpose::Stream);
+    dial_all(&mut rows, &purpose, forbidden);
     let _unheard = write!(io::stdout(), "{}", table(&rows));
     if rows.iter().any(Row::has_failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// What every path is dialled for.
-pub(crate) enum Errand {
+pub(crate) enum Purpose {
     /// To see whether its proxies are there.
     LastHop,
     /// A stream to a target.
@@ -62,12 +62,12 @@ impl Row {
         self.has_failed
     }
 
-    fn dial(&mut self, errand: &Errand, forbidden: &Arc<Forbidden>) {
+    fn dial(&mut self, purpose: &Purpose, forbidden: &Arc<Forbidden>) {
         let Some(path) = &self.path else { return };
-        let Some((path, kind, words)) = attempt(path, errand) else {
-            let why = match errand {
-                Errand::Datagrams(_) => "not tried: only a name server, at port 53, answers whoever asks",
-                Errand::LastHop | Errand::Stream(_) => "nothing to dial without a target",
+        let Some((path, kind, words)) = attempt(path, purpose) else {
+            let why = match purpose {
+                Purpose::Datagrams(_) => "not tried: only a name server, at port 53, answers whoever asks",
+                Purpose::LastHop | Purpose::Stream(_) => "nothing to dial without a target",
             };
             self.result = why.into();
             return;
@@ -79,11 +79,18 @@ impl Row {
                 self.time = Some(time);
             }
             Err(failure) => {
-                self.result = explain(&failure);
+                self.result = diagnose(&path, &failure, forbidden).unwrap_or_else(|| explain(&failure));
                 self.has_failed = true;
             }
         }
     }
+}
+
+/// Why a question along `path` was not answered, where that is one of its proxies: each is asked for the next.
+fn diagnose(path: &Arc<Path>, failure: &Failure, forbidden: &Arc<Forbidden>) -> Option<String> {
+    let Cause::Unanswered = failure.cause else { return None };
+    let (path, kind, _) = attempt(path, &Purpose::LastHop)?;
+    try_path(&path, &Probe { kind, patience: PATIENCE }, forbidden).err().map(|failure| explain(&failure))
 }
 
 /// A row for each of `paths`.
@@ -120,11 +127,11 @@ fn row(name: String, hops: String, path: Option<Arc<Path>>) -> Row {
 }
 
 /// Dials all of them, some at a time, for somebody who is led to nothing `forbidden`.
-pub(crate) fn dial_all(rows: &mut [Row], errand: &Errand, forbidden: &Arc<Forbidden>) {
+pub(crate) fn dial_all(rows: &mut [Row], purpose: &Purpose, forbidden: &Arc<Forbidden>) {
     for some in rows.chunks_mut(DIALS_AT_ONCE) {
         thread::scope(|scope| {
             for row in some {
-                scope.spawn(move || row.dial(errand, forbidden));
+                scope.spawn(move || row.dial(purpose, forbidden));
             }
         });
     }
@@ -132,12 +139,12 @@ pub(crate) fn dial_all(rows: &mut [Row], errand: &Errand, forbidden: &Arc<Forbid
 
 /// What is dialled along which part of `path`, in words too. Without a target that answers, every proxy but the last is asked for the
 /// next.
-fn attempt(path: &Arc<Path>, errand: &Errand) -> Option<(Arc<Path>, ProbeKind, String)> {
-    match errand {
-        Errand::Stream(target) => {
+fn attempt(path: &Arc<Path>, purpose: &Purpose) -> Option<(Arc<Path>, ProbeKind, String)> {
+    match purpose {
+        Purpose::Stream(target) => {
             return Some((Arc::clone(path), ProbeKind::Handshake(target.clone()), target.to_string()));
         }
-        Errand::Datagrams(server) if server.port() == DNS_PORT && path.has_datagrams() => {
+        Purpose::Datagrams(server) if server.port() == DNS_PORT && path.has_datagrams() => {
             let words = format!("ask {server} for {DNS_NAME}");
             let name = DomainName::new(DNS_NAME).ok()?;
             return Some((
@@ -146,7 +153,7 @@ fn attempt(path: &Arc<Path>, errand: &Errand) -> Option<(Arc<Path>, ProbeKind, S
                 words,
             ));
         }
-        Errand::LastHop | Errand::Datagrams(_) => {}
+        Purpose::LastHop | Purpose::Datagrams(_) => {}
     }
     let (last, before) = path.hops.split_last()?;
     let last = last.address();
@@ -159,12 +166,9 @@ fn attempt(path: &Arc<Path>, errand: &Errand) -> Option<(Arc<Path>, ProbeKind, S
 }
 
 fn explain(failure: &Failure) -> String {
-    // A direct way has no hop to name.
-    let at = failure
-        .at
-        .as_ref()
-        .filter(|at| at.hop > 0)
-        .map_or_else(String::new, |at| format!(" at hop {}", at.hop));
+    // A direct way has no hop, and who has not answered is not known.
+    let is_known = failure.at.as_ref().filter(|at| at.hop > 0 && !matches!(failure.cause, Cause::Unanswered));
+    let at = is_known.map_or_else(String::new, |at| format!(" at hop {}", at.hop));
     format!("{} failed{at}: {}", failure.stage, failure.cause)
 }
 

@@ -12,7 +12,7 @@ use umbra_relay::config::{Inbound, Route};
 use umbra_relay::router::{Decision, Dial, Fit, Query, Reason, Rule, Transport};
 
 use crate::flags::{Asked, Session};
-use crate::probe::{Errand, Row, dial_all, rows_of, rows_of_servers, table};
+use crate::probe::{Purpose, Row, dial_all, rows_of, rows_of_servers, table};
 use crate::reference::nearest;
 use crate::report::Report;
 use crate::resolve::Plan;
@@ -31,12 +31,12 @@ pub(crate) fn run(asked: Asked) -> ExitCode {
     // What is known already should not wait for a proxy that is silent.
     let _unheard = io::stdout().write_all(text.as_bytes());
     if dials {
-        let errand = if session.is_udp {
-            Errand::Datagrams(session.target.clone())
+        let purpose = if session.is_udp {
+            Purpose::Datagrams(session.target.clone())
         } else {
-            Errand::Stream(session.target.clone())
+            Purpose::Stream(session.target.clone())
         };
-        dial_all(&mut rows, &errand, &inbound.forbidden);
+        dial_all(&mut rows, &purpose, &inbound.forbidden);
     }
     if !rows.is_empty() {
         let _unheard = write!(io::stdout(), "\n{}", table(&rows));
@@ -69,6 +69,13 @@ fn knows_user(inbound: &Inbound, session: &Session, report: &mut Report) -> bool
     let hint = match nearest(user, known.iter().copied()) {
         Some(near) => format!("did you mean {near}?"),
         None if known.is_empty() => "nobody logs in there, so leave it out".into(),
+        None if known.len() > USERS_TOLD_MAX => {
+            format!(
+                "there are {} and {} more",
+                known[..USERS_TOLD_MAX].join(", "),
+                known.len() - USERS_TOLD_MAX
+            )
+        }
         None => format!("there are {}", known.join(", ")),
     };
     report.error("--user", format!("there is no user {user} at {}; {hint}", inbound.name));
@@ -249,6 +256,9 @@ fn refusal_in_words(refusal: Refusal) -> &'static str {
         Refusal::AddressTypeNotSupported => "address type not supported",
     }
 }
+
+/// A port may have thousands.
+const USERS_TOLD_MAX: usize = 10;
 
 /// What is said, each line under its word.
 #[derive(Default)]

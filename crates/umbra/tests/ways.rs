@@ -461,9 +461,11 @@ fn a_route_of_datagrams_is_tried_with_a_question_where_a_name_server_would_be() 
     let asked = |route: Said| {
         line(&route, "direct").split_once("ask 127.0.0.77:53 for example.com").unwrap().1.trim().to_owned()
     };
-    assert_eq!(asked(route("127.0.0.77:53")), "relay failed: no answer came");
     // The port is for root alone: without it the probe is proven in the relay's own tests.
     let Ok(server) = UdpSocket::bind("127.0.0.77:53") else { return };
+    assert_eq!(asked(route("127.0.0.77:53")), "relay failed: no answer came");
+    (server.set_nonblocking(true).unwrap(), server.recv_from(&mut [0; 512]).unwrap());
+    server.set_nonblocking(false).unwrap();
     let answering = thread::spawn(move || {
         let mut bytes = [0; 512];
         server.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -474,6 +476,47 @@ fn a_route_of_datagrams_is_tried_with_a_question_where_a_name_server_would_be() 
     let said = asked(route("127.0.0.77:53"));
     assert!(said.starts_with("ok "), "{said}");
     answering.join().unwrap();
+}
+
+#[test]
+fn a_question_along_a_dead_proxy_fails_where_the_proxy_does() {
+    let config = Config::new(&format!(
+        r#"{{"local_port": 0, "paths": [{{"name": "dead", "hops": "socks5://{}"}}], "otherwise": "dead"}}"#,
+        nobody()
+    ));
+    let said = umbra(&["route", "--udp", "-c", config.path(), "192.0.2.1:53"]);
+    let row = line(&said, "dead");
+    assert!(
+        row.contains("ask 192.0.2.1:53 for example.com  connect failed at hop 1: Connection refused"),
+        "{row}"
+    );
+}
+
+#[test]
+fn users_of_a_server_are_known_to_route() {
+    let key = |byte: u8| {
+        BASE64_STANDARD.encode(std::array::from_fn::<u8, 16, _>(|at| byte ^ u8::try_from(at).unwrap()))
+    };
+    let users: Vec<_> = (1..=12)
+        .map(|number| format!(r#"{{"name": "somebody {number}", "password": "{}"}}"#, key(number)))
+        .collect();
+    let config = Config::new(&format!(
+        r#"{{"server_port": 0, "method": "2022-blake3-aes-128-gcm", "password": "{}", "users": [{}],
+            "rules": [{{"users": "somebody 7", "to": "refuse"}}]}}"#,
+        key(99),
+        users.join(", ")
+    ));
+    let route = |user| {
+        umbra(&["route", "--as", "server", "-c", config.path(), "--no-dial", "192.0.2.1:80", "--user", user])
+    };
+    assert_eq!(line(&route("somebody 7"), "rule"), "rule     rules[0], which has the user somebody 7");
+    assert_eq!(line(&route("somebody 8"), "rule"), "rule     none fits: otherwise");
+    let said = route("xyz");
+    assert!(
+        said.err.contains("there is no user xyz at ") && said.err.contains("somebody 10 and 2 more"),
+        "{}",
+        said.err
+    );
 }
 
 #[test]

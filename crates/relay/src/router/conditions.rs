@@ -95,3 +95,38 @@ impl Conditions {
 fn find<'n>(names: &'n [Box<str>], name: &str) -> Option<&'n str> {
     names.iter().map(|one| &**one).find(|one| *one == name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fits_is_named_and_nothing_else() {
+        let conditions = Conditions {
+            target: None,
+            ports: Some(vec![1..=9, 80..=90]),
+            source: Some(Networks::new(["10.0.0.0/8".parse().unwrap()])),
+            inbounds: Some(vec!["desk".into(), "guests".into()]),
+            users: Some(vec!["ann".into(), "bea".into()]),
+            transport: Some(Transport::Tcp),
+        };
+        let target = "192.0.2.1:80".parse().unwrap();
+        let query = Query {
+            target: &target,
+            transport: Transport::Tcp,
+            source: "::ffff:10.1.2.3".parse().unwrap(),
+            inbound: "guests",
+            user: Some("bea"),
+        };
+        let range = ["10.0.0.0", "10.255.255.255"].map(|end| end.parse().unwrap());
+        let expected = [
+            Reason::Port(80..=90),
+            Reason::Source(range[0], range[1]),
+            Reason::Inbound("guests"),
+            Reason::User("bea"),
+            Reason::Transport(Transport::Tcp),
+        ];
+        assert_eq!(conditions.explain(&query, &[]), expected);
+        assert_eq!(Conditions::default().explain(&query, &[]), []);
+    }
+}

@@ -54,7 +54,7 @@ pub(super) fn route() -> Clap {
     describing(
         base("route", "Say which way a session would take, why, and how its paths are")
             .arg(target().required(true).help("Where the session goes; without a port, to 443"))
-            .arg(switch("udp", "A session of datagrams"))
+            .arg(switch("udp", "A session of datagrams; a target at port 53 is asked for a name"))
             .arg(
                 text("source", "ADDRESS", "Where it comes from [default: 127.0.0.1]")
                     .value_parser(value_parser!(IpAddr)),
@@ -63,7 +63,7 @@ pub(super) fn route() -> Clap {
             .arg(text("user", "NAME", "Who has logged in [default: nobody]"))
             .arg(switch(
                 "no-dial",
-                "Connect to nothing; names are resolved if a rule has to know their addresses",
+                "Connect to nothing and ask nothing; names are resolved if a rule has to know their addresses",
             )),
     )
 }
