@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::debug;
 use umbra_proto::address::AddressBlock;
+use umbra_proto::forbidden::Forbidden;
 
 use super::association::{Association, AssociationId, Face};
 use super::dropped::Why;
@@ -23,7 +24,7 @@ use crate::net::Net;
 use crate::net::datagram::Datagrams;
 use crate::path::chance;
 use crate::probe::{tell, wake};
-use crate::router::{Decision, Query, Transport};
+use crate::router::{Decision, Dial, Query, Transport};
 
 /// A datagram that looks for its way.
 pub(super) struct Wayfarer<'w> {
@@ -124,9 +125,9 @@ fn route_for<'d, N: Net, D: Datagrams>(
         Decision::Resolve => {}
     }
     let names = lanes.names_of_rules();
-    let known = match outside.find(names, target, payload, now) {
-        Found::At(address) => Some(address),
-        Found::Nowhere => None,
+    let known: &[SocketAddr] = match outside.find(names, target, payload, now) {
+        Found::At(addresses) => addresses,
+        Found::Nowhere => &[],
         Found::Crowded => return Err(Why::NoRoom),
         Found::Waits { ask: false } => return Ok(None),
         Found::Waits { ask: true } => {
@@ -139,12 +140,21 @@ fn route_for<'d, N: Net, D: Datagrams>(
             return Ok(None);
         }
     };
-    match routes.decide(&query, Some(known.as_slice())) {
-        // Nobody may look for another address than the rules have seen, and there is none.
-        Decision::Take { verdict, .. } if known.is_none() && verdict.is_direct() => Err(Why::Unroutable),
-        Decision::Take { verdict, .. } => Ok(Some((verdict, known))),
+    match routes.decide(&query, Some(known)) {
+        Decision::Take { verdict, dial, .. } => match one_of(known, dial, &door.inbound.forbidden) {
+            // Nobody may look for another address than the rules have seen, and there is none.
+            None if verdict.is_direct() => Err(Why::Unroutable),
+            address => Ok(Some((verdict, address))),
+        },
         Decision::Resolve | Decision::Unresolvable { .. } => Err(Why::Unroutable),
     }
+}
+
+/// The one of `addresses` that is sent to, of those that rules have left: rather one that is not forbidden than one that is.
+fn one_of(addresses: &[SocketAddr], dial: Dial<'_>, forbidden: &Forbidden) -> Option<SocketAddr> {
+    let mut left = addresses.iter().filter(|address| dial.allows(address.ip()));
+    let first = left.clone().next();
+    left.find(|address| forbidden.check(address.ip()).is_none()).or(first).copied()
 }
 
 /// What the operator calls the client, if it is one of several users.

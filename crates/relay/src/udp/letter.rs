@@ -23,8 +23,8 @@ pub(super) enum Letter {
         id: LaneId,
         /// The address block that was asked for.
         block: Box<[u8]>,
-        /// The address, if there is one that may be sent to.
-        address: Option<SocketAddr>,
+        /// The addresses that may be sent to, best first; none, if there is none.
+        addresses: Box<[SocketAddr]>,
     },
     /// The first hop of a lane can be sent to at this address now; or one of its hops cannot be found.
     Reached {

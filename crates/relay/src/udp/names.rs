@@ -22,16 +22,17 @@ struct Name {
 #[derive(Debug)]
 enum State {
     Asked(Queue),
-    Known(SocketAddr),
+    /// At least one.
+    Known(Box<[SocketAddr]>),
     /// It has no address that may be sent to; asked again after this.
     Unknown(Instant),
 }
 
 /// What to do with a datagram for a name.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found {
-    /// Send it there.
-    At(SocketAddr),
+pub(super) enum Found<'n> {
+    /// Send it to one of these, of which there is one at least.
+    At(&'n [SocketAddr]),
     /// It waits; and if nobody has asked yet, the name is to be looked up.
     Waits {
         /// Whether somebody has to ask now.
@@ -45,26 +46,26 @@ pub(super) enum Found {
 
 impl Names {
     /// Where a datagram with `payload` for the target `block` goes.
-    pub(super) fn find(&mut self, block: &[u8], payload: &[u8], now: Instant, room: &Arc<Room>) -> Found {
+    pub(super) fn find(&mut self, block: &[u8], payload: &[u8], now: Instant, room: &Arc<Room>) -> Found<'_> {
         // The latest is asked for mostly.
         let Some(at) = self.0.iter().rposition(|name| *name.block == *block) else {
             return self.ask(block, payload, room);
         };
+        if matches!(&self.0[at].state, State::Unknown(until) if now >= *until) {
+            drop(self.0.remove(at));
+            return self.ask(block, payload, room);
+        }
         match &mut self.0[at].state {
-            State::Known(address) => Found::At(*address),
+            State::Known(addresses) => Found::At(addresses),
             State::Asked(queue) => match queue.push(payload) {
                 Ok(()) => Found::Waits { ask: false },
                 Err(NoRoom) => Found::Crowded,
             },
-            State::Unknown(until) if now < *until => Found::Nowhere,
-            State::Unknown(_) => {
-                drop(self.0.remove(at));
-                self.ask(block, payload, room)
-            }
+            State::Unknown(_) => Found::Nowhere,
         }
     }
 
-    fn ask(&mut self, block: &[u8], payload: &[u8], room: &Arc<Room>) -> Found {
+    fn ask(&mut self, block: &[u8], payload: &[u8], room: &Arc<Room>) -> Found<'static> {
         let asked = self.0.iter().filter(|name| matches!(name.state, State::Asked(_))).count();
         if asked >= LOOKUPS_PER_ASSOCIATION_MAX {
             return Found::Crowded;
@@ -98,13 +99,19 @@ impl Names {
         self.0.iter().map(waiting).sum()
     }
 
-    /// The lookup of `block` has come to an end. Gives what waited for it.
-    pub(super) fn learn(&mut self, block: &[u8], address: Option<SocketAddr>, now: Instant) -> Option<Queue> {
+    /// The lookup of `block` has come to an end, with these addresses or none. Gives what waited for it.
+    pub(super) fn learn(
+        &mut self,
+        block: &[u8],
+        addresses: Box<[SocketAddr]>,
+        now: Instant,
+    ) -> Option<Queue> {
         let asked = |name: &&mut Name| *name.block == *block && matches!(name.state, State::Asked(_));
         let name = self.0.iter_mut().find(asked)?;
-        let state = match address {
-            Some(address) => State::Known(address),
-            None => State::Unknown(now + NAME_RETRY_DELAY),
+        let state = if addresses.is_empty() {
+            State::Unknown(now + NAME_RETRY_DELAY)
+        } else {
+            State::Known(addresses)
         };
         match std::mem::replace(&mut name.state, state) {
             State::Asked(queue) => Some(queue),
@@ -119,8 +126,12 @@ mod tests {
 
     const HERE: &str = "192.0.2.1:7";
 
-    fn asked(names: &mut Names, block: &[u8], payload: &[u8], now: Instant) -> Found {
+    fn asked<'n>(names: &'n mut Names, block: &[u8], payload: &[u8], now: Instant) -> Found<'n> {
         names.find(block, payload, now, &Arc::default())
+    }
+
+    fn here() -> Box<[SocketAddr]> {
+        [HERE.parse().unwrap()].into()
     }
 
     #[test]
@@ -128,18 +139,18 @@ mod tests {
         let (mut names, now) = (Names::default(), Instant::now());
         assert_eq!(asked(&mut names, b"name", b"1", now), Found::Waits { ask: true });
         assert_eq!(asked(&mut names, b"name", b"2", now), Found::Waits { ask: false });
-        let waited = names.learn(b"name", HERE.parse().ok(), now).unwrap();
+        let waited = names.learn(b"name", here(), now).unwrap();
         assert_eq!(waited.datagrams().collect::<Vec<_>>(), [b"1", b"2"]);
-        assert_eq!(asked(&mut names, b"name", b"3", now), Found::At(HERE.parse().unwrap()));
+        assert_eq!(asked(&mut names, b"name", b"3", now), Found::At(&here()));
     }
 
     #[test]
     fn a_name_without_address_is_asked_for_again_later() {
         let (mut names, now) = (Names::default(), Instant::now());
         asked(&mut names, b"name", b"1", now);
-        let waited = names.learn(b"name", None, now).unwrap();
+        let waited = names.learn(b"name", Box::default(), now).unwrap();
         assert_eq!((waited.len(), names.waiting()), (1, 0));
-        assert!(names.learn(b"name", None, now).is_none(), "nobody has asked");
+        assert!(names.learn(b"name", Box::default(), now).is_none(), "nobody has asked");
         assert_eq!(asked(&mut names, b"name", b"2", now), Found::Nowhere);
         assert_eq!(asked(&mut names, b"name", b"3", now + NAME_RETRY_DELAY), Found::Waits { ask: true });
     }
@@ -150,10 +161,10 @@ mod tests {
         let block = |number: usize| number.to_be_bytes();
         for number in 0..NAMES_PER_ASSOCIATION_MAX {
             assert_eq!(asked(&mut names, &block(number), b"", now), Found::Waits { ask: true });
-            names.learn(&block(number), HERE.parse().ok(), now);
+            names.learn(&block(number), here(), now);
         }
         assert_eq!(asked(&mut names, b"one more", b"", now), Found::Waits { ask: true });
-        assert_eq!(asked(&mut names, &block(1), b"", now), Found::At(HERE.parse().unwrap()));
+        assert_eq!(asked(&mut names, &block(1), b"", now), Found::At(&here()));
         assert_eq!(asked(&mut names, &block(0), b"", now), Found::Waits { ask: true }, "its place was taken");
         let kept = (0..100).take_while(|_| asked(&mut names, b"one more", b"more", now) != Found::Crowded);
         assert_eq!(kept.count() + 1, crate::limits::WAITING_DATAGRAMS_MAX);
@@ -168,7 +179,7 @@ mod tests {
         assert_eq!(asked(&mut names, b"one more", b"", now), Found::Crowded);
         names.forget(&0_usize.to_be_bytes());
         assert_eq!(asked(&mut names, b"one more", b"", now), Found::Waits { ask: true });
-        names.learn(&1_usize.to_be_bytes(), None, now);
+        names.learn(&1_usize.to_be_bytes(), Box::default(), now);
         assert_eq!(asked(&mut names, &0_usize.to_be_bytes(), b"", now), Found::Waits { ask: true });
     }
 }

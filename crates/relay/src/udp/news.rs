@@ -45,7 +45,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
     /// What slow work has come to.
     pub(super) fn read(&mut self, letter: Letter) {
         match letter {
-            Letter::Named { id, block, address } => self.named(id, &block, address),
+            Letter::Named { id, block, addresses } => self.named(id, &block, addresses),
             Letter::Reached { id, address, stops } => self.reached(id, address, &stops),
             Letter::Lost(id) => self.lost(id),
             Letter::End(id) => self.let_go(id),
@@ -63,17 +63,18 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         }
     }
 
-    fn named(&mut self, id: LaneId, block: &[u8], address: Option<SocketAddr>) {
+    fn named(&mut self, id: LaneId, block: &[u8], addresses: Box<[SocketAddr]>) {
         let now = self.now();
         let association = self.posts[id.association.post].table.get_mut(id.association.handle);
         if id.number == LaneNumber::RULES {
             let names = association.map(|association| association.lanes.names_of_rules());
-            let waiting = names.and_then(|names| names.learn(block, address, now.instant));
+            let waiting = names.and_then(|names| names.learn(block, addresses, now.instant));
             return waiting.into_iter().for_each(|waiting| self.led(id.association, block, &waiting, now));
         }
         let lane = association.and_then(|association| association.lanes.get_mut(id.number));
         let Some(Lane { way: Way::Direct(direct), .. }) = lane else { return };
-        let waiting = direct.names.learn(block, address, now.instant);
+        let address = addresses.first().copied();
+        let waiting = direct.names.learn(block, addresses, now.instant);
         let Some(waiting) = waiting else { return };
         let Some(address) = address else {
             return self.outside.dropped.count_many(Why::Unroutable, waiting.len());

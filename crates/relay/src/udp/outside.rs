@@ -237,13 +237,13 @@ impl<D: Datagrams> Outside<D> {
     }
 
     /// What is to be done with a datagram whose target is looked up among `names`.
-    pub(super) fn find(
+    pub(super) fn find<'n>(
         &self,
-        names: &mut Names,
+        names: &'n mut Names,
         target: AddressBlock<'_>,
         payload: &[u8],
         now: Instant,
-    ) -> Found {
+    ) -> Found<'n> {
         names.find(target.as_bytes(), payload, now, &self.room)
     }
 
@@ -263,7 +263,7 @@ impl<D: Datagrams> Outside<D> {
         let address = match target.ip() {
             Some(address) => address,
             None => match self.find(&mut direct.names, target, payload, way.now.instant) {
-                Found::At(address) => address,
+                Found::At(addresses) => addresses[0],
                 Found::Waits { ask: false } => return Ok(()),
                 Found::Waits { ask: true } => {
                     let Some(turn) = self.turn() else {

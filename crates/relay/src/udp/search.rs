@@ -21,7 +21,7 @@ use crate::conn::Conn;
 use crate::dial::resolve;
 use crate::door::Door;
 use crate::drive::Inbox;
-use crate::limits::RESOLVE_SECS_MAX;
+use crate::limits::{ADDRESSES_OF_RULES_MAX, RESOLVE_SECS_MAX};
 use crate::net::{Net, Socket};
 use crate::path::{Errand, travel_through};
 
@@ -37,12 +37,13 @@ pub(super) fn look_up<N: Net>(
     let (block, target) = (target.as_bytes().into(), target.to_address());
     drop(tokio::spawn(async move {
         let address = first_in_turn(&door, &target, &door.inbound.forbidden, turn).await;
-        letters.send(Letter::Named { id, block, address });
+        letters.send(Letter::Named { id, block, addresses: address.into_iter().collect() });
     }));
 }
 
-/// Looks up the name of a target that rules have to know the address of. Whether anybody is led there is theirs to say, and what is
-/// forbidden on a direct way is judged when it is taken.
+/// Looks up the name of a target that rules have to know the addresses of: all of them, since it is enough for a rule that one is in its
+/// networks. Those come first that there is a route to. Whether anybody is led there is theirs to say, and what is forbidden on a direct
+/// way is judged when it is taken.
 pub(super) fn look_up_for_rules<N: Net>(
     door: &Arc<Door<N>>,
     letters: &Letters,
@@ -53,8 +54,10 @@ pub(super) fn look_up_for_rules<N: Net>(
     let (door, letters) = (Arc::clone(door), letters.clone());
     let (block, target) = (target.as_bytes().into(), target.to_address());
     drop(tokio::spawn(async move {
-        let address = first_in_turn(&door, &target, &Forbidden::NOTHING, turn).await;
-        letters.send(Letter::Named { id, block, address });
+        let mut addresses = all_in_turn(&door, &target, turn).await.unwrap_or_default();
+        addresses.truncate(ADDRESSES_OF_RULES_MAX);
+        addresses.sort_by_cached_key(|address| door.net.source_towards(address.ip()).is_err());
+        letters.send(Letter::Named { id, block, addresses: addresses.into() });
     }));
 }
 
@@ -182,16 +185,27 @@ async fn first_address<N: Net>(
     first_fit(door, addresses, forbidden)
 }
 
-/// The same with one of the lookups that may be under way. The system goes on with one that nobody waits for any more, and its turn lasts
-/// as long as that.
+/// The same with one of the lookups that may be under way.
 async fn first_in_turn<N: Net>(
     door: &Arc<Door<N>>,
     address: &Address,
     forbidden: &Forbidden,
     turn: OwnedSemaphorePermit,
 ) -> Option<SocketAddr> {
+    if let Address::Ip(address) = address {
+        return Some(*address);
+    }
+    first_fit(door, all_in_turn(door, address, turn).await?, forbidden)
+}
+
+/// All addresses of `address`. The system goes on with a lookup that nobody waits for any more, and its turn lasts as long as that.
+async fn all_in_turn<N: Net>(
+    door: &Arc<Door<N>>,
+    address: &Address,
+    turn: OwnedSemaphorePermit,
+) -> Option<Vec<SocketAddr>> {
     let (name, port) = match address {
-        Address::Ip(address) => return Some(*address),
+        Address::Ip(address) => return Some(vec![*address]),
         Address::Name(name, port) => (name.clone(), *port),
     };
     let asking = Arc::clone(door);
@@ -199,8 +213,7 @@ async fn first_in_turn<N: Net>(
         let _turn = turn;
         asking.net.resolve(name.as_str(), port).await
     });
-    let addresses = timeout(RESOLVE_SECS_MAX, asked).await.ok()?.ok()?.ok()?;
-    first_fit(door, addresses, forbidden)
+    timeout(RESOLVE_SECS_MAX, asked).await.ok()?.ok()?.ok()
 }
 
 fn first_fit<N: Net>(

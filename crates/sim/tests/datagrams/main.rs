@@ -5,5 +5,6 @@ mod bounds;
 mod forms;
 mod life;
 mod route;
+mod rules;
 mod told;
 mod wire;

@@ -48,6 +48,8 @@ pub(crate) struct Plan {
     pub(crate) sockets_max: usize,
     /// Where no door leads.
     pub(crate) forbidden: Arc<Forbidden>,
+    /// Where the last door leads, if that is not straight to every target.
+    pub(crate) routes: Option<config::Routes>,
 }
 
 impl Plan {
@@ -61,6 +63,7 @@ impl Plan {
             capacity: 4096,
             sockets_max: 1000,
             forbidden: Arc::default(),
+            routes: None,
         }
     }
 
@@ -112,6 +115,9 @@ impl Route {
         };
         let mut inbound = inbound(number, protocol, route, self.plan.udp[number].clone());
         inbound.forbidden = Arc::clone(&self.plan.forbidden);
+        if let Some(routes) = self.plan.routes.as_ref().filter(|_| is_last) {
+            inbound.routes = routes.clone();
+        }
         let workers = if is_last { workers } else { 1 };
         let workers = (0..workers).map(|_| SimDatagrams::new(&self.air, &host(number), capacity)).collect();
         self.engines.push(self.house.open_for_datagrams(inbound, workers, sockets_max));
