@@ -18,6 +18,7 @@ use crate::plugin::refuse_strange_plugin;
 use crate::raw::{Raw, Said, Settings, Value};
 use crate::reference::{Id, Kind, LISTS, Place, Setting};
 use crate::report::Report;
+use crate::secret::expand_password;
 
 /// Reads the file at `path`. What is wrong with it goes into `report`; there is no `Raw` if it cannot be read at all.
 pub(crate) fn read(path: &Path, report: &mut Report) -> Option<Raw> {
@@ -238,13 +239,23 @@ fn read_value(setting: &Setting, path: &str, value: &Json<'_>, report: &mut Repo
         (Kind::Object(place), Json::Object(object)) => {
             Some(Value::Object(read_object(path, place, object, report)))
         }
-        (kind, value) => match read_scalar(kind, setting.key, value) {
-            Ok(value) => Some(value),
-            Err(why) => {
-                report.error(path, why);
-                None
+        (kind, value) => {
+            match read_scalar(kind, setting.key, value).and_then(|value| expand(setting.id, value)) {
+                Ok(value) => Some(value),
+                Err(why) => {
+                    report.error(path, why);
+                    None
+                }
             }
-        },
+        }
+    }
+}
+
+/// A password may stand in the environment.
+fn expand(id: Id, value: Value) -> Result<Value, String> {
+    match (id, value) {
+        (Id::Password, Value::Text(text)) => expand_password(text).map(Value::Text),
+        (_, value) => Ok(value),
     }
 }
 
@@ -297,7 +308,8 @@ fn read_port_passwords(path: &str, object: &Object<'_>, report: &mut Report) -> 
                 continue;
             }
         };
-        match read_scalar(Kind::Secret, "port_password", &property.value) {
+        let password = read_scalar(Kind::Secret, "port_password", &property.value);
+        match password.and_then(|password| expand(Id::Password, password)) {
             Ok(_) if !seen.insert(port) => report.error(place, "says the same port again; keep one of them"),
             Ok(password) => {
                 let mut settings = Settings::new(&place);

@@ -80,7 +80,15 @@ impl Report {
         add(&mut self.errors, Note::new(place, text));
     }
 
-    /// Adds a warning, likewise.
+    /// Adds an error about what is not at `place`, unless one says already what is wrong there.
+    pub(crate) fn error_missing(&mut self, place: impl Into<String>, text: impl Into<String>) {
+        let place = place.into();
+        if !self.errors.iter().any(|error| error.place == place) {
+            self.error(place, text);
+        }
+    }
+
+    /// Adds a warning. What is said already is not said again.
     pub(crate) fn warn(&mut self, place: impl Into<String>, text: impl Into<String>) {
         add(&mut self.warnings, Note::new(place, text));
     }

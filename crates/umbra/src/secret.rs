@@ -1,8 +1,11 @@
 //! Methods and passwords as people write them: which are good, and what to do about the others.
 
+use std::env::{self, VarError};
+
 use umbra_proto::shadowsocks::identity::{Credentials, CredentialsError};
 use umbra_proto::shadowsocks::key::{Key, KeyError};
 use umbra_proto::shadowsocks::{Generation, Method};
+use zeroize::Zeroizing;
 
 use crate::flags::Role;
 use crate::key::maker;
@@ -58,7 +61,7 @@ pub(crate) fn read_credentials(
 ) -> Option<Credentials> {
     let method = read_method(settings, insecure, report);
     let Some((password, place)) = said_password(settings, method) else {
-        report.error(settings.key_path("password"), missing);
+        report.error_missing(settings.key_path("password"), missing);
         return None;
     };
     let is_several =
@@ -90,6 +93,27 @@ pub(crate) fn read_credentials(
 pub(crate) fn said_password(settings: &Settings, method: Option<Method>) -> Option<(&str, &str)> {
     let none_needed = method == Some(Method::Plain);
     settings.text(Id::Password).or(none_needed.then_some(("", "")))
+}
+
+/// The password that `text` of a file stands for: the value of a variable of the environment where all of it is `${NAME}`, as in files of
+/// shadowsocks-rust, and otherwise `text` itself. Where there is no such value it is an error, which says what is wrong and what to do:
+/// whoever has read an example would know what is written.
+pub(crate) fn expand_password(text: Zeroizing<String>) -> Result<Zeroizing<String>, String> {
+    let Some(name) = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) else {
+        return Ok(text);
+    };
+    let why = match env::var(name).map(Zeroizing::new) {
+        Ok(value) if !value.is_empty() => return Ok(value),
+        Ok(_) => "is empty",
+        Err(VarError::NotPresent) => "is not set",
+        Err(VarError::NotUnicode(value)) => {
+            drop(Zeroizing::new(value.into_encoded_bytes()));
+            "is not UTF-8 text"
+        }
+    };
+    Err(format!(
+        "the environment variable {name}, whose value this is to be, {why}; set it where umbra is started, or write the secret itself"
+    ))
 }
 
 /// The key of `method` that `password` is. A short password is warned of at either end, since servers have run with theirs for
@@ -265,7 +289,6 @@ const EXAMPLES: [&str; 24] = [
 mod tests {
     use super::*;
     use crate::raw::Value;
-    use zeroize::Zeroizing;
 
     const WARN: InsecureMethods = InsecureMethods::Warn;
 

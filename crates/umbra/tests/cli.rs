@@ -446,3 +446,94 @@ fn quiet_says_nothing_and_a_closed_output_changes_nothing() {
 fn kill_until_gone(running: &mut Running) {
     assert!(matches!(running.end_with(Signal::TERM), Some(0) | None));
 }
+
+/// Runs `args` with `variables` and nothing else of these names in the environment.
+fn umbra_with(variables: &[(&str, &str)], args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_umbra"));
+    command.env_remove(VARIABLE).envs(variables.iter().copied());
+    command.args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+const VARIABLE: &str = "UMBRA_TEST_PASSWORD";
+
+#[test]
+fn every_password_of_a_file_may_be_a_variable_of_the_environment() {
+    let variables = [(VARIABLE, "of the environment")];
+    let link = |file: &str| {
+        let config = Config::new(file);
+        let output = umbra_with(&variables, &["url", "encode", config.path()]);
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()), "{file}");
+        text(&output.stdout)
+    };
+    let server = r#""server": "192.0.2.7", "server_port": 9, "method": "aes-128-gcm""#;
+    let said = |secret: &str| {
+        [
+            format!(r#"{{{server}, "password": "{secret}"}}"#),
+            format!(r#"{{"servers": [{{{server}, "password": "{secret}"}}]}}"#),
+            format!(r#"{{{server}, "users": [{{"name": "ann", "password": "{secret}"}}]}}"#),
+            format!(
+                r#"{{"server": "192.0.2.7", "method": "aes-128-gcm", "port_password": {{"9": "{secret}"}}}}"#
+            ),
+        ]
+    };
+    let named = format!("${{{VARIABLE}}}");
+    for (named, literal) in said(&named).iter().zip(said("of the environment")) {
+        assert_eq!(link(named), link(&literal), "{named}");
+    }
+    let hop = format!(
+        r#"{{"local_port": 0, "outbound_proxy": {{"protocol": "shadowsocks", "address": "192.0.2.7", "port": 9, "method": "aes-128-gcm", "password": "{named}"}}}}"#
+    );
+    let hop = Config::new(&hop);
+    assert_eq!(umbra_with(&variables, &["check", hop.path()]).status.code(), Some(0));
+    assert_eq!(umbra_with(&[], &["check", hop.path()]).status.code(), Some(1));
+    // What is not all of it is what it says, and so is what somebody else has written.
+    let partly = format!("x{named}");
+    assert_ne!(link(&said(&partly)[0]), link(&said("xof the environment")[0]));
+    let document = Config::new(&format!(
+        r#"{{"version": 1, "servers": [{{"server": "192.0.2.7", "server_port": 9, "password": "{named}", "method": "aes-128-gcm"}}]}}"#
+    ));
+    let of_document = umbra_with(&variables, &["url", "encode", "--server-url", document.path()]);
+    assert_eq!(of_document.status.code(), Some(0));
+    assert_ne!(text(&of_document.stdout), link(&said(&named)[0]));
+}
+
+#[test]
+fn a_server_runs_under_the_secret_that_the_environment_has() {
+    let named = Config::new(&format!(
+        r#"{{"server": "127.0.0.1", "server_port": 0, "method": "aes-128-gcm", "password": "${{{VARIABLE}}}", "forbidden_ip": []}}"#
+    ));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_umbra"));
+    let command = command.env(VARIABLE, "of the environment").args(["server", "-c", named.path()]);
+    let mut server = Running::of(command);
+    let address = server.wait_for("starting server at ");
+    let local = Config::new(&format!(
+        r#"{{"server": "{address}", "method": "aes-128-gcm", "password": "of the environment", "local_port": 0}}"#
+    ));
+    let mut client = Running::start(&["local", "-c", local.path()]);
+    assert_echoes(&client.wait_for("starting local at "));
+}
+
+#[test]
+fn a_variable_that_is_missing_or_empty_keeps_everything_from_starting() {
+    let file = format!(r#"{{"server": "127.0.0.1", "server_port": 0, "password": "${{{VARIABLE}}}"}}"#);
+    let config = Config::new(&file);
+    for (variables, why) in [(&[][..], "is not set"), (&[(VARIABLE, "")], "is empty")] {
+        for action in ["server", "check"] {
+            let output = umbra_with(variables, &[action, "-c", config.path()]);
+            let told = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{told}");
+            let wanted = format!(
+                "{}:1: password: the environment variable {VARIABLE}, whose value this is to be, {why}; set it where umbra is started",
+                config.path()
+            );
+            assert_eq!(told.matches("error: ").count(), 1, "{told}");
+            assert!(told.contains(&wanted), "{told}");
+        }
+    }
+    let nameless = Config::new(&file.replace(VARIABLE, ""));
+    assert_eq!(umbra_with(&[], &["check", nameless.path()]).status.code(), Some(1));
+    let weak = umbra_with(&[(VARIABLE, "hunter2")], &["check", config.path()]);
+    assert_eq!(weak.status.code(), Some(0));
+    let told = text(&weak.stderr) + &text(&weak.stdout);
+    assert!(told.contains("can be guessed") && !told.contains("hunter2"), "{told}");
+}

@@ -39,7 +39,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         help: "The secret that both ends hold: a key in base64 for the methods of 2022, any text for all others. \
                `umbra key METHOD` makes one. Of a \
                text under eight characters both ends warn; an empty one, an example of documentation and, at a server, a key that \
-               is the same byte throughout are refused. A client that is one of a 2022 port's `users` joins the port's key and its own with a colon.",
+               is the same byte throughout are refused. A client that is one of a 2022 port's `users` joins the port's key and its own with a colon. \
+               Where all of it is `${NAME}`, here and in every other password of a file, it is the value of that environment variable, \
+               without which nothing starts; a password of a flag, a link or a document from elsewhere is what it says.",
     },
     Setting {
         id: Id::PortPassword,

@@ -120,7 +120,7 @@ fn holders<'a>(settings: &'a Settings, method: &str, report: &mut Report) -> Vec
         }
         let (name, password) = (user.text(Id::UserName), user.text(Id::Password));
         let Some((password, _)) = password else {
-            report.error(user.key_path("password"), "missing; each user has a name and a password");
+            report.error_missing(user.key_path("password"), "missing; each user has a name and a password");
             continue;
         };
         let password = match own.filter(|_| is_identified) {
@@ -130,7 +130,7 @@ fn holders<'a>(settings: &'a Settings, method: &str, report: &mut Report) -> Vec
         holders.push(Holder { password: Zeroizing::new(password), name: name.map(|(name, _)| name) });
     }
     if holders.is_empty() && users.is_empty() {
-        report.error(settings.key_path("password"), "missing; a link holds the password");
+        report.error_missing(settings.key_path("password"), "missing; a link holds the password");
     }
     holders
 }

@@ -97,7 +97,7 @@ fn read_login(user: &Settings, report: &mut Report) -> Option<Credentials> {
 fn read_part<'a>(user: &'a Settings, id: Id, key: &str, report: &mut Report) -> Option<(&'a str, &'a str)> {
     let part = user.text(id);
     if part.is_none() {
-        report.error(user.key_path(key), "missing; each user has a name and a password");
+        report.error_missing(user.key_path(key), "missing; each user has a name and a password");
     }
     part
 }
@@ -113,7 +113,7 @@ pub(super) fn read_keyring(
     let own = said.map(|(password, place)| judge_key(method, password, place, Role::Server, report));
     let Some(listed) = settings.objects(Id::Users) else {
         if said.is_none() {
-            report.error(settings.key_path("password"), missing);
+            report.error_missing(settings.key_path("password"), missing);
         }
         return own.flatten().map(Keyring::from);
     };
