@@ -151,7 +151,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         id: Id::ForwardAddress,
         key: "forward_address",
-        aliases: &["tunnel_remote"],
+        aliases: &["tunnel_remote", "tunnel_address"],
         places: OF_INBOUNDS,
         kind: Kind::Text,
         flag: flag_also('f', "forward-addr", &["forward"], "HOST:PORT", Reach::Client),

@@ -424,6 +424,16 @@ fn a_tunnel_leads_where_any_of_its_names_says() {
         r#"{"locals": [{"protocol": "tunnel", "forward_address": "a", "forward_port": 1, "local_port": 2}]}"#;
     assert_eq!(good("umbra local", rust), "127.0.0.1:2 a:1");
 
+    for (file, target) in [
+        (r#"{"tunnel_address": "8.8.4.4:5353"}"#, "8.8.4.4:5353"),
+        (r#"{"tunnel_address": "[::1]:5353"}"#, "[::1]:5353"),
+        (r#"{"tunnel_remote": "a.example:5353"}"#, "a.example:5353"),
+    ] {
+        assert_eq!(good("umbra tunnel", file), format!("127.0.0.1:1080 {target}"));
+    }
+    let portless = r#"{"tunnel_address": "8.8.4.4", "server": "a", "password": "long-enough"}"#;
+    assert!(Outcome::bad("umbra tunnel", portless)[0].starts_with("tunnel_address: has no port"));
+
     let client = "-s a -k long-enough";
     for (words, complaint) in [
         ("umbra tunnel", "forward_address: missing; say where the tunnel leads, with -f HOST:PORT"),
