@@ -74,6 +74,14 @@ pub(crate) const REFUSED: &[Foreign] = &[
         "not supported yet, and without it traffic would leave elsewhere; remove it if that is acceptable",
     ),
     foreign(
+        "local_ipv4_address",
+        "not supported yet, and without it traffic would leave elsewhere; remove it if that is acceptable",
+    ),
+    foreign(
+        "local_ipv6_address",
+        "not supported yet, and without it traffic would leave elsewhere; remove it if that is acceptable",
+    ),
+    foreign(
         "outbound_bind_interface",
         "not supported yet, and without it traffic would leave elsewhere; remove it if that is acceptable",
     ),

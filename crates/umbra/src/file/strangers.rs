@@ -157,6 +157,21 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_traffic_was_to_leave_by_is_not_left_aside() {
+        for key in ["outbound_bind_addr", "local_ipv4_address", "local_ipv6_address"] {
+            for place in ["", "servers[0]."] {
+                let entry = format!(r#"{{"{key}": "192.0.2.7"}}"#);
+                let text = if place.is_empty() { entry } else { format!(r#"{{"servers": [{entry}]}}"#) };
+                let found = errors(&text);
+                let wanted =
+                    format!("{place}{key}: not supported yet, and without it traffic would leave elsewhere");
+                assert!(found.len() == 1 && found[0].starts_with(&wanted), "{text}: {found:?}");
+            }
+            assert!(errors(&format!(r#"{{"{key}": ""}}"#)).is_empty(), "which says: not this");
+        }
+    }
+
+    #[test]
     fn keys_of_other_programs_keep_nothing_from_starting() {
         for key in [
             "configs",

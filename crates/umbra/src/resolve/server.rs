@@ -1,5 +1,6 @@
 //! The doors of a server.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use umbra_relay::config::{Inbound, Protocol, ShadowsocksDoor};
@@ -19,6 +20,7 @@ use crate::secret::read_method;
 /// A door for each port of each server.
 pub(super) fn server_doors(sources: Sources, out: &Out, common: &Common, report: &mut Report) -> Vec<Door> {
     let Sources { file, flags, online, .. } = sources;
+    warn_of_outbound_address(&file.root, report);
     if file.inbounds.is_some() {
         report.warn(LISTS[1], "left aside: it is for umbra local");
     }
@@ -33,6 +35,19 @@ pub(super) fn server_doors(sources: Sources, out: &Out, common: &Common, report:
     let ids = [SERVER_IDS, DOOR_IDS].concat();
     let servers = entries(&ids, LISTS[0], &file.root, file.servers, &flags, report);
     servers.iter().flat_map(|settings| entry_doors(settings, out, common, report)).collect()
+}
+
+/// A server of other programs reaches its targets from its `local_address`. One that says no more than that a client on the same machine
+/// listens there, or that any address will do, loses nothing.
+fn warn_of_outbound_address(root: &Settings, report: &mut Report) {
+    let Some((address, place)) = root.text(Id::LocalAddress) else { return };
+    let ip = address.parse::<IpAddr>().map(|ip| ip.to_canonical());
+    if ip.is_ok_and(|ip| !ip.is_loopback() && !ip.is_unspecified()) {
+        report.warn(
+            place,
+            "left aside: connections to targets leave by the address that the system chooses; a route of the system can say which",
+        );
+    }
 }
 
 /// A door for each port of an entry; those with the same password share its keys.

@@ -450,6 +450,30 @@ fn a_tunnel_leads_where_any_of_its_names_says() {
 }
 
 #[test]
+fn a_server_that_was_to_reach_its_targets_from_one_address_is_told_that_it_does_not() {
+    for (address, count) in [
+        ("192.0.2.7", 1),
+        ("2001:db8::7", 1),
+        ("192.0.2.7:1080", 1),
+        ("127.0.0.1", 0),
+        ("::ffff:127.0.0.1", 0),
+        ("0.0.0.0", 0),
+        ("::", 0),
+        ("localhost", 0),
+    ] {
+        let file =
+            format!(r#"{{"server": "192.0.2.1", "password": "long-enough", "local_address": "{address}"}}"#);
+        let (_, warnings) = Outcome::good("umbra server", &file);
+        let wanted =
+            "local_address: left aside: connections to targets leave by the address that the system chooses";
+        let told = warnings.iter().filter(|warning| warning.starts_with(wanted)).count();
+        assert_eq!((told, warnings.len()), (count, count), "{address}: {warnings:?}");
+        let (_, warnings) = Outcome::good("umbra local", &file);
+        assert!(!warnings.iter().any(|warning| warning.starts_with(wanted)), "{warnings:?}");
+    }
+}
+
+#[test]
 fn the_protocol_says_which_doors_are_open() {
     let doors = |words: &str| {
         let (config, _) = Outcome::good(&format!("umbra local -s a -k long-enough{words}"), "");
