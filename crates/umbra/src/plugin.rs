@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 pub(crate) use keeper::{Keeper, Side, end_all};
 
-use crate::raw::Settings;
+use crate::raw::{Settings, Value};
 use crate::reference::Id;
 use crate::report::Report;
 
@@ -124,6 +124,50 @@ pub(crate) fn refuse_strange_plugin(settings: &Settings, report: &mut Report) {
     }
 }
 
+/// Turns the plugin of a server's file into what a link says of it, which a client starts. What cannot be turned is told.
+pub(crate) fn make_plugin_a_clients(settings: &mut Settings, report: &mut Report) {
+    let Some((program, place)) = settings.text(Id::Plugin).filter(|(program, _)| !program.is_empty()) else {
+        return;
+    };
+    // Where the program lies on this machine says nothing of the client's.
+    let name = Path::new(program).file_name().and_then(OsStr::to_str).unwrap_or(program);
+    let name = if name == "obfs-server" { "obfs-local" } else { name };
+    let Some(name) = KNOWN.into_iter().find(|known| *known == name) else {
+        let text = format!(
+            "{program} is not among the plugins that a link may ask for ({}), so clients may refuse the link; write what the client is \
+             to start into its file",
+            KNOWN.join(", ")
+        );
+        report.warn(place, text);
+        return;
+    };
+    let place = place.to_owned();
+    settings.insert(Id::Plugin, place, Value::Text(Zeroizing::new(name.into())));
+    if !OF_BOTH_ENDS.contains(&name) {
+        return;
+    }
+    let Some((options, place)) = settings.text(Id::PluginOpts) else { return };
+    let all = split_options(options);
+    let kept: Vec<_> = all.iter().copied().filter(|option| *option != "server").collect();
+    if kept.len() == all.len() {
+        return;
+    }
+    report.warn(place, format!("server is left out of the link: it makes {name} the server's end"));
+    let (place, kept) = (place.to_owned(), Zeroizing::new(kept.join(";")));
+    settings.insert(Id::PluginOpts, place, Value::Text(kept));
+}
+
+/// The options in SIP003's form, in which a backslash takes its meaning from the character behind it.
+fn split_options(options: &str) -> Vec<&str> {
+    let mut is_escaped = false;
+    let ends_option = |c| {
+        let ends = c == ';' && !is_escaped;
+        is_escaped = c == '\\' && !is_escaped;
+        ends
+    };
+    options.split(ends_option).collect()
+}
+
 /// The program that a name stands for. Links have the project's name for what both ends have programs of other names for; a link is read
 /// by a client.
 fn program_of(name: &str) -> &str {
@@ -139,6 +183,9 @@ impl fmt::Debug for Plugin {
         f.debug_struct("Plugin").field("program", &self.program).finish_non_exhaustive()
     }
 }
+
+/// Those of the known plugins of which one program is both ends: it is the server's with the option `server`.
+const OF_BOTH_ENDS: [&str; 3] = ["v2ray-plugin", "ss-v2ray-plugin", "xray-plugin"];
 
 /// The plugins that clients are commonly told to use.
 const KNOWN: [&str; 11] = [
@@ -158,7 +205,6 @@ const KNOWN: [&str; 11] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::raw::Value;
 
     fn plugin(program: &str) -> Plugin {
         let options = Some(Zeroizing::new("key=hunter2hunter2".to_owned()));
@@ -193,6 +239,33 @@ mod tests {
         };
         assert_eq!(["obfs-local", "v2ray-plugin", ""].map(judge), [0; 3]);
         assert_eq!(["poweroff", "/tmp/obfs-local", "./obfs-local", "obfs-local "].map(judge), [1; 4]);
+    }
+
+    #[test]
+    fn a_link_asks_for_the_clients_end_of_a_servers_plugin() {
+        for (program, options, asked, kept, warnings) in [
+            ("obfs-server", "obfs=tls", "obfs-local", "obfs=tls", 0),
+            ("/usr/bin/obfs-server", "obfs=tls", "obfs-local", "obfs=tls", 0),
+            ("/usr/bin/obfs-local", "server", "obfs-local", "server", 0),
+            ("v2ray-plugin", "server;tls;host=a", "v2ray-plugin", "tls;host=a", 1),
+            ("xray-plugin", "tls;server", "xray-plugin", "tls", 1),
+            ("v2ray-plugin", "server", "v2ray-plugin", "", 1),
+            ("v2ray-plugin", r"path=a\;server;host=b", "v2ray-plugin", r"path=a\;server;host=b", 0),
+            ("v2ray-plugin", r"path=a\\;server;host=b", "v2ray-plugin", r"path=a\\;host=b", 1),
+            ("v2ray-plugin", "server=a", "v2ray-plugin", "server=a", 0),
+            ("ck-server", "server", "ck-server", "server", 1),
+            ("", "server", "", "server", 0),
+        ] {
+            let mut settings = Settings::new("");
+            for (id, text) in [(Id::Plugin, program), (Id::PluginOpts, options)] {
+                settings.insert(id, format!("{id:?}"), Value::Text(Zeroizing::new(text.into())));
+            }
+            let mut report = Report::default();
+            make_plugin_a_clients(&mut settings, &mut report);
+            let text = |id| settings.text(id).map(|(text, _)| text);
+            assert_eq!((text(Id::Plugin), text(Id::PluginOpts)), (Some(asked), Some(kept)), "{program}");
+            assert_eq!((report.errors.len(), report.warnings.len()), (0, warnings), "{report:?}");
+        }
     }
 
     fn read(said: &[(Id, &str)]) -> (Option<Plugin>, Report) {

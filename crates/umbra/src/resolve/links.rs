@@ -11,6 +11,7 @@ use super::online::names_server;
 use super::{Online, SERVER_IDS, Sources, entries, guess_role};
 use crate::flags::Role;
 use crate::link::link_settings;
+use crate::plugin::make_plugin_a_clients;
 use crate::raw::{Settings, Value};
 use crate::reference::{Id, LISTS};
 use crate::report::Report;
@@ -27,7 +28,7 @@ pub(crate) fn describe_servers(
     let Sources { file, url, flags, online } = sources;
     // A link among the flags has its own.
     let name = file.root.only(&[Id::Remarks]).beaten_by(&flags.only(&[Id::Remarks]));
-    let is_single = file.servers.is_none();
+    let (is_single, is_link) = (file.servers.is_none(), url.is_some());
     let ids = [SERVER_IDS, &[Id::Users]].concat();
     let mut servers = Vec::new();
     let is_alone = online.iter().any(|online| online.subscription.alone)
@@ -50,6 +51,10 @@ pub(crate) fn describe_servers(
         }
         if let Some(host) = host {
             settings.insert(Id::Server, "--host", Value::Text(Zeroizing::new(host.into())));
+        }
+        // What a link or a document asks for is a client's already.
+        if index < own && !is_link {
+            make_plugin_a_clients(&mut settings, report);
         }
         warn_of_what_is_lost(&settings, report);
         for settings in by_password(&settings, role, report) {
