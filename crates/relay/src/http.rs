@@ -385,6 +385,7 @@ fn prepare(request: &mut Request<Incoming>) -> Result<bool, Status> {
     }
     let upgrade = asked_upgrade(request.headers());
     let is_old = request.version() == Version::HTTP_10;
+    let is_unmeasured = request.body().size_hint().exact().is_none();
     let headers = request.headers_mut();
     strip(headers);
     if is_old {
@@ -392,6 +393,10 @@ fn prepare(request: &mut Request<Incoming>) -> Result<bool, Status> {
         headers.remove(EXPECT);
     }
     headers.insert(HOST, host);
+    if is_unmeasured {
+        // Not told so, hyper would take a GET or HEAD for one without content, and leave out what has come.
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     let asks_upgrade = upgrade.is_some();
     if let Some(protocol) = upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));

@@ -460,6 +460,25 @@ fn of_two_lengths_in_a_request_only_the_chunks_are_passed_on() {
 }
 
 #[test]
+fn content_in_chunks_is_passed_on_whatever_the_method() {
+    let expectation = "Expect: 100-continue\r\n";
+    for (method, expectation) in
+        [("GET", ""), ("GET", expectation), ("HEAD", ""), ("DELETE", ""), ("OPTIONS", ""), ("POST", "")]
+    {
+        let (_, heard) = passed(|address| {
+            format!(
+                "{method} http://{address}/ HTTP/1.1\r\nHost: x\r\n{expectation}Transfer-Encoding: chunked\r\n\r\n\
+                 5\r\nquery\r\n0\r\n\r\n"
+            )
+        });
+        assert!(heard.contains("\r\nTransfer-Encoding: chunked\r\n"), "{method}: {heard}");
+        assert!(heard.ends_with("\r\n\r\n5\r\nquery\r\n0\r\n\r\n"), "{method}: {heard}");
+        let (_, heard) = passed(|address| format!("{method} http://{address}/ HTTP/1.1\r\nHost: x\r\n\r\n"));
+        assert!(!heard.contains("Transfer-Encoding"), "{method}: {heard}");
+    }
+}
+
+#[test]
 fn a_request_whose_length_is_told_in_an_unknown_way_goes_nowhere() {
     for (framing, status) in [
         ("Transfer-Encoding: gzip, chunked", "501 not implemented"),
