@@ -31,7 +31,7 @@ fuzz_target!(|session: (u8, bool, Vec<u8>, Vec<u16>)| {
     }
     if let Ok(text) = str::from_utf8(&bytes) {
         drop((http::connect_target(text), http::forward_target(text)));
-        assert!(http::connection_options(text).all(|name| !name.is_empty() && !name.contains(',')));
+        assert!(http::list_members(text).all(|name| !name.is_empty() && !name.contains(',')));
     }
 });
 

@@ -265,7 +265,7 @@ fn split_authority(authority: &str, port_default: Option<u16>) -> Result<Address
 }
 
 /// Whether a header line is for the next hop alone and is not forwarded (RFC 9110, section 7.6.1), in any case of letters.
-/// The names that a `Connection` line lists are so too: [`connection_options`].
+/// The names that a `Connection` line lists are so too: [`list_members`].
 pub fn is_hop_by_hop(name: &str) -> bool {
     HOP_BY_HOP.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
@@ -283,8 +283,8 @@ pub fn forwards_left(value: &[u8]) -> Result<Option<u32>, Error> {
     Ok(number.map_or(Some(u32::MAX), |number| number.checked_sub(1)))
 }
 
-/// The names that the value of a `Connection` or `Proxy-Connection` line lists.
-pub fn connection_options(value: &str) -> impl Iterator<Item = &str> {
+/// What the value of a line such as `Connection` or `Upgrade` lists (RFC 9110, section 5.6.1).
+pub fn list_members(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(|name| name.trim_matches([' ', '\t'])).filter(|name| !name.is_empty())
 }
 
@@ -441,8 +441,10 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-const HOP_BY_HOP: [&str; 10] = [
+const HOP_BY_HOP: [&str; 11] = [
     "connection",
+    // RFC 7540, section 3.2.1.
+    "http2-settings",
     "keep-alive",
     "proxy-authenticate",
     "proxy-authentication-info",

@@ -383,8 +383,9 @@ fn prepare(request: &mut Request<Incoming>) -> Result<bool, Status> {
     if !is_passable(request.headers()) {
         return Err(Status::NotImplemented);
     }
-    let upgrade = asked_upgrade(request.headers());
     let is_old = request.version() == Version::HTTP_10;
+    // RFC 9110, section 7.8: an Upgrade of such a client MUST be ignored.
+    let upgrade = if is_old { None } else { asked_upgrade(request.headers()) };
     let is_unmeasured = request.body().size_hint().exact().is_none();
     let headers = request.headers_mut();
     strip(headers);
@@ -472,11 +473,21 @@ fn is_passable(headers: &HeaderMap) -> bool {
     }
 }
 
-/// The protocol that a request wants to change to, if its Connection line says that it does.
+/// The protocols that a request wants to change to, if its Connection line says that it does. HTTP/2 is not among them: its settings
+/// are for one hop alone (RFC 7540, section 3.2.1), and a target that changed to it without them would break the conversation.
 fn asked_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
-    let options = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let asks = options.flat_map(http::connection_options).any(|name| name.eq_ignore_ascii_case("upgrade"));
-    headers.get(UPGRADE).filter(|_| asks).cloned()
+    if !listed(headers, &CONNECTION).any(|name| name.eq_ignore_ascii_case("upgrade")) {
+        return None;
+    }
+    let protocols: Vec<_> =
+        listed(headers, &UPGRADE).filter(|protocol| !protocol.eq_ignore_ascii_case("h2c")).collect();
+    HeaderValue::from_str(&protocols.join(", ")).ok().filter(|value| !value.is_empty())
+}
+
+/// What all lines of a name list together.
+fn listed<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(http::list_members)
 }
 
 /// Takes out what is for one hop alone (RFC 9110, section 7.6.1), and a length that is not the content's.

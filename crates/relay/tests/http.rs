@@ -364,6 +364,35 @@ fn a_change_of_protocol_passes_through() {
 }
 
 #[test]
+fn a_change_of_protocol_that_is_not_to_be_passed_on_stays_here() {
+    for (version, upgrade, passed_on) in [
+        ("1.1", "Upgrade: websocket\r\n", "Upgrade: websocket\r\n"),
+        ("1.0", "Upgrade: websocket\r\n", ""),
+        ("1.1", "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n", ""),
+        ("1.1", "Upgrade: H2C, websocket\r\nHTTP2-Settings: AAMAAABk\r\n", "Upgrade: websocket\r\n"),
+        ("1.1", "Upgrade: h2c\r\nUpgrade: a/1, b\r\n", "Upgrade: a/1, b\r\n"),
+        ("1.1", "HTTP2-Settings: AAMAAABk\r\n", ""),
+    ] {
+        // A client that forgets to list the settings must not have them pass either.
+        for connection in ["Upgrade, HTTP2-Settings", "Upgrade"] {
+            let (_, heard) = passed(|address| {
+                format!(
+                    "GET http://{address}/ HTTP/{version}\r\nHost: x\r\nConnection: {connection}\r\n{upgrade}\r\n"
+                )
+            });
+            let mut lines: Vec<_> = heard.split_inclusive("\r\n").skip(1).collect();
+            lines.sort_unstable();
+            let expected = if passed_on.is_empty() {
+                vec!["\r\n", "Host: ADDRESS\r\n"]
+            } else {
+                vec!["\r\n", "Connection: Upgrade\r\n", "Host: ADDRESS\r\n", passed_on]
+            };
+            assert_eq!(lines, expected, "HTTP/{version}, {upgrade:?}");
+        }
+    }
+}
+
+#[test]
 fn an_answer_that_breaks_off_does_not_pass_for_a_whole_one() {
     // No length: only the end of the connection says where the answer ends.
     let passed_on = Arc::new(Barrier::new(2));

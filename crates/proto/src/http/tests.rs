@@ -288,9 +288,16 @@ fn an_answer_to_head_has_no_body() {
 
 #[test]
 fn headers_for_one_hop_are_known_in_any_case_of_letters() {
-    for name in
-        ["Connection", "PROXY-CONNECTION", "keep-alive", "TE", "Trailer", "Transfer-Encoding", "Upgrade"]
-    {
+    for name in [
+        "Connection",
+        "PROXY-CONNECTION",
+        "keep-alive",
+        "TE",
+        "Trailer",
+        "Transfer-Encoding",
+        "Upgrade",
+        "HTTP2-Settings",
+    ] {
         assert!(is_hop_by_hop(name), "{name}");
     }
     for name in ["Proxy-Authorization", "Proxy-Authenticate"] {
@@ -299,9 +306,9 @@ fn headers_for_one_hop_are_known_in_any_case_of_letters() {
     for name in ["Host", "Content-Length", "Trailers", "Authorization", ""] {
         assert!(!is_hop_by_hop(name), "{name}");
     }
-    let names: Vec<_> = connection_options(" close, X-One,\tx-two ,,").collect();
+    let names: Vec<_> = list_members(" close, X-One,\tx-two ,,").collect();
     assert_eq!(names, ["close", "X-One", "x-two"]);
-    assert_eq!(connection_options("").count(), 0);
+    assert_eq!(list_members("").count(), 0);
 }
 
 proptest! {
@@ -332,7 +339,7 @@ proptest! {
     #[test]
     fn no_text_makes_the_helpers_panic(text: String, value: Vec<u8>) {
         drop((connect_target(&text), forward_target(&text), forward_target(&format!("http://{text}"))));
-        prop_assert!(connection_options(&text).count() <= text.len());
+        prop_assert!(list_members(&text).count() <= text.len());
         prop_assert!(check_basic(&users(), &value).is_none());
         let name = format!("x-{text}");
         prop_assert!(!is_hop_by_hop(&name));
