@@ -201,6 +201,7 @@ impl<N: Net> Conversation<'_, N> {
     /// One request and its answer. Every request shows its own password.
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Content>, Infallible> {
         let is_head = request.method() == Method::HEAD;
+        let is_old = request.version() == Version::HTTP_10;
         // Behind content that nobody has taken another request could not be found.
         let may_go_on = request.body().is_end_stream();
         let user = match self.users.map(|users| user_of(users, request.headers())) {
@@ -214,7 +215,11 @@ impl<N: Net> Conversation<'_, N> {
             Ok(user) if request.method() == Method::CONNECT => self.open_way(&request, user).await,
             Ok(user) => self.forward(request, user).await,
         };
-        Ok(outcome.unwrap_or_else(|status| refusal(status, is_head, may_go_on)))
+        let mut response = outcome.unwrap_or_else(|status| refusal(status, is_head, may_go_on));
+        if is_old {
+            tell_old(&mut response);
+        }
+        Ok(response)
     }
 
     /// CONNECT on a connection that has forwarded requests before.
@@ -507,6 +512,18 @@ fn strip(headers: &mut HeaderMap) {
         headers.keys().filter(|name| http::is_hop_by_hop(name.as_str())).cloned().collect();
     for name in listed.into_iter().chain(known) {
         headers.remove(name);
+    }
+}
+
+/// Tells a client of HTTP/1.0 that its connection ends with an answer of which nothing else can tell it where it ends, as chunks tell
+/// others.
+fn tell_old(response: &mut Response<Content>) {
+    if response.body().size_hint().exact().is_none() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if response.headers().contains_key(CONNECTION) {
+        // To an answer of a later version hyper adds that the connection stays, whatever stands there.
+        *response.version_mut() = Version::HTTP_10;
     }
 }
 

@@ -393,6 +393,56 @@ fn a_change_of_protocol_that_is_not_to_be_passed_on_stays_here() {
 }
 
 #[test]
+fn an_old_client_is_told_whether_its_connection_stays() {
+    for (method, answer, stays) in [
+        ("GET", "Content-Length: 5\r\n\r\nhello", true),
+        ("HEAD", "Content-Length: 5\r\n\r\n", true),
+        ("HEAD", "Transfer-Encoding: chunked\r\n\r\n", true),
+        ("GET", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", false),
+        ("GET", "\r\nhello", false),
+    ] {
+        let said = format!("HTTP/1.1 200 OK\r\n{answer}");
+        let address = server(move |mut wire| {
+            wire.head();
+            wire.say(&said);
+        });
+        let relay = direct();
+        let mut near = Wire::to(&relay);
+        near.say(&format!(
+            "{method} http://{address}/ HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n"
+        ));
+        let head = near.head();
+        let told: Vec<_> = head.iter().filter(|line| line.starts_with("connection:")).collect();
+        assert_eq!(
+            told,
+            [if stays { "connection: keep-alive" } else { "connection: close" }],
+            "{method} {answer:?}"
+        );
+        if method == "GET" {
+            assert_eq!(near.body(5), b"hello", "{answer:?}");
+        }
+        if stays {
+            near.get(counting(), "/");
+            assert_eq!(near.head()[0], "http/1.1 200 ok", "{method} {answer:?}");
+        } else {
+            assert_eq!(near.rest(), "", "{answer:?}");
+        }
+        relay.stop();
+    }
+    let relay = direct();
+    let mut near = Wire::to(&relay);
+    near.say("GET https://a/ HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    assert!(!near.rest().contains("keep-alive"), "a refusal that ends the connection");
+    let mut near = Wire::to(&relay);
+    near.get(counting(), "/");
+    assert_eq!(near.head()[0], "http/1.1 200 ok");
+    near.body(1);
+    near.say("GET https://a/ HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    assert!(!near.rest().contains("keep-alive"), "and a later one");
+    relay.stop();
+}
+
+#[test]
 fn an_answer_that_breaks_off_does_not_pass_for_a_whole_one() {
     // No length: only the end of the connection says where the answer ends.
     let passed_on = Arc::new(Barrier::new(2));
