@@ -38,13 +38,14 @@ use crate::door::Door;
 use crate::drive::{Inbox, write_all};
 use crate::failure::{Cause, Failure, Side, Stage};
 use crate::inbound::{ClientSide, see_off};
-use crate::limits::REFUSAL_SECS_MAX;
+use crate::limits::{HALF_CLOSED_SECS_MAX, REFUSAL_SECS_MAX};
 use crate::net::{Net, Socket};
 use crate::origin::Origin;
 use crate::path::{Asker, Errand, TargetSide, Who, reach};
 use crate::pipe::{Pipe, pipe};
 use crate::session::{Session, Way};
 use content::{Content, passing};
+use io::Lookout;
 use onward::{Onward, Present, Unanswered};
 
 /// A client and its requests.
@@ -55,6 +56,8 @@ struct Conversation<'d, N: Net> {
     source: IpAddr,
     /// What each connection to a target begins with.
     header: Option<Vec<u8>>,
+    /// Sees that the client is gone.
+    lookout: Lookout<N::Socket>,
     state: Mutex<State<N::Socket>>,
 }
 
@@ -88,7 +91,7 @@ pub(crate) async fn converse<N: Net>(
     let io = Io::of_client(client, inbox.into_batch());
     let (moved, lookout) = (io.moved(), io.lookout());
     let state = Mutex::new(State { kept: None, leaving: Leaving::Stays, carriers: JoinSet::new() });
-    let conversation = Conversation { door, users, source: origin.source.ip(), header, state };
+    let conversation = Conversation { door, users, source: origin.source.ip(), header, lookout, state };
     let service = service_fn(|request| Box::pin(conversation.answer(request)));
     let mut connection = http1::Builder::new()
         .auto_date_header(false)
@@ -105,7 +108,7 @@ pub(crate) async fn converse<N: Net>(
         () = idle(moved, door.inbound.idle) => {
             return Err(Failure::new(Stage::Relay, Side::Inbound, Cause::Deadline));
         }
-        error = lookout.broken() => {
+        error = conversation.lookout.broken() => {
             return Err(Failure::new(Stage::Relay, Side::Inbound, Cause::Io(error)));
         }
     };
@@ -251,7 +254,12 @@ impl<N: Net> Conversation<'_, N> {
         }
         let asks_upgrade = prepare(&mut request)?;
         let (request, held_back) = passing(request);
-        let sent = self.send(&target, user, request).await;
+        let sent = tokio::select! {
+            biased;
+            sent = self.send(&target, user, request) => sent,
+            // Most likely nobody is there any more; whoever is reads why.
+            () = self.lookout.ended_for(HALF_CLOSED_SECS_MAX) => Err(Status::GatewayTimeout),
+        };
         // From here on the client is not asked for more than it has been asked for: what it has kept back, nobody wants.
         let kept_back = held_back.is_some_and(|held_back| held_back.withdraw());
         let (onward, mut response) = sent?;

@@ -59,6 +59,10 @@ pub const REFUSAL_SECS_MAX: Duration = Duration::from_secs(2);
 /// say anything, and clients that ask servers themselves wait no longer.
 pub const CONTINUE_SECS_MAX: Duration = Duration::from_secs(1);
 
+/// How long an HTTP client that has ended its direction waits for an answer to begin. Nearly always the end is that of the whole
+/// connection, and nobody is there to wait; the few who end one direction alone are served by targets that answer at once.
+pub const HALF_CLOSED_SECS_MAX: Duration = Duration::from_secs(10);
+
 /// Bytes read and thrown away from a peer whose head has failed; then its window closes.
 pub const DISCARDED_BYTES_MAX: usize = 64 * 1024;
 

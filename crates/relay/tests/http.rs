@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use umbra_proto::users::{Credentials, Users};
 use umbra_relay::Relay;
 use umbra_relay::config::{Protocol, ProxyDoor, Route};
-use umbra_relay::limits::CONTINUE_SECS_MAX;
+use umbra_relay::limits::{CONTINUE_SECS_MAX, HALF_CLOSED_SECS_MAX};
 
 use common::{Pair, before, inbound, open, run, shadowsocks_server, target};
 
@@ -439,6 +439,49 @@ fn an_old_client_is_told_whether_its_connection_stays() {
     near.body(1);
     near.say("GET https://a/ HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
     assert!(!near.rest().contains("keep-alive"), "and a later one");
+    relay.stop();
+}
+
+#[test]
+fn a_client_that_only_ends_its_direction_gets_its_answer_and_one_that_has_gone_does_not_hold_the_target() {
+    let (first_answer, begun) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let (wait, seen) = (Arc::clone(&first_answer), Arc::clone(&begun));
+    let quick = server(move |mut wire| {
+        wire.head();
+        wait.wait();
+        wire.say("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nok");
+        seen.wait();
+        // What has begun may take its time.
+        let pause = wire.reader.get_ref().try_clone().unwrap();
+        pause.set_read_timeout(Some(HALF_CLOSED_SECS_MAX + Duration::from_secs(1))).unwrap();
+        assert!((&pause).read(&mut [0]).is_err(), "the target is not left");
+        wire.say("later");
+    });
+    let (mute, left) = target(|stream| {
+        let mut wire = Wire::new(stream);
+        wire.head();
+        let begun = Instant::now();
+        let _a_reset_is_an_end_too = wire.reader.read_to_end(&mut Vec::new());
+        begun.elapsed()
+    });
+    let relay = direct();
+    let ask = |address: SocketAddr| {
+        let mut near = Wire::to(&relay);
+        near.get(address, "/");
+        near.reader.get_mut().shutdown(std::net::Shutdown::Write).unwrap();
+        near
+    };
+    let (mut near, mut given_up) = (ask(quick), ask(mute));
+    first_answer.wait();
+    assert_eq!(near.head()[0], "http/1.1 200 ok");
+    assert_eq!(near.body(2), b"ok");
+    begun.wait();
+    let asked = Instant::now();
+    assert_eq!(given_up.head()[0], "http/1.1 504 gateway timeout");
+    assert!(asked.elapsed() + Duration::from_secs(1) >= HALF_CLOSED_SECS_MAX, "{:?}", asked.elapsed());
+    given_up.rest();
+    assert!(left.join().unwrap() < 2 * HALF_CLOSED_SECS_MAX);
+    assert_eq!(near.rest(), "later");
     relay.stop();
 }
 

@@ -5,9 +5,10 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use hyper::rt::{Read, ReadBufCursor, Write};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::batch::{Batch, Size};
 use crate::net::Socket;
@@ -47,8 +48,8 @@ struct Ends<S> {
     socket: Option<S>,
     /// Bytes that come before those of the socket.
     early: Option<Batch>,
-    /// The peer has ended its direction, and all that came before is in `early`.
-    ended: bool,
+    /// When the peer has ended its direction, if it has, and all that came before is in `early`.
+    ended: Option<Instant>,
 }
 
 /// When something last moved through a connection, for whoever watches over its idle time.
@@ -84,7 +85,7 @@ impl<S: Socket> Io<S> {
     }
 
     fn with(socket: S, early: Option<Batch>, refusals: Refusals) -> Self {
-        let line = Arc::new(Mutex::new(Ends { socket: Some(socket), early, ended: false }));
+        let line = Arc::new(Mutex::new(Ends { socket: Some(socket), early, ended: None }));
         Self { line, moved: Moved::new(), finished: false, refusals }
     }
 
@@ -138,12 +139,20 @@ impl<S: Socket> Lookout<S> {
         poll_fn(|cx| self.poll_broken(cx)).await
     }
 
+    /// Ends when the peer has ended its direction and `patience` has passed since then, and since this was first asked. In the task of
+    /// [`broken`](Self::broken) alone, which sees that end and has the task look here again.
+    pub(crate) async fn ended_for(&self, patience: Duration) {
+        let asked = Instant::now();
+        let ended = poll_fn(|_| lock(&self.0).ended.map_or(Poll::Pending, Poll::Ready)).await;
+        sleep_until(ended.max(asked) + patience).await;
+    }
+
     fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let mut ends = lock(&self.0);
         let Ends { socket: Some(socket), early, ended } = &mut *ends else { return Poll::Pending };
         loop {
             // What has been read ahead is hyper's to take first; then this is polled again, in the same task.
-            if early.is_some() || *ended {
+            if early.is_some() || ended.is_some() {
                 return Poll::Pending;
             }
             if let Err(error) = ready!(socket.poll_readable(cx)) {
@@ -152,7 +161,7 @@ impl<S: Socket> Lookout<S> {
             let mut batch = Batch::take(Size::Small);
             match socket.try_read(&mut [IoSliceMut::new(&mut batch.bytes)]) {
                 Ok(count) => {
-                    *ended = count == 0;
+                    *ended = (count == 0).then(Instant::now);
                     batch.arrived = 0..count;
                     *early = Some(batch).filter(|_| count > 0);
                     // hyper may have been told just before that there is nothing.
@@ -185,7 +194,7 @@ impl<S: Socket> Read for Io<S> {
             }
             return Poll::Ready(Ok(()));
         }
-        if *ended {
+        if ended.is_some() {
             return Poll::Ready(Ok(()));
         }
         let socket = socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
