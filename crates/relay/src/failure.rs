@@ -24,7 +24,8 @@ pub struct Failure {
     pub cause: Cause,
     /// The hop that it went wrong at, if it was one.
     pub at: Option<At>,
-    /// The path that was tried, where it went wrong at none of its hops: a direct one has none.
+    /// The path that was tried, where it went wrong at none of its hops: a direct one has none. The group, where none of its paths could be
+    /// tried.
     pub path: Option<Arc<str>>,
 }
 

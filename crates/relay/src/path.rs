@@ -300,7 +300,9 @@ async fn through<N: Net>(
             break;
         }
     }
-    Err(told.map_or_else(|| Failure::outbound(Stage::Connect, Cause::NoPath), |(_, failure)| failure))
+    // Where nobody is tried, no path has failed, and the operator has to know which group it is.
+    let nobody = || Failure::outbound(Stage::Connect, Cause::NoPath).along(&group.name);
+    Err(told.map_or_else(nobody, |(_, failure)| failure))
 }
 
 /// A random number; 0 where there is no chance to be had.
@@ -406,7 +408,7 @@ async fn hop_by_hop<N: Net>(
 
 /// Holds a step to `until`, if there is such a time. It stays where it lies: a future that is given away is there twice, for whoever
 /// gives it and whoever has it.
-async fn in_time<T>(
+pub(crate) async fn in_time<T>(
     until: Option<Instant>,
     stage: Stage,
     step: Pin<&mut impl Future<Output = Result<T, Failure>>>,
@@ -589,6 +591,7 @@ mod tests {
     use umbra_proto::shadowsocks::identity::Credentials;
 
     use crate::config::{Inbound, Mode, Protocol, ProxyDoor, ProxyHeader};
+    use crate::group::Settings;
     use crate::refusing::Refusing;
 
     /// Whether each dial of a path asks for fast open where the operator does.
@@ -642,6 +645,17 @@ mod tests {
         let asked = asked_for(&["127.0.0.1:1", "192.0.2.1:1"]).await;
         assert_eq!(asked.unwrap(), "192.0.2.1:1".parse().unwrap());
         assert!(matches!(asked_for(&["[::1]:1", "127.0.0.1:1"]).await, Err(Cause::Forbidden(_))));
+    }
+
+    #[tokio::test]
+    async fn a_group_of_which_nobody_is_left_is_named() {
+        let group = Route::Group(Arc::new(Group::new("both", Settings::default(), Vec::new())));
+        let door = Arc::new(Door::new(inbound(group), Refusing::default(), 1));
+        let target = "127.0.0.1:1".parse().unwrap();
+        let errand = Errand::of_our_own(Command::Connect, &target);
+        let Err(failure) = Box::pin(reach(&door, Who::Operator, errand)).await else { panic!("reached") };
+        assert!(matches!(failure.cause, Cause::NoPath), "{failure}");
+        assert_eq!(failure.path.as_deref(), Some("both"));
     }
 
     #[tokio::test]
