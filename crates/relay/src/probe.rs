@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use hyper::Request;
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST};
 use tokio::runtime::Builder;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info};
 use umbra_proto::address::{Address, DomainName};
 use umbra_proto::forbidden::Forbidden;
@@ -27,7 +27,7 @@ use crate::http::Io;
 use crate::limits::DNS_SECS_MAX;
 use crate::net::Net;
 use crate::net::os::OsNet;
-use crate::path::{Errand, chance, inside, travel};
+use crate::path::{Errand, chance, in_time, inside, travel};
 use crate::route::{Claim, Group, Path};
 use crate::udp::budget::Budget;
 use crate::udp::front::Workers;
@@ -102,7 +102,7 @@ async fn keep_probing<N: Net>(door: Arc<Door<N>>, claim: Claim) {
                 let (door, group, probe) = (Arc::clone(&door), Arc::clone(group), probe.clone());
                 // One that is silent keeps nobody waiting.
                 drop(tokio::spawn(async move {
-                    let (outcome, failure) = match run(&door, &path, &probe, &Forbidden::NOTHING).await {
+                    let (outcome, failure) = match run(&door, &path, &probe, Bounds::NONE).await {
                         Ok(latency) => (Outcome::Reached { latency: Some(latency) }, None),
                         Err(failure) => (judge(&failure, path.hops.len()), Some(failure)),
                     };
@@ -127,33 +127,55 @@ fn judge(failure: &Failure, hops: usize) -> Outcome {
     }
 }
 
-/// Probes `path` once, as for somebody who is led to nothing `forbidden`. Gives how long it took.
-pub(crate) async fn run<N: Net>(
+/// What holds for whoever is led along a path.
+#[derive(Clone, Copy, Debug)]
+struct Bounds<'b> {
+    /// Where nobody is led.
+    forbidden: &'b Forbidden,
+    /// The addresses of the target's name, where rules have looked at them: these are meant, and no others.
+    addresses: Option<&'b [SocketAddr]>,
+}
+
+impl Bounds<'_> {
+    /// As for the operator.
+    const NONE: Self = Self { forbidden: &Forbidden::NOTHING, addresses: None };
+}
+
+/// Probes `path` once, as for somebody for whom `bounds` hold. Gives how long it took.
+async fn run<N: Net>(
     door: &Arc<Door<N>>,
     path: &Arc<Path>,
     probe: &Probe,
-    forbidden: &Forbidden,
+    bounds: Bounds<'_>,
 ) -> Result<Duration, Failure> {
     let began = Instant::now();
-    match timeout(probe.patience, attempt(door, path, &probe.kind, forbidden)).await {
+    let until = began + probe.patience;
+    // Each step is held to the time itself, and knows what it has waited for; this is for what is none of them.
+    match timeout_at(until + STEP_GRACE, attempt(door, path, &probe.kind, bounds, until)).await {
         Ok(outcome) => outcome.map(|()| began.elapsed()),
         Err(_) => Err(Failure::outbound(Stage::Connect, Cause::Deadline)),
     }
 }
 
+/// Enough for a step to say that its time is over.
+const STEP_GRACE: Duration = Duration::from_secs(1);
+
 async fn attempt<N: Net>(
     door: &Arc<Door<N>>,
     path: &Arc<Path>,
     kind: &ProbeKind,
-    forbidden: &Forbidden,
+    Bounds { forbidden, addresses }: Bounds<'_>,
+    until: Instant,
 ) -> Result<(), Failure> {
-    let errand = |target| Errand::new(Command::Connect, target, forbidden);
+    let errand =
+        |target| Errand { addresses, until: Some(until), ..Errand::new(Command::Connect, target, forbidden) };
     match kind {
         ProbeKind::Connect => match path.hops.first() {
             Some(first) => {
                 let at = At { path: Arc::clone(&path.name), hop: 1 };
-                let dialled =
-                    dial(&door.net, first.address(), door.inbound.tcp, path.deadlines.connect).await;
+                let dialling =
+                    pin!(dial(&door.net, first.address(), door.inbound.tcp, path.deadlines.connect));
+                let dialled = in_time(Some(until), Stage::Connect, dialling).await;
                 dialled.map(drop).map_err(|failure| failure.at(at))
             }
             None => Ok(()),
@@ -165,7 +187,9 @@ async fn attempt<N: Net>(
             let reached = Box::pin(travel(door, path, errand(&http.target), door.inbound.tcp)).await?;
             let at = At { path: Arc::clone(&path.name), hop: path.hops.len() };
             let stream = Io::new(inside(door, reached, at.clone()), None);
-            Box::pin(ask(stream, http)).await.map_err(|cause| Failure::outbound(Stage::Relay, cause).at(at))
+            let answered = timeout_at(until, Box::pin(ask(stream, http))).await;
+            let answered = answered.unwrap_or(Err(Cause::Deadline));
+            answered.map_err(|cause| Failure::outbound(Stage::Relay, cause).at(at))
         }
         ProbeKind::Dns(dns) => {
             let rule = match &dns.server {
@@ -178,7 +202,8 @@ async fn attempt<N: Net>(
             let [low, high, ..] = chance(&door.net).to_le_bytes();
             let question = question([low, high], &dns.name);
             let at = At { path: Arc::clone(&path.name), hop: path.hops.len() };
-            let answer = door.ask_along(Arc::clone(path), &dns.server, &question, DNS_SECS_MAX).await;
+            let patience = DNS_SECS_MAX.min(until.saturating_duration_since(Instant::now()));
+            let answer = door.ask_along(Arc::clone(path), &dns.server, &question, patience).await;
             match answer {
                 Some(answer) if is_answer(&question, &answer) => Ok(()),
                 Some(_) | None => Err(Failure::outbound(Stage::Relay, Cause::Unanswered).at(at)),
@@ -250,11 +275,18 @@ pub(crate) fn tell(group: &Group, path: &Path, change: Option<Change>, why: Opti
 }
 
 /// Probes `path` once over the system's network, as a group would, and waits for what comes of it: how long it took, or why it failed.
-/// It leads to nothing that is `forbidden`.
+/// It leads to nothing that is `forbidden`; and where rules have looked at the `addresses` of the name that a stream is to lead to, to
+/// these and no others.
 ///
 /// # Errors
 /// If the probe fails, or the system has nothing left to probe with.
-pub fn try_path(path: &Arc<Path>, probe: &Probe, forbidden: &Arc<Forbidden>) -> Result<Duration, Failure> {
+pub fn try_path(
+    path: &Arc<Path>,
+    probe: &Probe,
+    forbidden: &Arc<Forbidden>,
+    addresses: Option<&[SocketAddr]>,
+) -> Result<Duration, Failure> {
+    let bounds = Bounds { forbidden, addresses };
     let starting = |error| Failure::outbound(Stage::Connect, Cause::Io(error));
     let runtime = Builder::new_current_thread().enable_all().build().map_err(starting)?;
     let nowhere = Address::Ip((Ipv4Addr::UNSPECIFIED, 0).into());
@@ -272,7 +304,7 @@ pub fn try_path(path: &Arc<Path>, probe: &Probe, forbidden: &Arc<Forbidden>) -> 
     let tried = runtime.block_on(Box::pin(async {
         match probe.kind {
             ProbeKind::Connect | ProbeKind::Handshake(_) | ProbeKind::Http(_) => {
-                run(&Arc::new(Door::new(inbound, OsNet, 1)), path, probe, forbidden).await
+                run(&Arc::new(Door::new(inbound, OsNet, 1)), path, probe, bounds).await
             }
             ProbeKind::Dns(_) => {
                 let sockets = path.hops.len() + SOCKETS_BESIDE_HOPS;
@@ -281,7 +313,7 @@ pub fn try_path(path: &Arc<Path>, probe: &Probe, forbidden: &Arc<Forbidden>) -> 
                     // The engine has to be there before it is asked.
                     biased;
                     never = relaying => match never {},
-                    tried = run(&door, path, probe, forbidden) => tried,
+                    tried = run(&door, path, probe, bounds) => tried,
                 }
             }
         }
@@ -309,7 +341,8 @@ const SOCKETS_BESIDE_HOPS: usize = 2;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Hop, Parent};
+    use crate::config::{Hop, Parent, ProxyDoor};
+    use crate::refusing::Refusing;
 
     #[test]
     fn a_direct_way_is_tried_with_a_question_in_a_datagram() {
@@ -328,22 +361,80 @@ mod tests {
         });
         let (path, patience) = (Arc::new(Path::direct()), Duration::from_secs(10));
         let probe = Probe { kind, patience };
-        assert!(try_path(&path, &probe, &Arc::new(Forbidden::NOTHING)).is_ok());
+        assert!(try_path(&path, &probe, &Arc::new(Forbidden::NOTHING), None).is_ok());
         answering.join().unwrap();
 
         let server = UdpSocket::bind(address).unwrap();
-        let failure = try_path(&path, &probe, &Arc::new(Forbidden::standard())).unwrap_err();
+        let failure = try_path(&path, &probe, &Arc::new(Forbidden::standard()), None).unwrap_err();
         assert!(matches!(failure.cause, Cause::Forbidden(_)), "{failure}");
         // What is forbidden no hop is asked for either.
         let hop = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let parent = Parent::socks5(hop.local_addr().unwrap().into(), None);
         let through = Arc::new(Path::new("through", [Hop::Parent(parent)]));
-        let failure = try_path(&through, &probe, &Arc::new(Forbidden::standard())).unwrap_err();
+        let failure = try_path(&through, &probe, &Arc::new(Forbidden::standard()), None).unwrap_err();
         assert!(matches!(failure.cause, Cause::Forbidden(_)), "{failure}");
         (server.set_nonblocking(true).unwrap(), hop.set_nonblocking(true).unwrap());
         let asked = [server.recv_from(&mut [0; 512]).map(drop), hop.accept().map(drop)];
         for nothing in asked {
             assert_eq!(nothing.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        }
+    }
+
+    /// A door on a network on which every name has these addresses, and nobody answers.
+    fn refusing(addresses: &[&str]) -> Arc<Door<Refusing>> {
+        let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        let inbound = Inbound {
+            name: "door".into(),
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            protocol: Protocol::Proxy(ProxyDoor::MIXED),
+            mode: Mode::Streams,
+            routes: Route::direct().into(),
+            forbidden: Arc::default(),
+            idle: Duration::from_secs(1),
+            tcp: Tcp { no_delay: true, fast_open: false },
+            proxy_header: ProxyHeader::default(),
+        };
+        Arc::new(Door::new(inbound, Refusing::knowing(addresses), 1))
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_led_to_no_address_but_those_that_rules_have_let_pass() {
+        let target = "name.example:1".parse().unwrap();
+        let probe = Probe { kind: ProbeKind::Handshake(target), patience: Duration::from_secs(10) };
+        let path = Arc::new(Path::direct());
+        let dialled = async |addresses: Option<&[SocketAddr]>| {
+            let door = refusing(&["192.0.2.1:1", "192.0.2.2:1"]);
+            let bounds = Bounds { addresses, ..Bounds::NONE };
+            assert!(run(&door, &path, &probe, bounds).await.is_err());
+            door.net.dialled().into_iter().map(|(to, _)| to.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(dialled(None).await, ["192.0.2.1:1", "192.0.2.2:1"]);
+        assert_eq!(dialled(Some(&["192.0.2.2:1".parse().unwrap()])).await, ["192.0.2.2:1"]);
+        assert_eq!(dialled(Some(&[])).await, [""; 0], "nobody looks for others");
+    }
+
+    #[test]
+    fn a_probe_that_runs_out_of_time_says_what_it_has_waited_for() {
+        // The system accepts, and nobody says a word.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = silent.local_addr().unwrap();
+        let hop = Hop::Parent(Parent::socks5(address.into(), None));
+        let through = Arc::new(Path::new("through", [hop]));
+        let http = HttpProbe {
+            target: Address::Ip(address),
+            host: "silent.example".into(),
+            path: "/".into(),
+            expect: 200..=299,
+        };
+        let target = "192.0.2.1:1".parse().unwrap();
+        for (path, kind, stage, hop) in [
+            (through, ProbeKind::Handshake(target), Stage::Negotiate, 1),
+            (Arc::new(Path::direct()), ProbeKind::Http(http), Stage::Relay, 0),
+        ] {
+            let probe = Probe { kind, patience: Duration::from_millis(200) };
+            let failure = try_path(&path, &probe, &Arc::new(Forbidden::NOTHING), None).unwrap_err();
+            assert!(matches!(failure.cause, Cause::Deadline), "{failure}");
+            assert_eq!((failure.stage, failure.at.map(|at| at.hop)), (stage, Some(hop)));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -29,7 +30,10 @@ pub(crate) fn run(tried: Tried) -> ExitCode {
     // All inbounds of a role have the same list.
     let nothing = Arc::new(Forbidden::NOTHING);
     let forbidden = plan.config.inbounds.first().map_or(&nothing, |inbound| &inbound.forbidden);
-    let purpose = tried.target.map_or(Purpose::LastHop, Purpose::Stream);
+    let purpose = match tried.target {
+        Some(target) => Purpose::Stream { target, addresses: None },
+        None => Purpose::LastHop,
+    };
     dial_all(&mut rows, &purpose, forbidden);
     let _unheard = write!(io::stdout(), "{}", table(&rows));
     if rows.iter().any(Row::has_failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
@@ -40,7 +44,12 @@ pub(crate) enum Purpose {
     /// To see whether its proxies are there.
     LastHop,
     /// A stream to a target.
-    Stream(Address),
+    Stream {
+        /// Where it leads.
+        target: Address,
+        /// The addresses of its name, where rules have looked at them: these are meant, and no others.
+        addresses: Option<Vec<SocketAddr>>,
+    },
     /// Datagrams to a target.
     Datagrams(Address),
 }
@@ -64,18 +73,22 @@ impl Row {
 
     fn dial(&mut self, purpose: &Purpose, forbidden: &Arc<Forbidden>) {
         let Some(path) = &self.path else { return };
-        let Some((path, kind, words)) = attempt(path, purpose) else {
+        let Some(Attempt { path, kind, words, good }) = attempt(path, purpose) else {
             let why = match purpose {
                 Purpose::Datagrams(_) => "not tried: only a name server, at port 53, answers whoever asks",
-                Purpose::LastHop | Purpose::Stream(_) => "nothing to dial without a target",
+                Purpose::LastHop | Purpose::Stream { .. } => "nothing to dial without a target",
             };
             self.result = why.into();
             return;
         };
         self.tried = words;
-        match try_path(&path, &Probe { kind, patience: PATIENCE }, forbidden) {
+        let addresses = match purpose {
+            Purpose::Stream { addresses, .. } => addresses.as_deref(),
+            Purpose::LastHop | Purpose::Datagrams(_) => None,
+        };
+        match try_path(&path, &Probe { kind, patience: PATIENCE }, forbidden, addresses) {
             Ok(time) => {
-                self.result = "ok".into();
+                self.result = good.into();
                 self.time = Some(time);
             }
             Err(failure) => {
@@ -89,8 +102,9 @@ impl Row {
 /// Why a question along `path` was not answered, where that is one of its proxies: each is asked for the next.
 fn diagnose(path: &Arc<Path>, failure: &Failure, forbidden: &Arc<Forbidden>) -> Option<String> {
     let Cause::Unanswered = failure.cause else { return None };
-    let (path, kind, _) = attempt(path, &Purpose::LastHop)?;
-    try_path(&path, &Probe { kind, patience: PATIENCE }, forbidden).err().map(|failure| explain(&failure))
+    let Attempt { path, kind, .. } = attempt(path, &Purpose::LastHop)?;
+    let tried = try_path(&path, &Probe { kind, patience: PATIENCE }, forbidden, None);
+    tried.err().map(|failure| explain(&failure))
 }
 
 /// A row for each of `paths`.
@@ -137,32 +151,58 @@ pub(crate) fn dial_all(rows: &mut [Row], purpose: &Purpose, forbidden: &Arc<Forb
     }
 }
 
-/// What is dialled along which part of `path`, in words too. Without a target that answers, every proxy but the last is asked for the
-/// next.
-fn attempt(path: &Arc<Path>, purpose: &Purpose) -> Option<(Arc<Path>, ProbeKind, String)> {
+/// What is dialled.
+struct Attempt {
+    /// Along which part of the path.
+    path: Arc<Path>,
+    /// What has to go well.
+    kind: ProbeKind,
+    /// The same in words.
+    words: String,
+    /// What is known when it has gone well.
+    good: &'static str,
+}
+
+/// What is dialled along which part of `path`. Without a target that answers, every proxy but the last is asked for the next.
+fn attempt(path: &Arc<Path>, purpose: &Purpose) -> Option<Attempt> {
     match purpose {
-        Purpose::Stream(target) => {
-            return Some((Arc::clone(path), ProbeKind::Handshake(target.clone()), target.to_string()));
+        Purpose::Stream { target, .. } => {
+            let kind = ProbeKind::Handshake(target.clone());
+            let (path, silent) = (Arc::clone(path), dialled(&path.hops));
+            return Some(match silent {
+                Some(words) => Attempt { path, kind, words, good: SILENT_OF_TARGET },
+                None => Attempt { path, kind, words: target.to_string(), good: GOOD },
+            });
         }
         Purpose::Datagrams(server) if server.port() == DNS_PORT && path.has_datagrams() => {
             let words = format!("ask {server} for {DNS_NAME}");
             let name = DomainName::new(DNS_NAME).ok()?;
-            return Some((
-                Arc::clone(path),
-                ProbeKind::Dns(DnsProbe { server: server.clone(), name }),
-                words,
-            ));
+            let kind = ProbeKind::Dns(DnsProbe { server: server.clone(), name });
+            return Some(Attempt { path: Arc::clone(path), kind, words, good: GOOD });
         }
         Purpose::LastHop | Purpose::Datagrams(_) => {}
     }
     let (last, before) = path.hops.split_last()?;
     let last = last.address();
     if before.is_empty() {
-        return Some((Arc::clone(path), ProbeKind::Connect, format!("connect {last}")));
+        let words = format!("connect {last}");
+        return Some(Attempt { path: Arc::clone(path), kind: ProbeKind::Connect, words, good: GOOD });
     }
     let mut shorter = Path::new(Arc::clone(&path.name), before);
     shorter.deadlines = path.deadlines;
-    Some((Arc::new(shorter), ProbeKind::Handshake(last.clone()), format!("reach {last}")))
+    let (path, kind) = (Arc::new(shorter), ProbeKind::Handshake(last.clone()));
+    Some(match dialled(before) {
+        Some(words) => Attempt { path, kind, words, good: SILENT_OF_NEXT },
+        None => Attempt { path, kind, words: format!("reach {last}"), good: GOOD },
+    })
+}
+
+/// What is done where `hops` end in Shadowsocks servers, in words: the first of these is connected to. None of them says anything until
+/// there is an answer from behind the last.
+fn dialled(hops: &[Hop]) -> Option<String> {
+    let before = hops.iter().rposition(|hop| matches!(hop, Hop::Parent(_)));
+    let first = hops.get(before.map_or(0, |parent| parent + 1))?.address();
+    Some(if before.is_some() { format!("reach {first}") } else { format!("connect {first}") })
 }
 
 fn explain(failure: &Failure) -> String {
@@ -227,6 +267,10 @@ pub(crate) fn table(rows: &[Row]) -> String {
     }
     text
 }
+
+const GOOD: &str = "ok";
+const SILENT_OF_TARGET: &str = "ok: connected; a Shadowsocks server says nothing of the target";
+const SILENT_OF_NEXT: &str = "ok: connected; a Shadowsocks server says nothing of the next proxy";
 
 /// As long as a session would look for its way.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use umbra_proto::address::Address;
 use umbra_proto::request::Refusal;
-use umbra_relay::config::{Inbound, Route};
+use umbra_relay::config::{Inbound, Protocol, Route};
 use umbra_relay::router::{Decision, Dial, Fit, Query, Reason, Rule, Transport};
 
 use crate::flags::{Asked, Session};
@@ -25,16 +25,17 @@ pub(crate) fn run(asked: Asked) -> ExitCode {
     let plan = plan_of(role, options, &mut report);
     let inbound = plan.as_ref().and_then(|plan| find_inbound(plan, &session, &mut report));
     let inbound = inbound.filter(|inbound| knows_user(inbound, &session, &mut report));
+    let inbound = inbound.filter(|inbound| lets_in(inbound, &session, &mut report));
     tell(&report);
     let (Some(plan), Some(inbound)) = (&plan, inbound) else { return ExitCode::FAILURE };
-    let Explained { text, mut rows } = explain(plan, inbound, &session, dials);
+    let Explained { text, mut rows, addresses } = explain(plan, inbound, &session, dials);
     // What is known already should not wait for a proxy that is silent.
     let _unheard = io::stdout().write_all(text.as_bytes());
     if dials {
         let purpose = if session.is_udp {
             Purpose::Datagrams(session.target.clone())
         } else {
-            Purpose::Stream(session.target.clone())
+            Purpose::Stream { target: session.target.clone(), addresses }
         };
         dial_all(&mut rows, &purpose, &inbound.forbidden);
     }
@@ -82,10 +83,51 @@ fn knows_user(inbound: &Inbound, session: &Session, report: &mut Report) -> bool
     false
 }
 
-/// What there is to say, and the paths that a session may take.
+/// Whether such a session could come in there at all.
+fn lets_in(inbound: &Inbound, session: &Session, report: &mut Report) -> bool {
+    let name = &inbound.name;
+    let (carries, what, other) = if session.is_udp {
+        (inbound.mode.datagrams().is_some(), "datagrams", "ask without it")
+    } else {
+        (inbound.mode.has_streams(), "streams", "ask with --udp")
+    };
+    if !carries {
+        report.error(
+            if session.is_udp { "--udp" } else { "TARGET" },
+            format!("{name} carries no {what}; {other}, say another --inbound, or change its mode"),
+        );
+        return false;
+    }
+    let Some((meant, whose)) = meant_for_all(inbound, session) else { return true };
+    if *meant != session.target {
+        report.error(
+            "TARGET",
+            format!("{whose} at {name} leads to {meant}, whatever is asked for; ask for that"),
+        );
+        return false;
+    }
+    true
+}
+
+/// Where everything goes that comes in there, or that the user sends, and what it is that leads there.
+fn meant_for_all<'i>(inbound: &'i Inbound, session: &Session) -> Option<(&'i Address, String)> {
+    match &inbound.protocol {
+        Protocol::Tunnel { target } => Some((target, "the tunnel".into())),
+        Protocol::Shadowsocks(door) => {
+            let user = session.user.as_deref()?;
+            let holder = door.keys.holders().find(|holder| door.keys.name(*holder) == Some(user))?;
+            Some((door.keys.forward(holder)?, format!("the forward of {user}")))
+        }
+        Protocol::Proxy(_) => None,
+    }
+}
+
+/// What there is to say, the paths that a session may take, and the addresses that may be dialled for its name, where a rule had to know
+/// them.
 struct Explained {
     text: String,
     rows: Vec<Row>,
+    addresses: Option<Vec<SocketAddr>>,
 }
 
 fn explain(plan: &Plan, inbound: &Inbound, session: &Session, dials: bool) -> Explained {
@@ -104,7 +146,7 @@ fn explain(plan: &Plan, inbound: &Inbound, session: &Session, dials: bool) -> Ex
         "target",
         format!("{}, {what}{user} from {} through {}", session.target, session.source, inbound.name),
     );
-    let mut addresses = None;
+    let (mut addresses, mut allowed) = (None, None);
     let decision = match inbound.routes.decide(&query, None) {
         Decision::Resolve => {
             let found = lookup(&session.target);
@@ -116,16 +158,12 @@ fn explain(plan: &Plan, inbound: &Inbound, session: &Session, dials: bool) -> Ex
     let rows = match decision {
         Decision::Take { rule, verdict, dial } => {
             lines.say("rule", rule_in_words(rule, &query, addresses.as_deref().unwrap_or_default()));
-            let allowed = addresses.map(|found| allowed_by(dial, found));
-            {
-                let addresses = match allowed {
-                    None if dials || matches!(session.target, Address::Ip(_)) => {
-                        Some(lookup(&session.target))
-                    }
-                    known => known,
-                };
-                follow(plan, inbound, session, verdict, &addresses.unwrap_or_default(), &mut lines)
-            }
+            allowed = addresses.and_then(|found| allowed_by(dial, found));
+            let found = match &allowed {
+                None if dials || matches!(session.target, Address::Ip(_)) => lookup(&session.target),
+                known => known.clone().unwrap_or_default(),
+            };
+            follow(plan, inbound, session, verdict, &found, &mut lines)
         }
         Decision::Unresolvable { rule } => {
             let why = "which refuses some addresses, and the name has none";
@@ -135,7 +173,7 @@ fn explain(plan: &Plan, inbound: &Inbound, session: &Session, dials: bool) -> Ex
         }
         Decision::Resolve => Vec::new(),
     };
-    Explained { text: lines.0, rows }
+    Explained { text: lines.0, rows, addresses: allowed }
 }
 
 /// Says where `route` leads, and gives the paths along it.
@@ -170,6 +208,9 @@ fn follow(
             };
             lines.say("way", format!("group {}, one of {} paths", group.name, rows.len()));
             tell_forbidden(inbound, session, addresses, lines);
+            if session.is_udp && rows.is_empty() {
+                lines.say("", "of which none carries datagrams, so they are dropped".into());
+            }
             rows
         }
     }
@@ -198,8 +239,14 @@ fn lookup(target: &Address) -> Vec<SocketAddr> {
     }
 }
 
-fn allowed_by(dial: Dial<'_>, addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    addresses.into_iter().filter(|address| dial.allows(address.ip())).collect()
+/// Those of the addresses that a session may dial; nothing, where the name may be asked for anew.
+fn allowed_by(dial: Dial<'_>, addresses: Vec<SocketAddr>) -> Option<Vec<SocketAddr>> {
+    match dial {
+        Dial::Target => None,
+        Dial::Addresses | Dial::Within(_) => {
+            Some(addresses.into_iter().filter(|address| dial.allows(address.ip())).collect())
+        }
+    }
 }
 
 fn in_words(addresses: &[SocketAddr]) -> String {
@@ -268,5 +315,42 @@ impl Lines {
     #[expect(clippy::needless_pass_by_value, reason = "each line is made for this")]
     fn say(&mut self, word: &str, line: String) {
         let _infallible = writeln!(self.0, "{word:8} {line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    use umbra_relay::router::Networks;
+
+    use crate::flags::{Command, parse};
+
+    /// What a session may dial for the name `localhost`, where these are the rules.
+    fn allowed(rules: &str) -> Option<Vec<IpAddr>> {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("umbra.json");
+        fs::write(&path, format!(r#"{{"local_port": 0, "rules": [{rules}], "otherwise": "direct"}}"#))
+            .unwrap();
+        let words = ["umbra", "route", "-c", path.to_str().unwrap(), "localhost:7"];
+        let Ok(Command::Route(asked)) = parse(words.map(Into::into)) else { panic!("it is about a route") };
+        let plan = plan_of(asked.role, asked.options, &mut Report::default()).unwrap();
+        let explained = explain(&plan, &plan.config.inbounds[0], &asked.session, asked.dials);
+        Some(explained.addresses?.into_iter().map(|address| address.ip()).collect())
+    }
+
+    #[test]
+    fn a_name_is_dialled_at_the_addresses_that_its_rules_have_looked_at_and_let_pass() {
+        let found = ["127.0.0.1:7", "127.0.0.2:7"].map(|text| text.parse().unwrap());
+        let networks = Networks::new(["127.0.0.2/32".parse().unwrap()]);
+        assert_eq!(allowed_by(Dial::Within(&networks), found.to_vec()), Some(found[1..].to_vec()));
+        assert_eq!(allowed_by(Dial::Addresses, found.to_vec()), Some(found.to_vec()));
+        assert_eq!(allowed_by(Dial::Target, found.to_vec()), None);
+
+        let known = ("localhost", 7).to_socket_addrs().unwrap();
+        let known: Vec<IpAddr> = known.map(|address| address.ip()).filter(IpAddr::is_ipv4).collect();
+        assert_eq!(allowed(r#"{"networks": "127.0.0.0/8", "to": "direct"}"#), Some(known));
+        assert_eq!(allowed(r#"{"domains": "localhost", "to": "direct"}"#), None, "no rule had to know");
     }
 }

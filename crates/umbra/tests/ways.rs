@@ -6,7 +6,7 @@ mod foreground;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -559,6 +559,117 @@ fn a_clients_servers_are_dialled_and_those_behind_plugins_are_not() {
     assert!(line(&said, "servers[0]").contains(&format!("ss://{target}")), "{}", said.out);
     assert!(line(&said, "servers ").contains("sh → "), "{}", said.out);
     assert!(line(&said, "servers ").contains("not tried: its plugin does not run"), "{}", said.out);
+}
+
+#[test]
+fn a_shadowsocks_server_that_is_connected_to_is_not_called_a_target_that_is_reached() {
+    let (_running, proxy) = proxy();
+    let (server, closed) = (target(), nobody());
+    let ss = |address: SocketAddr| {
+        format!(
+            r#"{{"protocol": "ss", "address": "{address}", "method": "aes-256-gcm", "password": "hunter2hunter2"}}"#
+        )
+    };
+    let (listening, other) = (ss(server), ss(closed));
+    let config = Config::new(&format!(
+        r#"{{"local_port": 0, "otherwise": "all", "groups": [{{"name": "all", "members": ["alone", "behind", "before"]}}],
+            "paths": [{{"name": "alone", "hops": [{listening}]}},
+                {{"name": "behind", "hops": ["socks5h://{proxy}", {listening}, {other}]}},
+                {{"name": "before", "hops": [{listening}, {other}]}}]}}"#
+    ));
+    let silent = "ok: connected; a Shadowsocks server says nothing of the target ";
+    for command in ["probe", "route"] {
+        let said = umbra(&[command, "-c", config.path(), "192.0.2.1:80"]);
+        assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+        for (name, words) in [("alone", "connect"), ("behind", "reach"), ("before", "connect")] {
+            let row = line(&said, name);
+            assert!(row.contains(&format!(" {words} {server} ")) && row.contains(silent), "{row}");
+            assert!(!row.contains("192.0.2.1"), "{row}");
+        }
+    }
+    let said = umbra(&["probe", "-c", config.path()]);
+    assert!(line(&said, "alone").contains(" ok "), "{}", said.out);
+    for (name, words) in [("behind", "reach"), ("before", "connect")] {
+        let row = line(&said, name);
+        assert!(row.contains(&format!(" {words} {server} ")), "{row}");
+        assert!(row.contains("ok: connected; a Shadowsocks server says nothing of the next proxy "), "{row}");
+    }
+}
+
+#[test]
+fn a_route_dials_no_address_that_its_rule_does_not_allow() {
+    let target = target();
+    let name = format!("localhost:{}", target.port());
+    let has = |ip: &str| name.to_socket_addrs().unwrap().any(|known| known.ip().to_string() == ip);
+    // Where the name has one address alone, the relay's own tests prove that no other is dialled.
+    if !has("127.0.0.1") || !has("::1") || TcpListener::bind("[::1]:0").is_err() {
+        return;
+    }
+    for (allowed, is_there) in [("127.0.0.1", true), ("::1", false)] {
+        let rule = format!(r#"{{"networks": "{allowed}", "to": "direct"}}"#);
+        let config =
+            Config::new(&format!(r#"{{"local_port": 0, "rules": [{rule}], "otherwise": "refuse"}}"#));
+        let said = umbra(&["route", "-c", config.path(), &name]);
+        assert_eq!(line(&said, "way"), "way      path direct");
+        assert_eq!(line(&said, "direct").contains(" ok "), is_there, "{}", said.out);
+    }
+}
+
+#[test]
+fn a_route_that_no_session_could_ask_for_is_refused_with_the_remedy() {
+    let route = |config: &Config, args: &[&str]| {
+        let said = umbra(&[&["route", "--no-dial", "-c", config.path()], args].concat());
+        assert_eq!((said.code, said.out.as_str()), (Some(1), ""), "{}", said.err);
+        said.err
+    };
+    let config = Config::new(
+        r#"{"locals": [
+            {"name": "streams", "local_port": 0, "mode": "tcp_only"},
+            {"name": "games", "local_address": "::1", "local_port": 0, "mode": "udp_only"},
+            {"name": "names", "local_address": "127.0.0.2", "local_port": 0, "protocol": "tunnel", "forward_address": "192.0.2.1", "forward_port": 53}],
+            "paths": [{"name": "web", "hops": "http://192.0.2.9"}],
+            "groups": [{"name": "webs", "members": ["web"]}],
+            "rules": [{"ports": 53, "to": "webs"}],
+            "otherwise": "direct"}"#,
+    );
+    let told = route(&config, &["192.0.2.1:53", "--udp"]);
+    assert!(
+        told.contains("--udp: streams carries no datagrams; ask without it, say another --inbound"),
+        "{told}"
+    );
+    let told = route(&config, &["192.0.2.1:53", "--inbound", "games"]);
+    assert!(
+        told.contains("TARGET: games carries no streams; ask with --udp, say another --inbound"),
+        "{told}"
+    );
+    let told = route(&config, &["192.0.2.2:53", "--inbound", "names"]);
+    assert!(
+        told.contains("TARGET: the tunnel at names leads to 192.0.2.1:53, whatever is asked for"),
+        "{told}"
+    );
+    let said =
+        umbra(&["route", "--no-dial", "--udp", "-c", config.path(), "192.0.2.1:53", "--inbound", "names"]);
+    assert_eq!(line(&said, "way"), "way      group webs, one of 0 paths");
+    assert!(said.out.contains("of which none carries datagrams, so they are dropped"), "{}", said.out);
+
+    let key = |byte: u8| {
+        BASE64_STANDARD.encode(std::array::from_fn::<u8, 16, _>(|at| byte ^ u8::try_from(at).unwrap()))
+    };
+    let config = Config::new(&format!(
+        r#"{{"server_port": 0, "method": "2022-blake3-aes-128-gcm", "password": "{}",
+            "users": [{{"name": "ann", "password": "{}"}}, {{"name": "bea", "password": "{}", "forward": "192.0.2.7:8388"}}]}}"#,
+        key(99),
+        key(1),
+        key(2)
+    ));
+    let told = route(&config, &["--as", "server", "192.0.2.1:80", "--user", "bea"]);
+    let words = "leads to 192.0.2.7:8388, whatever is asked for; ask for that";
+    assert!(told.contains("TARGET: the forward of bea at ") && told.contains(words), "{told}");
+    for (user, target) in [("bea", "192.0.2.7:8388"), ("ann", "192.0.2.1:80")] {
+        let said =
+            umbra(&["route", "--no-dial", "--as", "server", "-c", config.path(), target, "--user", user]);
+        assert_eq!(line(&said, "way"), "way      path direct", "{}", said.err);
+    }
 }
 
 #[test]

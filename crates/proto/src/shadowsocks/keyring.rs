@@ -165,7 +165,7 @@ impl Keyring {
     }
 
     /// Who understands the rest of `holder`'s streams, if that is not this server.
-    pub(super) fn forward(&self, holder: Holder) -> Option<&Address> {
+    pub fn forward(&self, holder: Holder) -> Option<&Address> {
         self.held(holder).forward.as_ref()
     }
 
