@@ -83,8 +83,8 @@ pub struct HttpProbe {
     pub host: Box<str>,
     /// What is asked for: a path, and a query.
     pub path: Box<str>,
-    /// The statuses that are good.
-    pub expect: RangeInclusive<u16>,
+    /// The statuses that are good: those in any of these.
+    pub expect: Box<[RangeInclusive<u16>]>,
 }
 
 /// Has the members of `group` probed, if nobody does, until it is in use no more.
@@ -231,7 +231,7 @@ where
         _ = connection => answering.await,
     };
     let status = answer.map_err(Cause::Http)?.status().as_u16();
-    if probe.expect.contains(&status) { Ok(()) } else { Err(Cause::Probe(status)) }
+    if probe.expect.iter().any(|range| range.contains(&status)) { Ok(()) } else { Err(Cause::Probe(status)) }
 }
 
 /// A question for the address of `name` (RFC 1035, section 4.1).
@@ -424,7 +424,7 @@ mod tests {
             target: Address::Ip(address),
             host: "silent.example".into(),
             path: "/".into(),
-            expect: 200..=299,
+            expect: [200..=299].into(),
         };
         let target = "192.0.2.1:1".parse().unwrap();
         for (path, kind, stage, hop) in [

@@ -311,7 +311,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         OF_PROBES,
         Kind::PortRanges,
         "200-399",
-        "Which status an answer has to have: one, or a range like \"200-399\".",
+        "Which status an answer has to have: a number, a range like \"200-399\", or a list of these, of which any is good.",
     ),
     setting(
         Id::ProbeName,

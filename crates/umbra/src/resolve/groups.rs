@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use umbra_proto::address::{Address, DomainName};
-use umbra_relay::config::{Candidate, DnsProbe, Group, HttpProbe, Probe, ProbeKind};
+use umbra_relay::config::{Candidate, DnsProbe, Group, Hop, HttpProbe, Probe, ProbeKind};
 use umbra_relay::group::{NoneLeft, Policy, Probing, Rounds, Settings as Choice};
 
 use super::hops::HopReader;
@@ -32,6 +32,7 @@ pub(super) fn read_group(
     let probe = settings.object(Id::Probe).and_then(|probe| {
         let (probing, probe) = read_probe(probe, report)?;
         choice.health.probing = Some(probing);
+        warn_of_blindness(&probe.kind, &members, settings.object(Id::Probe)?, report);
         Some(probe)
     });
     if report.errors.len() > errors {
@@ -165,6 +166,32 @@ fn read_probe(settings: &Settings, report: &mut Report) -> Option<(Probing, Prob
     Some((probing, Probe { kind, patience }))
 }
 
+/// What a probe of this kind cannot know of `members` is told, lest somebody relies on it.
+fn warn_of_blindness(kind: &ProbeKind, members: &[Candidate], settings: &Settings, report: &mut Report) {
+    let place = settings.text(Id::ProbeKind).map_or(&*settings.path, |(_, place)| place);
+    let ends_in_server = |member: &&Candidate| matches!(member.path.hops.last(), Some(Hop::Shadowsocks(_)));
+    match kind {
+        ProbeKind::Handshake(_) => {
+            if let Some(member) = members.iter().find(ends_in_server) {
+                let name = &member.path.name;
+                report.warn(
+                    place,
+                    format!(
+                        "{name} ends in a Shadowsocks server, of which a handshake says only that it listens, \
+                         whatever the password and the target; the kinds http and dns say more"
+                    ),
+                );
+            }
+        }
+        ProbeKind::Dns(_) if !members.iter().any(|member| member.path.has_datagrams()) => {
+            let text =
+                "no member carries datagrams, so nobody is probed; use the kind http, or members that do";
+            report.warn(place, text);
+        }
+        ProbeKind::Connect | ProbeKind::Http(_) | ProbeKind::Dns(_) => {}
+    }
+}
+
 fn read_probe_kind(settings: &Settings, report: &mut Report) -> Option<ProbeKind> {
     let (target, url) = (settings.text(Id::ProbeTarget), settings.text(Id::ProbeUrl));
     let guessed = match (target, url) {
@@ -268,6 +295,13 @@ fn read_url(url: &str, place: &str, report: &mut Report) -> Option<(Address, Box
         );
         return None;
     }
+    if !host.is_ascii() {
+        report.error(
+            place,
+            "has a host with other letters than ASCII; write it as programs ask for it: xn--…, which is punycode",
+        );
+        return None;
+    }
     let has_port = !host.ends_with(']') && host.contains(':');
     let target = if has_port { host.parse() } else { Address::from_host(host, 80) };
     match target {
@@ -283,23 +317,25 @@ fn read_url(url: &str, place: &str, report: &mut Report) -> Option<(Address, Box
     }
 }
 
-fn read_expected(settings: &Settings, report: &mut Report) -> Option<RangeInclusive<u16>> {
-    let said = settings.texts(Id::ProbeExpect);
-    match said.as_deref() {
-        None => Some(200..=399),
-        Some([(text, place)]) => {
-            let range = read_range(text).filter(|range| *range.start() >= 100 && *range.end() <= 599);
-            if range.is_none() {
-                report
-                    .error(*place, format!("{text} is no status; use one like 204, or a range like 200-399"));
-            }
-            range
+fn read_expected(settings: &Settings, report: &mut Report) -> Option<Box<[RangeInclusive<u16>]>> {
+    let Some(said) = settings.texts(Id::ProbeExpect) else { return Some([200..=399].into()) };
+    if said.is_empty() {
+        let place = settings.key_path("expect");
+        // What was said and could not be read is told already.
+        if !report.speaks_of(&place) {
+            report.error(place, "empty; use statuses like 204, or ranges like 200-399");
         }
-        Some(_) => {
-            report.error(settings.key_path("expect"), "wants one status or one range, like 200-399");
-            None
-        }
+        return None;
     }
+    let ranges = said.into_iter().map(|(text, place)| {
+        let range = read_range(text).filter(|range| *range.start() >= 100 && *range.end() <= 599);
+        if range.is_none() {
+            report.error(place, format!("{text} is no status; use one like 204, or a range like 200-399"));
+        }
+        range
+    });
+    // Each that is wrong is told.
+    ranges.collect::<Vec<_>>().into_iter().collect()
 }
 
 const POLICIES: [(&str, Policy); 9] = [

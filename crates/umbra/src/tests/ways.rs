@@ -311,6 +311,49 @@ fn a_group_may_ask_a_name_server_through_its_paths() {
 }
 
 #[test]
+fn what_a_probe_cannot_know_of_its_members_is_told() {
+    let link = r#""ss://YWVzLTEyOC1nY206bG9uZy1lbm91Z2g@192.0.2.9:8888""#;
+    let of_server =
+        "groups[0].members[1] ends in a Shadowsocks server, of which a handshake says only that it listens";
+    let without = "no member carries datagrams, so nobody is probed";
+    for (members, probe, expected) in [
+        (format!(r#""a", {link}"#), r#"{"target": "192.0.2.1:80"}"#, vec![("groups[0].probe", of_server)]),
+        (
+            format!(r#""a", {link}"#),
+            r#"{"kind": "handshake", "target": "192.0.2.1:80"}"#,
+            vec![("groups[0].probe.kind", of_server)],
+        ),
+        (format!(r#""a", {link}"#), r#"{"url": "http://a/"}"#, vec![]),
+        (format!(r#""a", {link}"#), r#"{"kind": "connect"}"#, vec![]),
+        (r#""a""#.into(), r#"{"target": "192.0.2.1:80"}"#, vec![]),
+        (
+            r#""http://a""#.into(),
+            r#"{"kind": "dns", "target": "192.0.2.1:53"}"#,
+            vec![("groups[0].probe.kind", without)],
+        ),
+        (r#""http://a", "a""#.into(), r#"{"kind": "dns", "target": "192.0.2.1:53"}"#, vec![]),
+    ] {
+        let file = group(&format!(r#""members": [{members}], "probe": {probe}"#));
+        let (_, warnings) = Outcome::good("umbra local", &file);
+        let told: Vec<_> = warnings.iter().filter(|warning| warning.starts_with("groups[0].probe")).collect();
+        assert_eq!(told.len(), expected.len(), "{file}: {warnings:?}");
+        for (told, (place, text)) in told.iter().zip(expected) {
+            assert!(told.starts_with(&format!("{place}: {text}")), "{told}");
+        }
+    }
+}
+
+#[test]
+fn a_probe_may_expect_one_of_several_statuses() {
+    for expect in ["204", r#""200-299""#, r#"[200, "204-206"]"#] {
+        let probe = format!(r#""probe": {{"url": "http://a/", "expect": {expect}}}"#);
+        let (_, warnings) =
+            Outcome::good("umbra local", &group(&format!(r#""members": ["a", "b"], {probe}"#)));
+        assert_eq!(warnings, [""; 0], "{expect}");
+    }
+}
+
+#[test]
 fn a_group_that_cannot_be_one_is_told_with_the_remedy() {
     let bad = |keys: &str, errors: &'static [&'static str]| (group(keys), errors);
     assert_bad(&[
@@ -356,6 +399,23 @@ fn a_group_that_cannot_be_one_is_told_with_the_remedy() {
         bad(
             r#""members": ["a"], "probe": {"url": "http://a/", "expect": "20x"}"#,
             &["groups[0].probe.expect: 20x is no status"],
+        ),
+        bad(
+            r#""members": ["a"], "probe": {"url": "http://a/", "expect": [204, "20x", 600]}"#,
+            &[
+                "groups[0].probe.expect[1]: 20x is no status",
+                "groups[0].probe.expect[2]: 600 is no status; use one like 204",
+            ],
+        ),
+        bad(
+            r#""members": ["a"], "probe": {"url": "http://a/", "expect": []}"#,
+            &["groups[0].probe.expect: empty; use statuses"],
+        ),
+        bad(
+            r#""members": ["a"], "probe": {"url": "http://bücher.example/"}"#,
+            &[
+                "groups[0].probe.url: has a host with other letters than ASCII; write it as programs ask for it: xn--",
+            ],
         ),
     ]);
     let groups = client(
