@@ -373,7 +373,8 @@ mod tests {
         let through = Arc::new(Path::new("through", [Hop::Parent(parent)]));
         let failure = try_path(&through, &probe, &Arc::new(Forbidden::standard()), None).unwrap_err();
         assert!(matches!(failure.cause, Cause::Forbidden(_)), "{failure}");
-        (server.set_nonblocking(true).unwrap(), hop.set_nonblocking(true).unwrap());
+        server.set_nonblocking(true).unwrap();
+        hop.set_nonblocking(true).unwrap();
         let asked = [server.recv_from(&mut [0; 512]).map(drop), hop.accept().map(drop)];
         for nothing in asked {
             assert_eq!(nothing.unwrap_err().kind(), io::ErrorKind::WouldBlock);

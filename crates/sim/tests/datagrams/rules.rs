@@ -50,8 +50,7 @@ fn led_by(networks: &str, verdict: config::Route, forbidden: Forbidden) -> Vec<S
             noted.lock().unwrap().append(&mut all);
         }
     });
-    let led = led.lock().unwrap().clone();
-    led
+    std::mem::take(&mut led.lock().unwrap())
 }
 
 #[test]

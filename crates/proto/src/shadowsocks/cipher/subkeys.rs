@@ -56,7 +56,9 @@ pub(crate) fn derive(key: &Key, salts: &[Salt; LANES]) -> Subkeys {
     for mut state in [first, second, expand.inner, expand.outer] {
         state.zeroize();
     }
-    (secret.zeroize(), said.zeroize(), pseudorandom.zeroize());
+    secret.zeroize();
+    said.zeroize();
+    pseudorandom.zeroize();
     subkeys
 }
 
@@ -186,29 +188,6 @@ mod tests {
                     prop_assert_eq!(subkey, &alone);
                 }
             }
-        }
-    }
-
-    /// `CARGO_PROFILE_RELEASE_LTO=off cargo test --release -p umbra-proto in_step -- --ignored --nocapture`
-    #[test]
-    #[ignore = "a measurement, to be run optimised and alone"]
-    fn speed_in_step_and_alone() {
-        let method = Method::Aes256Gcm;
-        let key = Key::from_bytes(method, &[7; 32]).unwrap();
-        let mut salts = [Salt::new(method, [9; 32]); LANES];
-        for _ in 0..5 {
-            let began = std::time::Instant::now();
-            for turn in 0..10_000_u32 {
-                salts[0] = Salt::new(method, [turn.to_le_bytes()[0]; 32]);
-                std::hint::black_box(derive(&key, &salts));
-            }
-            let together = began.elapsed().as_nanos() / 10_000 / LANES as u128;
-            let began = std::time::Instant::now();
-            for turn in 0..100_000_u32 {
-                let salt = Salt::new(method, [turn.to_le_bytes()[0]; 32]);
-                super::super::subkey::derive(&key, &salt, std::hint::black_box(&mut [0; 32]));
-            }
-            println!("in step {together} ns, alone {} ns", began.elapsed().as_nanos() / 100_000);
         }
     }
 }

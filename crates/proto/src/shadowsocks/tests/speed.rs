@@ -2,10 +2,13 @@
 //! `CARGO_PROFILE_RELEASE_LTO=off cargo test --release -p umbra-proto speed -- --ignored --nocapture`
 
 use std::fs;
+use std::hint::black_box;
 use std::time::Duration;
 
 use super::Method;
 use super::bench::sealed;
+use super::cipher::Cipher;
+use super::cipher::subkeys::{self, LANES};
 use super::stream::{HeadReads, Opened, Opener, Sealer};
 use super::vectors::{NOW, key, salt};
 use crate::wire::Input;
@@ -40,6 +43,28 @@ fn speed_of_every_method() {
         }
         let (seal, open) = (bytes / sealing.as_secs_f64(), bytes / opening.as_secs_f64());
         println!("{:30} {seal:12.0} {open:12.0}", method.name());
+    }
+}
+
+/// The keys of SIP004's packets, in step and one by one.
+#[test]
+#[ignore = "a measurement, to be run optimised and alone"]
+fn speed_of_packet_keys() {
+    let method = Method::Aes256Gcm;
+    let (key, mut salts) = (key(method), [salt(method, 1); LANES]);
+    let each = |turns: u32, keys: u128, work: &mut dyn FnMut(u8)| {
+        let began = on_cpu();
+        (0..turns).for_each(|turn| work(turn.to_le_bytes()[0]));
+        (on_cpu() - began).as_nanos() / u128::from(turns) / keys
+    };
+    for _ in 0..5 {
+        let together = each(10_000, LANES as u128, &mut |turn| {
+            salts[0] = salt(method, turn);
+            black_box(subkeys::derive(&key, &salts));
+        });
+        let whole = each(100_000, 1, &mut |turn| drop(black_box(Cipher::new(&key, &salt(method, turn)))));
+        let rest = each(100_000, 1, &mut |turn| drop(black_box(Cipher::with_subkey(method, &[turn; 32]))));
+        println!("in step {together} ns, alone {} ns, expansion {rest} ns", whole.saturating_sub(rest));
     }
 }
 
