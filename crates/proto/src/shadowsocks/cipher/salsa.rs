@@ -18,7 +18,7 @@ pub(super) struct Salsa20 {
 /// One word of each of the blocks that are made together.
 type Lanes = [u32; BLOCKS];
 
-/// Four registers of AVX2 for each word, two of AVX-512: the compiler makes vectors of a loop over so many, and unrolls shorter ones into something slower.
+/// Four registers of AVX2 for each word: the compiler makes vectors of a loop over so many, and unrolls shorter ones into something slower.
 const BLOCKS: usize = 32;
 const BLOCK_BYTES: usize = 64;
 const BATCH_BYTES: usize = BLOCKS * BLOCK_BYTES;
@@ -91,7 +91,7 @@ fn xor(bytes: &mut [u8], keystream: &[u8]) {
 }
 
 /// The blocks from `counter` on, for whatever vectors the processor turns out to have.
-#[multiversion(targets("x86_64+avx2+avx512f+avx512vl", "x86_64+avx2"))]
+#[multiversion(targets("x86_64+avx2"))]
 fn make(input: &[u32; 16], counter: u64, made: &mut [u8; BATCH_BYTES]) {
     let mut start = input.map(|word| [word; BLOCKS]);
     let counters: [[u8; 8]; BLOCKS] =
