@@ -75,23 +75,18 @@ impl Link {
 
     /// The way is open, from `socket`. Gives what waits, if anybody still does.
     pub(super) fn open(&mut self, socket: SocketId, now: Instant) -> Option<Queue> {
-        match std::mem::take(self) {
-            Self::Waiting(queue, search) => {
-                *self = Self::Open { socket, since: now, _search: Some(search) };
-                Some(queue)
-            }
-            other @ (Self::Unasked | Self::Open { .. } | Self::Failed(_)) => {
-                *self = other;
-                None
-            }
-        }
+        self.stop_waiting(|search| Self::Open { socket, since: now, _search: Some(search) })
     }
 
     /// There is no way now. Gives what waits, if anybody still does.
     pub(super) fn fail(&mut self, now: Instant) -> Option<Queue> {
+        self.stop_waiting(|_| Self::Failed(now + HOP_RETRY_DELAY))
+    }
+
+    fn stop_waiting(&mut self, then: impl FnOnce(Search) -> Self) -> Option<Queue> {
         match std::mem::take(self) {
-            Self::Waiting(queue, _) => {
-                *self = Self::Failed(now + HOP_RETRY_DELAY);
+            Self::Waiting(queue, search) => {
+                *self = then(search);
                 Some(queue)
             }
             other @ (Self::Unasked | Self::Open { .. } | Self::Failed(_)) => {

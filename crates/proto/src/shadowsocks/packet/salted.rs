@@ -42,34 +42,42 @@ struct Ready {
 impl Stock {
     /// A salt that has not been used, and the cipher of its packet.
     fn take(&mut self, key: &Key, mut chance: impl Chance) -> (Salt, Cipher) {
+        let method = key.method();
         if self.ready.is_none() {
-            let (mut salts, mut drawn) = ([Salt::new(key.method(), [0; SALT_BYTES_MAX]); LANES], 1);
-            salts[0] = draw(key.method(), |room| {
-                chance.fill(room);
-                true
-            })
-            .unwrap_or(salts[0]);
-            if self.sealed == STOCKED_AFTER && subkeys::is_faster() {
-                for salt in &mut salts[1..] {
-                    let Some(fresh) = draw(key.method(), |room| chance.more(room)) else { break };
-                    *salt = fresh;
-                    drawn += 1;
-                }
-            } else {
-                self.sealed += u8::from(self.sealed < STOCKED_AFTER);
+            let mut random = [0; SALT_BYTES_MAX];
+            chance.fill(&mut random[..method.salt_len()]);
+            let own = Salt::new(method, random);
+            match self.draw_more(method, own, chance) {
+                Some(salts) => self.ready = Some(Box::new(Ready::new(key, salts))),
+                None => return (own, Cipher::new(key, &own)),
             }
-            if drawn < LANES {
-                return (salts[0], Cipher::new(key, &salts[0]));
-            }
-            let subkeys = subkeys::derive(key, &salts);
-            self.ready = Some(Box::new(Ready { left: LANES, salts, subkeys }));
         }
         let Some(ready) = &mut self.ready else { unreachable!("it has just been filled") };
         ready.left -= 1;
         let (salt, subkey) = (ready.salts[ready.left], &ready.subkeys[ready.left]);
-        let cipher = Cipher::with_subkey(key.method(), &subkey[..key.method().key_len()]);
+        let cipher = Cipher::with_subkey(method, &subkey[..method.key_len()]);
         self.ready.take_if(|ready| ready.left == 0);
         (salt, cipher)
+    }
+
+    /// Salts beside this one for packets to come, if many of them are likely, worth it, and to be had.
+    fn draw_more(&mut self, method: Method, own: Salt, mut chance: impl Chance) -> Option<[Salt; LANES]> {
+        if self.sealed < STOCKED_AFTER {
+            self.sealed += 1;
+            return None;
+        }
+        if !subkeys::is_faster() {
+            return None;
+        }
+        let mut salts = [own; LANES];
+        for salt in &mut salts[1..] {
+            let mut random = [0; SALT_BYTES_MAX];
+            if !chance.more(&mut random[..method.salt_len()]) {
+                return None;
+            }
+            *salt = Salt::new(method, random);
+        }
+        Some(salts)
     }
 
     /// Forgets what is ready: an association in which nothing moves stays small.
@@ -78,9 +86,10 @@ impl Stock {
     }
 }
 
-fn draw(method: Method, fill: impl FnOnce(&mut [u8]) -> bool) -> Option<Salt> {
-    let mut random = [0; SALT_BYTES_MAX];
-    fill(&mut random[..method.salt_len()]).then(|| Salt::new(method, random))
+impl Ready {
+    fn new(key: &Key, salts: [Salt; LANES]) -> Self {
+        Self { left: LANES, salts, subkeys: subkeys::derive(key, &salts) }
+    }
 }
 
 /// Whoever sends no more than this, as one question of a name server, is not worth the work for many.
