@@ -15,11 +15,8 @@ pub(super) struct Salsa20 {
     used: usize,
 }
 
-/// One word of each of the blocks that are made together.
-type Lanes = [u32; BLOCKS];
-
-/// Four registers of AVX2 for each word: the compiler makes vectors of a loop over so many, and unrolls shorter ones into something slower.
-const BLOCKS: usize = 32;
+/// How many blocks are made at a time: with AVX-512 a word of each fills a register.
+const BLOCKS: usize = 16;
 const BLOCK_BYTES: usize = 64;
 const BATCH_BYTES: usize = BLOCKS * BLOCK_BYTES;
 
@@ -90,54 +87,91 @@ fn xor(bytes: &mut [u8], keystream: &[u8]) {
     }
 }
 
-/// The blocks from `counter` on, for whatever vectors the processor turns out to have.
-#[multiversion(targets("x86_64+avx2"))]
-fn make(input: &[u32; 16], counter: u64, made: &mut [u8; BATCH_BYTES]) {
-    let mut start = input.map(|word| [word; BLOCKS]);
-    let counters: [[u8; 8]; BLOCKS] =
-        std::array::from_fn(|block| counter.wrapping_add(block as u64).to_le_bytes());
+/// A word of each of the blocks that are made together, block by block.
+type Lanes = [u32; BLOCKS];
+
+/// The words of those blocks.
+type State = [Lanes; 16];
+
+/// Four of those words.
+type Row = [Lanes; 4];
+
+/// The words of a block in rows of which each column is worked on by itself. That is so in the rounds over a block's columns, and in those
+/// over its rows once these have been turned.
+const DIAGONALS: [[usize; 4]; 4] = [[0, 5, 10, 15], [4, 9, 14, 3], [8, 13, 2, 7], [12, 1, 6, 11]];
+
+/// The blocks from `first` on, for whatever vectors the processor turns out to have.
+///
+/// The compiler makes vectors of a loop over so many that it does not unroll it before; that is why each goes over whole rows, or over all.
+/// Of a loop over lanes within one over words it makes scattered loads and stores, which take longer than the rounds.
+#[multiversion(targets("x86_64+avx2+avx512f+avx512vl", "x86_64+avx2"))]
+fn make(input: &[u32; 16], first: u64, made: &mut [u8; BATCH_BYTES]) {
+    let mut start = [[0; BLOCKS]; 16];
+    for (at, word) in start.as_flattened_mut().iter_mut().enumerate() {
+        *word = input[at / BLOCKS];
+    }
+    let counters: [_; BLOCKS] = std::array::from_fn(|block| first.wrapping_add(block as u64).to_le_bytes());
     (start[8], start[9]) =
         (counters.map(|counter| word(&counter, 0)), counters.map(|counter| word(&counter, 1)));
-    let mut state = start;
+    let mut rows = DIAGONALS.map(|words| words.map(|word| start[word]));
+    twenty_rounds(&mut rows);
+    let mut state = [[0; BLOCKS]; 16];
+    for (row, words) in rows.iter().zip(DIAGONALS) {
+        row.iter().zip(words).for_each(|(lanes, word)| state[word] = *lanes);
+    }
+    for (word, start) in state.as_flattened_mut().iter_mut().zip(start.as_flattened()) {
+        *word = word.wrapping_add(*start);
+    }
+    for _ in 0..4 {
+        state = riffled(&state);
+    }
+    for (bytes, word) in made.as_chunks_mut().0.iter_mut().zip(state.as_flattened()) {
+        *bytes = word.to_le_bytes();
+    }
+}
+
+#[inline(always)]
+fn twenty_rounds([a, b, c, d]: &mut [Row; 4]) {
     for _ in 0..10 {
-        double_round(&mut state);
-    }
-    for (quarter, (rows, start)) in state.chunks_exact(4).zip(start.chunks_exact(4)).enumerate() {
-        for (block, bytes) in made.chunks_exact_mut(BLOCK_BYTES).enumerate() {
-            let sums: [u32; 4] = std::array::from_fn(|row| rows[row][block].wrapping_add(start[row][block]));
-            let bytes = bytes[quarter * 16..][..16].chunks_exact_mut(4);
-            bytes.zip(sums).for_each(|(bytes, sum)| bytes.copy_from_slice(&sum.to_le_bytes()));
-        }
+        round([&mut *a, &mut *b, &mut *c, &mut *d]);
+        (*b, *c, *d) = (turned(b, 3), turned(c, 2), turned(d, 1));
+        round([&mut *a, &mut *d, &mut *c, &mut *b]);
+        (*b, *c, *d) = (turned(b, 1), turned(c, 2), turned(d, 3));
     }
 }
 
-/// A round over the columns, then one over the rows.
 #[inline(always)]
-fn double_round(s: &mut [Lanes; 16]) {
-    quarter_round(s, [0, 4, 8, 12]);
-    quarter_round(s, [5, 9, 13, 1]);
-    quarter_round(s, [10, 14, 2, 6]);
-    quarter_round(s, [15, 3, 7, 11]);
-    quarter_round(s, [0, 1, 2, 3]);
-    quarter_round(s, [5, 6, 7, 4]);
-    quarter_round(s, [10, 11, 8, 9]);
-    quarter_round(s, [15, 12, 13, 14]);
+fn round([a, b, c, d]: [&mut Row; 4]) {
+    step(b, [a, d], 7);
+    step(c, [b, a], 9);
+    step(d, [c, b], 13);
+    step(a, [d, c], 18);
 }
 
 #[inline(always)]
-fn quarter_round(s: &mut [Lanes; 16], [a, b, c, d]: [usize; 4]) {
-    step(s, b, [a, d], 7);
-    step(s, c, [b, a], 9);
-    step(s, d, [c, b], 13);
-    step(s, a, [d, c], 18);
-}
-
-#[inline(always)]
-fn step(s: &mut [Lanes; 16], word: usize, [a, b]: [usize; 2], by: u32) {
-    let (a, b) = (s[a], s[b]);
-    for ((word, a), b) in s[word].iter_mut().zip(a).zip(b) {
-        *word ^= a.wrapping_add(b).rotate_left(by);
+fn step(row: &mut Row, [a, b]: [&Row; 2], by: u32) {
+    let others = a.as_flattened().iter().zip(b.as_flattened());
+    for (word, (a, b)) in row.as_flattened_mut().iter_mut().zip(others) {
+        *word ^= a.wrapping_add(*b).rotate_left(by);
     }
+}
+
+#[inline(always)]
+fn turned(row: &Row, by: usize) -> Row {
+    std::array::from_fn(|at| row[(at + by) % 4])
+}
+
+/// Both halves of all, a word from each in turn: the bits of a word's place go round by one. Gone round by the four that said which of the
+/// sixteen it is, what was a lane is a block.
+#[inline(always)]
+fn riffled(state: &State) -> State {
+    let (low, high) = state.as_flattened().split_at(8 * BLOCKS);
+    let mut riffled = [[0; BLOCKS]; 16];
+    let pairs = riffled.as_flattened_mut().as_chunks_mut().0;
+    for ((pair, low), high) in pairs.iter_mut().zip(low).zip(high) {
+        *pair = [*low, *high];
+    }
+    riffled
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {
@@ -154,7 +188,7 @@ mod tests {
         let (key, nonce) = ([7; 32], [9; 8]);
         let mut expected = vec![0; 9000];
         salsa20::Salsa20::new(&key.into(), &nonce.into()).apply_keystream(&mut expected);
-        for step in [1, 3, 63, 64, 2047, 2048, 2049, 3000, 9000] {
+        for step in [1, 3, 63, 64, 1023, 1024, 1025, 3000, 9000] {
             let (mut ours, mut bytes) = (Salsa20::new(&key, &nonce), vec![0; 9000]);
             bytes.chunks_mut(step).for_each(|piece| ours.apply(piece));
             assert_eq!(bytes, expected, "{step} at a time");
