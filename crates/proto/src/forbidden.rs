@@ -31,6 +31,8 @@ pub enum Rule {
     UniqueLocal,
     /// A list of the operator's own.
     Listed,
+    /// A name of which only who resolves it can say what it stands for: letters beyond ASCII are made others, some digits and dots (UTS 46).
+    BeyondAscii,
 }
 
 /// What is forbidden, and what is exempt from that.
@@ -75,20 +77,24 @@ impl Forbidden {
             IpAddr::V6(address) => inside(address),
         };
         let forms = std::iter::once(address).chain(inside.into_iter().flatten().map(IpAddr::V4));
-        forms.into_iter().find_map(|form| self.rule_of(form))
+        forms.into_iter().find_map(|form| self.rule_of(form).or_else(|| self.rule_of(where_it_leads(form)?)))
     }
 
     /// The rule that forbids `name` as far as that can be told without asking anybody: names that stand for this machine or for its
     /// cloud's secrets everywhere, and numbers that resolvers take for an address. For whoever passes names on to be resolved elsewhere.
+    /// Names beyond ASCII cannot be told from these, and their other form, `xn--…`, is what programs ask for.
     pub fn check_name(&self, name: &str) -> Option<Rule> {
         if self.is_empty() {
             return None;
+        }
+        if !name.is_ascii() {
+            return Some(Rule::BeyondAscii);
         }
         let name = name.strip_suffix('.').unwrap_or(name);
         let last = name.rsplit('.').next().unwrap_or(name);
         let stands_for = |ip: IpAddr| self.check(ip);
         if last.eq_ignore_ascii_case("localhost")
-            || ["ip6-localhost", "ip6-loopback"].iter().any(|alias| name.eq_ignore_ascii_case(alias))
+            || LOCAL_NAMES.iter().any(|alias| name.eq_ignore_ascii_case(alias))
         {
             return stands_for(Ipv4Addr::LOCALHOST.into()).or_else(|| stands_for(Ipv6Addr::LOCALHOST.into()));
         }
@@ -109,6 +115,25 @@ impl Forbidden {
             range.map(|(rule, _)| *rule).or_else(|| self.listed.contains(form).then_some(Rule::Listed));
         rule.filter(|_| !self.exempt.contains(form))
     }
+}
+
+/// What files of hosts call the machine itself beside the `localhost` that RFC 6761 reserves.
+const LOCAL_NAMES: [&str; 7] = [
+    "localhost.localdomain",
+    "localhost4",
+    "localhost4.localdomain4",
+    "localhost6",
+    "localhost6.localdomain6",
+    "ip6-localhost",
+    "ip6-loopback",
+];
+
+/// Where systems connect to instead of the unspecified address (RFC 1122, 3.2.1.3).
+fn where_it_leads(form: IpAddr) -> Option<IpAddr> {
+    form.is_unspecified().then(|| match form {
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    })
 }
 
 /// The address that `text` is in the manner of `inet_aton`: one to four numbers, of which the last fills what the others leave, each decimal,
@@ -284,6 +309,7 @@ impl fmt::Display for Rule {
             Self::Cgnat => "CGNAT",
             Self::UniqueLocal => "unique local",
             Self::Listed => "forbidden_ip",
+            Self::BeyondAscii => "name beyond ASCII",
         })
     }
 }

@@ -259,6 +259,13 @@ fn a_name_that_stands_for_an_address_is_judged_by_it() {
         ("017700000001", Rule::Loopback),
         ("0177.0.0.01", Rule::Loopback),
         ("0", Rule::Unspecified),
+        ("localhost.localdomain", Rule::Loopback),
+        ("Localhost4", Rule::Loopback),
+        ("localhost6.localdomain6.", Rule::Loopback),
+        ("１２７.0.0.1", Rule::BeyondAscii),
+        ("127。0。0。1", Rule::BeyondAscii),
+        ("ⓛocalhost", Rule::BeyondAscii),
+        ("bücher.example", Rule::BeyondAscii),
         ("metadata.google.internal", Rule::Metadata),
         ("2852039166", Rule::Metadata),
         ("169.254.43518", Rule::Metadata),
@@ -287,11 +294,26 @@ fn a_name_that_stands_for_an_address_is_judged_by_it() {
         "127.0.0.1.example",
         "8.8.8.8",
         "a.b.c.d",
+        "xn--bcher-kva.example",
     ] {
         assert_eq!(standard.check_name(name), None, "{name}");
     }
     let exempt = Forbidden::standard().except(networks(&["127.0.0.0/8", "::1/128"]));
     assert_eq!(exempt.check_name("localhost"), None);
+}
+
+#[test]
+fn the_unspecified_address_is_judged_as_the_loopback_that_systems_make_of_it() {
+    let listed = Forbidden::listed(networks(&["127.0.0.0/8", "::1/128"]));
+    for text in ["0.0.0.0", "::", "::ffff:0.0.0.0", "64:ff9b::"] {
+        assert_eq!(listed.check(ip(text)), Some(Rule::Listed), "{text}");
+    }
+    assert_eq!(listed.check_name("0x0"), Some(Rule::Listed));
+    assert_eq!(listed.check(ip("0.1.2.3")), None);
+    let elsewhere = Forbidden::listed(networks(&["10.0.0.0/8"]));
+    assert_eq!(elsewhere.check(ip("0.0.0.0")), None);
+    let exempt = listed.except(networks(&["127.0.0.1/32", "::1/128"]));
+    assert_eq!((exempt.check(ip("0.0.0.0")), exempt.check(ip("::"))), (None, None));
 }
 
 proptest! {
