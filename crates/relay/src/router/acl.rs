@@ -329,12 +329,14 @@ fn could_be_section(text: &str) -> bool {
         .is_some_and(|inner| !inner.contains([']', '[']))
 }
 
-/// As a pattern it would fit no name, or not those that it looks like: no name has a slash, and `300.1.1.1` is an address that
-/// somebody got wrong.
+/// As a pattern it would fit no name, or not those that it looks like: no name has a slash, a colon or a blank, and `300.1.1.1`,
+/// `192.168.*` and `10.0.0.1-10.0.0.9` are addresses that somebody got wrong. What has the signs of a pattern is meant as one.
 fn is_meant_as_network(text: &str) -> bool {
-    let numbers = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let groups = text.bytes().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'));
-    text.contains('/') || numbers || groups && text.contains(':')
+    let is_pattern = text.contains(['^', '$', '\\', '(', '[', '{', '|', '+', '?']);
+    let in_no_name = |c: char| matches!(c, ':' | '%' | ',' | '!' | '@') || c.is_whitespace();
+    let is_numbers = text.contains(|c: char| c.is_ascii_digit())
+        && text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'*' | b'-'));
+    text.contains('/') || is_numbers || !is_pattern && text.contains(in_no_name)
 }
 
 impl SectionError {

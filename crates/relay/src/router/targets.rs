@@ -341,7 +341,7 @@ impl EntryError {
             Self::EmptyLabel => "write it without that dot: example.com fits all below it as well",
             Self::AddressAsName => "write it as a network: 192.0.2.1/32",
             Self::NoNetwork => {
-                "write 192.0.2.0/24, 2001:db8::/32, or one address, in decimal without zeros in front"
+                "write 192.0.2.0/24, 2001:db8::/32, or one address, in decimal without zeros in front, each on its own"
             }
             Self::Pattern(_) => {
                 "write it in the syntax of Rust's regex, which has no look-around and no back-references"
