@@ -46,7 +46,7 @@ pub const ADDRESSES_MAX: usize = 16;
 
 /// Addresses of one name that rules look at, where an association keeps them for the name's next datagrams. More than any name has that
 /// somebody means to be reached by.
-pub const ADDRESSES_OF_RULES_MAX: usize = 64;
+pub const ADDRESSES_OF_RULES_MAX: usize = 16;
 
 /// How long a request's head waits, once or at most twice, for first payload to ride with it: a client on the same machine or
 /// network has sent it by then, and one that waits for the server to speak first does not notice.
