@@ -253,12 +253,18 @@ impl<N: Net> Conversation<'_, N> {
             return Ok(last_answer(request.method(), request.body().is_end_stream()));
         }
         let asks_upgrade = prepare(&mut request)?;
+        // Content may still be on its way to a slow target, where nothing of ours sees it move.
+        let patience =
+            if request.body().is_end_stream() { HALF_CLOSED_SECS_MAX } else { self.door.inbound.idle };
         let (request, held_back) = passing(request);
         let sent = tokio::select! {
             biased;
             sent = self.send(&target, user, request) => sent,
             // Most likely nobody is there any more; whoever is reads why.
-            () = self.lookout.ended_for(HALF_CLOSED_SECS_MAX) => Err(Status::GatewayTimeout),
+            () = self.lookout.ended_for(patience) => {
+                self.door.notices.failure(&Failure::outbound(Stage::Relay, Cause::Deadline));
+                Err(Status::GatewayTimeout)
+            }
         };
         // From here on the client is not asked for more than it has been asked for: what it has kept back, nobody wants.
         let kept_back = held_back.is_some_and(|held_back| held_back.withdraw());

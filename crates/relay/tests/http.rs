@@ -464,24 +464,60 @@ fn a_client_that_only_ends_its_direction_gets_its_answer_and_one_that_has_gone_d
         let _a_reset_is_an_end_too = wire.reader.read_to_end(&mut Vec::new());
         begun.elapsed()
     });
+    let (slow, read) = target(|stream| {
+        let mut wire = Wire::new(stream);
+        wire.head();
+        // The content may be here by now or not: nobody but the target knows.
+        let pause = wire.reader.get_ref().try_clone().unwrap();
+        pause.set_read_timeout(Some(HALF_CLOSED_SECS_MAX + Duration::from_secs(1))).unwrap();
+        let content = wire.body(5);
+        let cut_off = (&pause).read(&mut [0]).is_ok();
+        wire.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\ntaken");
+        (content, cut_off)
+    });
+    let asked = Arc::new(Barrier::new(2));
+    let is_asked = Arc::clone(&asked);
+    let (asked_again, left_again) = target(move |stream| {
+        let mut wire = Wire::new(stream);
+        wire.head();
+        is_asked.wait();
+        let begun = Instant::now();
+        let _a_reset_is_an_end_too = wire.reader.read_to_end(&mut Vec::new());
+        begun.elapsed()
+    });
     let relay = direct();
-    let ask = |address: SocketAddr| {
-        let mut near = Wire::to(&relay);
-        near.get(address, "/");
+    let ended = |mut near: Wire| {
         near.reader.get_mut().shutdown(std::net::Shutdown::Write).unwrap();
         near
     };
+    let ask = |address: SocketAddr| {
+        let mut near = Wire::to(&relay);
+        near.get(address, "/");
+        ended(near)
+    };
     let (mut near, mut given_up) = (ask(quick), ask(mute));
+    let mut upload = Wire::to(&relay);
+    upload.say(&format!("POST http://{slow}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nwhole"));
+    let mut upload = ended(upload);
+    let mut in_a_row = Wire::to(&relay);
+    in_a_row.get(asked_again, "/");
+    asked.wait();
+    in_a_row.get(asked_again, "/again");
+    drop(in_a_row);
     first_answer.wait();
     assert_eq!(near.head()[0], "http/1.1 200 ok");
     assert_eq!(near.body(2), b"ok");
     begun.wait();
-    let asked = Instant::now();
+    let waited = Instant::now();
     assert_eq!(given_up.head()[0], "http/1.1 504 gateway timeout");
-    assert!(asked.elapsed() + Duration::from_secs(1) >= HALF_CLOSED_SECS_MAX, "{:?}", asked.elapsed());
+    assert!(waited.elapsed() + Duration::from_secs(1) >= HALF_CLOSED_SECS_MAX, "{:?}", waited.elapsed());
     given_up.rest();
     assert!(left.join().unwrap() < 2 * HALF_CLOSED_SECS_MAX);
+    assert!(left_again.join().unwrap() < 2 * HALF_CLOSED_SECS_MAX, "who asks for more and goes");
     assert_eq!(near.rest(), "later");
+    assert_eq!(upload.head()[0], "http/1.1 200 ok");
+    assert_eq!(upload.rest(), "taken");
+    assert_eq!(read.join().unwrap(), (b"whole".into(), false));
     relay.stop();
 }
 

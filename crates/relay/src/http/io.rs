@@ -151,19 +151,21 @@ impl<S: Socket> Lookout<S> {
         let mut ends = lock(&self.0);
         let Ends { socket: Some(socket), early, ended } = &mut *ends else { return Poll::Pending };
         loop {
+            let unread = early.as_ref().map_or(0, |batch| batch.arrived.end);
             // What has been read ahead is hyper's to take first; then this is polled again, in the same task.
-            if early.is_some() || ended.is_some() {
+            if ended.is_some() || early.as_ref().is_some_and(|batch| batch.bytes.len() == unread) {
                 return Poll::Pending;
             }
             if let Err(error) = ready!(socket.poll_readable(cx)) {
                 return Poll::Ready(error);
             }
-            let mut batch = Batch::take(Size::Small);
-            match socket.try_read(&mut [IoSliceMut::new(&mut batch.bytes)]) {
+            let mut batch = early.take().unwrap_or_else(|| Batch::take(Size::Small));
+            let read = socket.try_read(&mut [IoSliceMut::new(&mut batch.bytes[unread..])]);
+            batch.arrived.end += read.as_ref().map_or(0, |count| *count);
+            *early = Some(batch).filter(|batch| !batch.is_spent());
+            match read {
                 Ok(count) => {
                     *ended = (count == 0).then(Instant::now);
-                    batch.arrived = 0..count;
-                    *early = Some(batch).filter(|_| count > 0);
                     // hyper may have been told just before that there is nothing.
                     cx.waker().wake_by_ref();
                 }
