@@ -353,20 +353,20 @@ async fn hop_by_hop<N: Net>(
     }
     let here = |number| At { path: Arc::clone(&path.name), hop: number };
     // Whom each hop is asked for. All of it is found before anybody is dialled, so that nobody is left in the middle of it.
-    let mut nexts = Vec::with_capacity(hops.len());
+    let mut nexts = Vec::with_capacity(hops.len() - 1);
     for (number, (hop, after)) in (2..).zip(hops.iter().zip(hops.iter().skip(1))) {
         let settling = pin!(settle(door, hop, after.address(), None, &NOTHING_FORBIDDEN));
         let settled = in_time(errand.until, Stage::Resolve, settling).await;
         nexts.push(settled.map_err(|failure| failure.at(here(number)))?);
     }
     // A target whose name has no address is no fault of any hop.
-    nexts.push({
+    let target = {
         // Whom somebody may come from who is waited for is not where anybody is led.
         let is_led = errand.command == Command::Connect;
         let forbidden = if is_led { errand.forbidden } else { &NOTHING_FORBIDDEN };
         let settling = pin!(settle(door, last, errand.target, errand.addresses, forbidden));
         in_time(errand.until, Stage::Resolve, settling).await?
-    });
+    };
     // Whoever is asked in the open answers before anything else is said, so that nothing is promised too early; and a Shadowsocks
     // server is always spoken to first.
     let tcp = Tcp { fast_open: tcp.fast_open && hops.len() == 1, ..tcp };
@@ -382,21 +382,23 @@ async fn hop_by_hop<N: Net>(
     }
     let first_at = is_awaited.then(|| dialled.peer_addr().ok()).flatten().map(|address| address.ip());
     let mut reached = TargetSide::direct(Conn::Socket(dialled));
-    for (number, (hop, next)) in (1..).zip(hops.iter().zip(&nexts)) {
+    for (number, (hop, next)) in (1..).zip(hops.iter().zip(nexts.iter().chain([&target]))) {
         if let Reader::Sealed(_) = reached.reader {
             // What is behind it speaks through a layer that has to be sealed and opened first.
             let inside = inside(door, reached, here(number - 1));
             reached = TargetSide::direct(Conn::inside(inside));
         }
-        let command = if number == nexts.len() { errand.command } else { Command::Connect };
+        let command = if number == hops.len() { errand.command } else { Command::Connect };
         let agreed = match hop {
             Hop::Shadowsocks(server) => request(door, server, reached, command, next),
             Hop::Parent(parent) => {
                 let own = Instant::now() + path.deadlines.negotiate;
                 let until = errand.until.map_or(own, |until| until.min(own));
                 let parent_at = first_at.filter(|_| number == 1);
+                let TargetSide { socket, inbox, .. } = reached;
+                let asked = (socket, inbox);
                 let mut asking =
-                    Box::pin(ask(door, (parent, parent_at), reached, (command, next), here(number)));
+                    Box::pin(ask(door, (parent, parent_at), asked, (command, next), || here(number)));
                 in_time(Some(until), Stage::Negotiate, asking.as_mut()).await
             }
         };
@@ -495,22 +497,21 @@ async fn settle<N: Net>(
     Ok(chosen.map_or_else(|| address.clone(), |address| Address::Ip(*address)))
 }
 
-/// Asks `parent`, at the other end of `reached` and at `parent_at` as far as that is known, for `command` towards `next`.
+/// Asks `parent`, at the other end of `socket` and at `parent_at` as far as that is known, for `command` towards `next`.
 async fn ask<N: Net>(
     door: &Door<N>,
     (parent, parent_at): (&Parent, Option<IpAddr>),
-    reached: TargetSide<N::Socket>,
+    (socket, mut inbox): (Conn<N::Socket>, Inbox),
     (command, next): (Command, &Address),
-    here: At,
+    here: impl FnOnce() -> At,
 ) -> Result<TargetSide<N::Socket>, Failure> {
     let failure = |cause| Failure::outbound(Stage::Negotiate, cause);
-    let TargetSide { socket, mut inbox, .. } = reached;
     let socket = match &parent.tls {
         None => socket,
         Some(tls) => {
             // Whatever was said before the parent has shown who it is, somebody else may have said.
             inbox.clear();
-            let wrapped = Box::pin(wrap(socket, tls, here, door.inbound.idle)).await;
+            let wrapped = Box::pin(wrap(socket, tls, here(), door.inbound.idle)).await;
             Conn::inside(wrapped.map_err(failure)?)
         }
     };
