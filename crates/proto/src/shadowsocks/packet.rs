@@ -110,7 +110,8 @@ impl Form {
 
 /// Where the randomness of packets comes from.
 pub trait Chance {
-    /// Fills `room`, 32 bytes at most. Called once for a packet, or not at all.
+    /// Fills `room`. Called once for a packet, with as many bytes as its session has [asked for](ClientSession::chance_bytes) before, or
+    /// not at all where that is none.
     fn fill(&mut self, room: &mut [u8]);
 
     /// Fills `room` for packets to come, if there is more to be had: what is given is never given again.

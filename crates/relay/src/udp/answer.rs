@@ -113,7 +113,7 @@ pub(super) fn give<N: Net, D: Datagrams>(
         Face::Tunnel | Face::Relayed { .. } => outside.push(course, |out| out.extend_from_slice(payload)),
         Face::Shadowsocks(session) => {
             let Some(Front::Shadowsocks { packets, .. }) = &door.front else { return Ok(()) };
-            let chance = random::Source::draw(&door.net)?;
+            let chance = random::Source::draw(&door.net, session.chance_bytes(packets))?;
             outside.push(course, |out| {
                 session.seal(packets, source.block(), payload, now.unix, chance, out);
             });

@@ -80,8 +80,8 @@ impl Chain {
     /// Draws the chance for one datagram.
     pub(super) fn draw<N: Net>(&self, net: &N, scratch: &mut Scratch) -> Result<(), Why> {
         scratch.chances.clear();
-        for _ in &self.layers {
-            scratch.chances.push(Random::draw(net)?);
+        for layer in &self.layers {
+            scratch.chances.push(Random::draw(net, layer.speech.chance_bytes())?);
         }
         Ok(())
     }
@@ -173,6 +173,13 @@ fn seal(
 }
 
 impl Speech {
+    fn chance_bytes(&self) -> usize {
+        match self {
+            Self::Server(session) => session.chance_bytes(),
+            Self::Parent => 0,
+        }
+    }
+
     fn open<'p>(&mut self, bytes: &'p mut [u8], now: UnixTime) -> Result<(AddressBlock<'p>, &'p [u8]), Why> {
         match self {
             Self::Server(session) => {

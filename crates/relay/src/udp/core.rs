@@ -310,7 +310,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
             Way::Server(through) => {
                 outside.change_trunk(through, now.instant);
                 let Through { session, link, server, .. } = &mut **through;
-                let chance = random::Source::draw(&door.net)?;
+                let chance = random::Source::draw(&door.net, session.chance_bytes())?;
                 let hop = session.id().map_or(Hop::At(server), |client| Hop::Shared(server, client));
                 outside.send_to_hop(&way_out, link, hop, |out| {
                     session.seal(target, payload, now.unix, chance, out);

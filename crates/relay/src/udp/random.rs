@@ -6,8 +6,11 @@ use umbra_proto::shadowsocks::packet::{Chance, SessionId};
 use super::dropped::Why;
 use crate::net::Net;
 
-/// Chance for one packet.
-pub(super) struct Random([u8; SALT_BYTES_MAX]);
+/// Chance for one packet: as much as it asks for, since much of it costs more than a small packet's cipher.
+pub(super) struct Random {
+    bytes: [u8; SALT_BYTES_MAX],
+    len: usize,
+}
 
 /// The same, and more for packets to come.
 pub(super) struct Source<'n, N> {
@@ -16,8 +19,8 @@ pub(super) struct Source<'n, N> {
 }
 
 impl<'n, N: Net> Source<'n, N> {
-    pub(super) fn draw(net: &'n N) -> Result<Self, Why> {
-        Ok(Self { first: Random::draw(net)?, net })
+    pub(super) fn draw(net: &'n N, len: usize) -> Result<Self, Why> {
+        Ok(Self { first: Random::draw(net, len)?, net })
     }
 }
 
@@ -32,19 +35,22 @@ impl<N: Net> Chance for Source<'_, N> {
 }
 
 impl Random {
-    pub(super) fn draw<N: Net>(net: &N) -> Result<Self, Why> {
-        let mut random = [0; SALT_BYTES_MAX];
-        net.fill_random(&mut random).map_err(|_| Why::NoRoom)?;
-        Ok(Self(random))
+    pub(super) fn draw<N: Net>(net: &N, len: usize) -> Result<Self, Why> {
+        let mut bytes = [0; SALT_BYTES_MAX];
+        if len > 0 {
+            net.fill_random(&mut bytes[..len]).map_err(|_| Why::NoRoom)?;
+        }
+        Ok(Self { bytes, len })
     }
 
+    /// Gives what was drawn. Less than is asked for would be no chance at all, and must not be sealed with.
     pub(super) fn fill(&self, room: &mut [u8]) {
-        room.copy_from_slice(&self.0[..room.len()]);
+        room.copy_from_slice(&self.bytes[..self.len]);
     }
 
     #[cfg(test)]
-    pub(super) fn constant(byte: u8) -> Self {
-        Self([byte; SALT_BYTES_MAX])
+    pub(super) fn constant(byte: u8, len: usize) -> Self {
+        Self { bytes: [byte; SALT_BYTES_MAX], len }
     }
 }
 

@@ -170,6 +170,17 @@ impl ClientSession {
         Self { hop, session, stock: Stock::default() }
     }
 
+    /// How many bytes of chance the next packet is sealed with, 32 at most. None where its session numbers it.
+    pub fn chance_bytes(&self) -> usize {
+        let method = self.hop.key().method();
+        match &self.hop.kind {
+            HopKind::Flat { .. } => method.salt_len(),
+            HopKind::Salted => self.stock.chance_bytes(method),
+            HopKind::Separate(_) => 0,
+            HopKind::Extended(_) => EXTENDED_NONCE_BYTES,
+        }
+    }
+
     /// Appends one packet to `out`.
     pub fn seal(
         &mut self,

@@ -40,6 +40,14 @@ struct Ready {
 }
 
 impl Stock {
+    /// How much chance the next packet is sealed with.
+    pub(super) fn chance_bytes(&self, method: Method) -> usize {
+        match &self.ready {
+            Some(_) => 0,
+            None => method.salt_len(),
+        }
+    }
+
     /// A salt that has not been used, and the cipher of its packet.
     fn take(&mut self, key: &Key, mut chance: impl Chance) -> (Salt, Cipher) {
         let method = key.method();

@@ -126,6 +126,17 @@ impl ServerSession {
         }
     }
 
+    /// How many bytes of chance the next packet is sealed with, 32 at most. None where its session numbers it.
+    pub fn chance_bytes(&self, door: &PacketDoor) -> usize {
+        let method = door.key(self.holder).method();
+        match &door.kind {
+            DoorKind::Flat(_) => method.salt_len(),
+            DoorKind::Salted(_) => self.stock.chance_bytes(method),
+            DoorKind::Separate(_) => 0,
+            DoorKind::Extended(_) => EXTENDED_NONCE_BYTES,
+        }
+    }
+
     /// Appends one packet to the client.
     pub fn seal(
         &mut self,

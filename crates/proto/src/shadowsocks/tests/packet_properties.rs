@@ -9,7 +9,7 @@ use super::Method;
 use super::key::Key;
 use super::keyring::{Keyring, User};
 use super::one_time_auth::OneTimeAuth;
-use super::packet::{ClientSession, PacketDoor, PacketHop, ServerSession, SessionId};
+use super::packet::{Chance, ClientSession, PacketDoor, PacketHop, ServerSession, SessionId};
 use super::vectors::{NOW, key};
 use crate::address::{Address, AddressBlock};
 
@@ -52,6 +52,40 @@ fn serve(
         }
     };
     Some((datagram.address.to_address(), datagram.payload.to_vec()))
+}
+
+/// Chance of which it is noted how much a packet asks for.
+struct Noted(usize);
+
+impl Chance for &mut Noted {
+    fn fill(&mut self, room: &mut [u8]) {
+        self.0 += room.len();
+        room.fill(7);
+    }
+
+    fn more(&mut self, room: &mut [u8]) -> bool {
+        room.fill(9);
+        true
+    }
+}
+
+#[test]
+fn a_packet_is_sealed_with_as_much_chance_as_was_asked_for_before() {
+    for method in Method::ALL {
+        let ((mut client, door), mut server) = (pair(method, false), None);
+        let block = block_of(&Address::from_host("192.0.2.1", 53).unwrap());
+        let (block, _) = AddressBlock::split(&block).unwrap();
+        for number in 0..40 {
+            let (mut noted, asked, mut out) = (Noted(0), client.chance_bytes(), Vec::new());
+            client.seal(block, b"?", NOW, &mut noted, &mut out);
+            assert_eq!(noted.0, asked, "{method}, request {number}");
+            assert!(serve(&door, &mut server, &mut out).is_some());
+            let server = server.as_mut().unwrap();
+            let (mut noted, asked) = (Noted(0), server.chance_bytes(&door));
+            server.seal(&door, block, b"!", NOW, &mut noted, &mut Vec::new());
+            assert_eq!(noted.0, asked, "{method}, answer {number}");
+        }
+    }
 }
 
 proptest! {

@@ -58,7 +58,10 @@ fn block(address: &Address) -> OwnedBlock {
 
 fn sealed(chain: &mut Chain, scratch: &mut Scratch, target: &Address, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    scratch.chances = (1..).map(Random::constant).take(chain.layers.len()).collect();
+    scratch.chances = (1..)
+        .zip(&chain.layers)
+        .map(|(byte, layer)| Random::constant(byte, layer.speech.chance_bytes()))
+        .collect();
     chain.seal(block(target).block(), payload, NOW, scratch, &mut out);
     out
 }
