@@ -106,7 +106,7 @@ pub enum Cause {
         /// What is told of it.
         refusal: Refusal,
     },
-    /// Every path of the group is down.
+    /// No path of the group carries streams, or all that do are down.
     NoPath,
     /// A question of our own was not answered.
     Unanswered,
@@ -302,7 +302,7 @@ impl fmt::Display for Cause {
             Self::Command(Command::UdpAssociate) => f.write_str("no way for UDP ASSOCIATE"),
             Self::Parent(error) => error.fmt(f),
             Self::Refused { rule, .. } => write!(f, "refused by {rule}"),
-            Self::NoPath => f.write_str("every path of the group is down"),
+            Self::NoPath => f.write_str("no path of the group carries streams, or all that do are down"),
             Self::Unanswered => f.write_str("no answer came"),
             Self::Probe(status) => write!(f, "a probe was answered with status {status}"),
             Self::Head(error) => error.fmt(f),

@@ -259,7 +259,7 @@ impl Path {
     }
 
     /// Whether streams pass.
-    pub(crate) fn has_streams(&self) -> bool {
+    pub fn has_streams(&self) -> bool {
         self.hops.iter().all(Hop::has_streams)
     }
 

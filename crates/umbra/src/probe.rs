@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use umbra_proto::address::{Address, DomainName};
 use umbra_proto::forbidden::Forbidden;
-use umbra_relay::config::{DnsProbe, Hop, Names, Parent, ParentProtocol, Path, Probe, ProbeKind};
+use umbra_relay::config::{DnsProbe, Group, Hop, Names, Parent, ParentProtocol, Path, Probe, ProbeKind};
 use umbra_relay::failure::{Cause, Failure};
+use umbra_relay::router::Transport;
 use umbra_relay::try_path;
 
 use crate::flags::Tried;
@@ -26,7 +27,7 @@ pub(crate) fn run(tried: Tried) -> ExitCode {
     tell(&report);
     let Some(plan) = plan else { return ExitCode::FAILURE };
     let mut rows = rows_of(&plan.paths);
-    rows.extend(rows_of_servers(&plan));
+    rows.extend(rows_of_servers(&plan, None));
     // All inbounds of a role have the same list.
     let nothing = Arc::new(Forbidden::NOTHING);
     let forbidden = plan.config.inbounds.first().map_or(&nothing, |inbound| &inbound.forbidden);
@@ -71,15 +72,25 @@ impl Row {
         self.has_failed
     }
 
+    /// Whether a session of `transport` that takes it has the name of its target resolved here.
+    pub(crate) fn resolves_here(&self, transport: Transport) -> bool {
+        let Some(path) = &self.path else { return false };
+        match (path.hops.last(), transport) {
+            (None, _) => true,
+            (Some(Hop::Parent(parent)), Transport::Tcp) => parent.names == Names::ResolveHere,
+            // A datagram has room for a name, whoever it is for.
+            (Some(Hop::Parent(_)), Transport::Udp) | (Some(Hop::Shadowsocks(_)), _) => false,
+        }
+    }
+
     fn dial(&mut self, purpose: &Purpose, forbidden: &Arc<Forbidden>) {
         let Some(path) = &self.path else { return };
-        let Some(Attempt { path, kind, words, good }) = attempt(path, purpose) else {
-            let why = match purpose {
-                Purpose::Datagrams(_) => "not tried: only a name server, at port 53, answers whoever asks",
-                Purpose::LastHop | Purpose::Stream { .. } => "nothing to dial without a target",
-            };
-            self.result = why.into();
-            return;
+        let Attempt { path, kind, words, good } = match attempt(path, purpose) {
+            Ok(attempt) => attempt,
+            Err(why) => {
+                self.result = why.into();
+                return;
+            }
         };
         self.tried = words;
         let addresses = match purpose {
@@ -102,7 +113,7 @@ impl Row {
 /// Why a question along `path` was not answered, where that is one of its proxies: each is asked for the next.
 fn diagnose(path: &Arc<Path>, failure: &Failure, forbidden: &Arc<Forbidden>) -> Option<String> {
     let Cause::Unanswered = failure.cause else { return None };
-    let Attempt { path, kind, .. } = attempt(path, &Purpose::LastHop)?;
+    let Attempt { path, kind, .. } = attempt(path, &Purpose::LastHop).ok()?;
     let tried = try_path(&path, &Probe { kind, patience: PATIENCE }, forbidden, None);
     tried.err().map(|failure| explain(&failure))
 }
@@ -115,18 +126,19 @@ pub(crate) fn rows_of(paths: &[Arc<Path>]) -> Vec<Row> {
         .collect()
 }
 
-/// A row for each of a client's servers. Those behind plugins have no way of their own while their plugins do not run.
-pub(crate) fn rows_of_servers(plan: &Plan) -> Vec<Row> {
-    let mut paths = plan.servers.paths();
-    for path in plan.servers.paths_of_datagrams() {
-        if !paths.iter().any(|known| known.name == path.name) {
-            paths.push(path);
-        }
-    }
-    let mut rows = rows_of(&paths);
+/// A row for each of a client's servers, or for each that carries `transport`. Those behind plugins have no way of their own while their
+/// plugins do not run.
+pub(crate) fn rows_of_servers(plan: &Plan, transport: Option<Transport>) -> Vec<Row> {
+    let mut rows = rows_of(&paths_of(&plan.servers, transport));
     let further = plan.online.iter().flat_map(|online| &online.listed);
     for listed in plan.listed.iter().chain(further) {
-        if let Some(plugin) = &listed.plugin {
+        let mode = &listed.server.mode;
+        let is_meant = match transport {
+            Some(Transport::Tcp) => mode.has_streams(),
+            Some(Transport::Udp) => mode.datagrams().is_some(),
+            None => true,
+        };
+        if let Some(plugin) = listed.plugin.as_ref().filter(|_| is_meant) {
             let hops = format!("{} → ss://{}", plugin.name(), listed.server.address);
             let mut row = row("servers".into(), hops, None);
             row.result = "not tried: its plugin does not run".into();
@@ -134,6 +146,19 @@ pub(crate) fn rows_of_servers(plan: &Plan) -> Vec<Row> {
         }
     }
     rows
+}
+
+/// The paths of `group`, or those that carry `transport`: a session finds no others there.
+pub(crate) fn paths_of(group: &Group, transport: Option<Transport>) -> Vec<Arc<Path>> {
+    match transport {
+        Some(Transport::Tcp) => group.paths(),
+        Some(Transport::Udp) => group.paths_of_datagrams(),
+        None => {
+            let mut paths = group.paths();
+            paths.extend(group.paths_of_datagrams().into_iter().filter(|path| !path.has_streams()));
+            paths
+        }
+    }
 }
 
 fn row(name: String, hops: String, path: Option<Arc<Path>>) -> Row {
@@ -163,35 +188,41 @@ struct Attempt {
     good: &'static str,
 }
 
-/// What is dialled along which part of `path`. Without a target that answers, every proxy but the last is asked for the next.
-fn attempt(path: &Arc<Path>, purpose: &Purpose) -> Option<Attempt> {
-    match purpose {
+/// What is dialled along which part of `path`, or why nothing is. Without a target that answers, every proxy but the last is asked for
+/// the next.
+fn attempt(path: &Arc<Path>, purpose: &Purpose) -> Result<Attempt, &'static str> {
+    let otherwise = match purpose {
+        Purpose::Stream { .. } if !path.has_streams() => return Err(NO_STREAMS),
         Purpose::Stream { target, .. } => {
             let kind = ProbeKind::Handshake(target.clone());
             let (path, silent) = (Arc::clone(path), dialled(&path.hops));
-            return Some(match silent {
+            return Ok(match silent {
                 Some(words) => Attempt { path, kind, words, good: SILENT_OF_TARGET },
                 None => Attempt { path, kind, words: target.to_string(), good: GOOD },
             });
         }
-        Purpose::Datagrams(server) if server.port() == DNS_PORT && path.has_datagrams() => {
+        Purpose::Datagrams(_) if !path.has_datagrams() => return Err(NO_DATAGRAMS),
+        Purpose::Datagrams(server) if server.port() == DNS_PORT => {
             let words = format!("ask {server} for {DNS_NAME}");
-            let name = DomainName::new(DNS_NAME).ok()?;
+            let name = DomainName::new(DNS_NAME).map_err(|_| NO_NAME_SERVER)?;
             let kind = ProbeKind::Dns(DnsProbe { server: server.clone(), name });
-            return Some(Attempt { path: Arc::clone(path), kind, words, good: GOOD });
+            return Ok(Attempt { path: Arc::clone(path), kind, words, good: GOOD });
         }
-        Purpose::LastHop | Purpose::Datagrams(_) => {}
-    }
-    let (last, before) = path.hops.split_last()?;
+        Purpose::Datagrams(_) => NO_NAME_SERVER,
+        Purpose::LastHop if !path.has_streams() => return Err(NO_STREAMS_AND_NO_TARGET),
+        Purpose::LastHop => "nothing to dial without a target",
+    };
+    // A server for datagrams alone need not listen for a connection.
+    let (last, before) = path.hops.split_last().filter(|_| path.has_streams()).ok_or(otherwise)?;
     let last = last.address();
     if before.is_empty() {
         let words = format!("connect {last}");
-        return Some(Attempt { path: Arc::clone(path), kind: ProbeKind::Connect, words, good: GOOD });
+        return Ok(Attempt { path: Arc::clone(path), kind: ProbeKind::Connect, words, good: GOOD });
     }
     let mut shorter = Path::new(Arc::clone(&path.name), before);
     shorter.deadlines = path.deadlines;
     let (path, kind) = (Arc::new(shorter), ProbeKind::Handshake(last.clone()));
-    Some(match dialled(before) {
+    Ok(match dialled(before) {
         Some(words) => Attempt { path, kind, words, good: SILENT_OF_NEXT },
         None => Attempt { path, kind, words: format!("reach {last}"), good: GOOD },
     })
@@ -272,6 +303,12 @@ const GOOD: &str = "ok";
 const SILENT_OF_TARGET: &str = "ok: connected; a Shadowsocks server says nothing of the target";
 const SILENT_OF_NEXT: &str = "ok: connected; a Shadowsocks server says nothing of the next proxy";
 
+const NO_STREAMS: &str = "not tried: it carries datagrams alone";
+const NO_DATAGRAMS: &str = "not tried: it carries no datagrams";
+const NO_NAME_SERVER: &str = "not tried: only a name server, at port 53, answers whoever asks";
+const NO_STREAMS_AND_NO_TARGET: &str =
+    "not tried: it carries datagrams alone; umbra route --udp NAMESERVER:53 asks along it";
+
 /// As long as a session would look for its way.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -282,3 +319,52 @@ const DNS_PORT: u16 = 53;
 
 /// A name that every name server has an answer for.
 pub(crate) const DNS_NAME: &str = "example.com";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use umbra_proto::shadowsocks::Method;
+    use umbra_proto::shadowsocks::identity::Credentials;
+    use umbra_proto::shadowsocks::stream::HeadReads;
+    use umbra_relay::config::{Mode, Server};
+    use umbra_relay::failure::{Side, Stage};
+
+    /// A path through a server at a port where nobody takes connections.
+    fn through(mode: fn(Address) -> Mode<Address>) -> Arc<Path> {
+        let address = Address::Ip(std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+        let server = Server {
+            mode: mode(address.clone()),
+            address,
+            credentials: Credentials::from_password(Method::Aes256Gcm, "long enough").unwrap(),
+            heads: HeadReads::One,
+            one_time_auth: false,
+        };
+        Arc::new(Path::new("server", [Hop::Shadowsocks(server)]))
+    }
+
+    #[test]
+    fn a_server_for_datagrams_alone_is_not_to_blame_for_taking_no_connection() {
+        let (stage, side) = (Stage::Relay, Side::Outbound);
+        let failure = Failure { stage, side, cause: Cause::Unanswered, at: None, path: None };
+        let diagnose = |mode| diagnose(&through(mode), &failure, &Arc::default());
+        assert_eq!(diagnose(Mode::Datagrams), None);
+        assert!(diagnose(Mode::Both).unwrap().contains("connect failed at hop 1"));
+    }
+
+    #[test]
+    fn nothing_is_dialled_along_a_path_that_does_not_carry_it() {
+        let why = |mode, purpose: &Purpose| attempt(&through(mode), purpose).err();
+        let stream = Purpose::Stream { target: "192.0.2.1:80".parse().unwrap(), addresses: None };
+        let datagrams = |port| Purpose::Datagrams(Address::from_host("192.0.2.1", port).unwrap());
+        assert_eq!(why(Mode::Datagrams, &stream), Some(NO_STREAMS));
+        assert_eq!(why(Mode::Datagrams, &Purpose::LastHop), Some(NO_STREAMS_AND_NO_TARGET));
+        assert_eq!(why(Mode::Datagrams, &datagrams(53)), None);
+        assert_eq!(why(Mode::Datagrams, &datagrams(9)), Some(NO_NAME_SERVER));
+        let streams = |_| Mode::Streams;
+        assert_eq!((why(streams, &stream), why(streams, &Purpose::LastHop)), (None, None));
+        for port in [9, 53] {
+            assert_eq!(why(streams, &datagrams(port)), Some(NO_DATAGRAMS));
+        }
+    }
+}

@@ -2,17 +2,18 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use umbra_proto::address::Address;
+use umbra_proto::forbidden::Forbidden;
 use umbra_proto::request::Refusal;
 use umbra_relay::config::{Inbound, Protocol, Route};
 use umbra_relay::router::{Decision, Dial, Fit, Query, Reason, Rule, Transport};
 
 use crate::flags::{Asked, Session};
-use crate::probe::{Purpose, Row, dial_all, rows_of, rows_of_servers, table};
+use crate::probe::{Purpose, Row, dial_all, paths_of, rows_of, rows_of_servers, table};
 use crate::reference::nearest;
 use crate::report::Report;
 use crate::resolve::Plan;
@@ -28,15 +29,10 @@ pub(crate) fn run(asked: Asked) -> ExitCode {
     let inbound = inbound.filter(|inbound| lets_in(inbound, &session, &mut report));
     tell(&report);
     let (Some(plan), Some(inbound)) = (&plan, inbound) else { return ExitCode::FAILURE };
-    let Explained { text, mut rows, addresses } = explain(plan, inbound, &session, dials);
+    let Explained { text, mut rows, purpose } = explain(plan, inbound, &session, dials, look_up);
     // What is known already should not wait for a proxy that is silent.
     let _unheard = io::stdout().write_all(text.as_bytes());
-    if dials {
-        let purpose = if session.is_udp {
-            Purpose::Datagrams(session.target.clone())
-        } else {
-            Purpose::Stream { target: session.target.clone(), addresses }
-        };
+    if let Some(purpose) = purpose.filter(|_| dials) {
         dial_all(&mut rows, &purpose, &inbound.forbidden);
     }
     if !rows.is_empty() {
@@ -122,15 +118,22 @@ fn meant_for_all<'i>(inbound: &'i Inbound, session: &Session) -> Option<(&'i Add
     }
 }
 
-/// What there is to say, the paths that a session may take, and the addresses that may be dialled for its name, where a rule had to know
-/// them.
+/// What there is to say, the paths that a session may take, and what they are dialled for, if a session would get so far.
 struct Explained {
     text: String,
     rows: Vec<Row>,
-    addresses: Option<Vec<SocketAddr>>,
+    purpose: Option<Purpose>,
 }
 
-fn explain(plan: &Plan, inbound: &Inbound, session: &Session, dials: bool) -> Explained {
+/// Explains what becomes of `session`, for which `look_up` gives the addresses of names as the system does. Where nothing is dialled,
+/// names are asked for only if a rule has to know.
+fn explain(
+    plan: &Plan,
+    inbound: &Inbound,
+    session: &Session,
+    dials: bool,
+    look_up: impl Fn(&Address) -> Vec<SocketAddr>,
+) -> Explained {
     let (transport, what) =
         if session.is_udp { (Transport::Udp, "datagrams") } else { (Transport::Tcp, "a stream") };
     let query = Query {
@@ -146,45 +149,55 @@ fn explain(plan: &Plan, inbound: &Inbound, session: &Session, dials: bool) -> Ex
         "target",
         format!("{}, {what}{user} from {} through {}", session.target, session.source, inbound.name),
     );
-    let (mut addresses, mut allowed) = (None, None);
+    let mut found = None;
     let decision = match inbound.routes.decide(&query, None) {
         Decision::Resolve => {
-            let found = lookup(&session.target);
-            lines.say("address", in_words(&found));
-            inbound.routes.decide(&query, Some(addresses.insert(found)))
+            let addresses = found.insert(look_up(&session.target));
+            lines.say("address", in_words(addresses));
+            inbound.routes.decide(&query, Some(addresses))
         }
         decided @ (Decision::Take { .. } | Decision::Unresolvable { .. }) => decided,
     };
-    let rows = match decision {
+    match decision {
         Decision::Take { rule, verdict, dial } => {
-            lines.say("rule", rule_in_words(rule, &query, addresses.as_deref().unwrap_or_default()));
-            allowed = addresses.and_then(|found| allowed_by(dial, found));
-            let found = match &allowed {
-                None if dials || matches!(session.target, Address::Ip(_)) => lookup(&session.target),
-                known => known.clone().unwrap_or_default(),
+            lines.say("rule", rule_in_words(rule, &query, found.as_deref().unwrap_or_default()));
+            let rows = follow(plan, transport, verdict, &mut lines);
+            let allowed = found.and_then(|found| allowed_by(dial, found));
+            tell_who_resolves(inbound, session, &rows, allowed.is_some(), &mut lines);
+            let judged = match &allowed {
+                Some(allowed) => allowed.clone(),
+                None if matches!(session.target, Address::Ip(_)) => look_up(&session.target),
+                None if dials && rows.iter().any(|row| row.resolves_here(transport)) => {
+                    look_up(&session.target)
+                }
+                None => Vec::new(),
             };
-            follow(plan, inbound, session, verdict, &found, &mut lines)
+            if !rows.is_empty() {
+                tell_forbidden(inbound, session, &judged, &mut lines);
+            }
+            let purpose = if session.is_udp {
+                ask(verdict, &inbound.forbidden, session, allowed, &mut lines).map(Purpose::Datagrams)
+            } else {
+                Some(Purpose::Stream { target: session.target.clone(), addresses: allowed })
+            };
+            Explained { text: lines.0, rows, purpose }
         }
         Decision::Unresolvable { rule } => {
             let why = "which refuses some addresses, and the name has none";
             lines.say("rule", format!("{}, {why}", rule.name));
             lines.say("way", "refused".into());
-            Vec::new()
+            Explained { text: lines.0, rows: Vec::new(), purpose: None }
         }
-        Decision::Resolve => Vec::new(),
-    };
-    Explained { text: lines.0, rows, addresses: allowed }
+        Decision::Resolve => Explained { text: lines.0, rows: Vec::new(), purpose: None },
+    }
 }
 
-/// Says where `route` leads, and gives the paths along it.
-fn follow(
-    plan: &Plan,
-    inbound: &Inbound,
-    session: &Session,
-    route: &Route,
-    addresses: &[SocketAddr],
-    lines: &mut Lines,
-) -> Vec<Row> {
+/// Says where `route` leads, and gives the paths along it that a session of `transport` may take.
+fn follow(plan: &Plan, transport: Transport, route: &Route, lines: &mut Lines) -> Vec<Row> {
+    let (what, lost) = match transport {
+        Transport::Tcp => ("streams", "every one is refused"),
+        Transport::Udp => ("datagrams", "they are dropped"),
+    };
     match route {
         Route::Refuse(refusal) => {
             lines.say("way", format!("refused: {}", refusal_in_words(*refusal)));
@@ -192,28 +205,47 @@ fn follow(
         }
         Route::Path(path) => {
             lines.say("way", format!("path {}", path.name));
-            tell_forbidden(inbound, session, addresses, lines);
-            if session.is_udp && !path.has_datagrams() {
-                lines.say("", "which carries no datagrams, so they are dropped".into());
+            let carries = match transport {
+                Transport::Tcp => path.has_streams(),
+                Transport::Udp => path.has_datagrams(),
+            };
+            if !carries {
+                lines.say("", format!("which carries no {what}, so {lost}"));
             }
             rows_of(&[Arc::clone(path)])
         }
         Route::Group(group) => {
             let rows = if Arc::ptr_eq(group, &plan.servers) {
-                rows_of_servers(plan)
-            } else if session.is_udp {
-                rows_of(&group.paths_of_datagrams())
+                rows_of_servers(plan, Some(transport))
             } else {
-                rows_of(&group.paths())
+                rows_of(&paths_of(group, Some(transport)))
             };
             lines.say("way", format!("group {}, one of {} paths", group.name, rows.len()));
-            tell_forbidden(inbound, session, addresses, lines);
-            if session.is_udp && rows.is_empty() {
-                lines.say("", "of which none carries datagrams, so they are dropped".into());
+            if rows.is_empty() {
+                lines.say("", format!("of which none carries {what}, so {lost}"));
             }
             rows
         }
     }
+}
+
+/// Says which of the paths leave the name of the target to a proxy, which finds addresses that nobody here sees. Where a rule had to know
+/// them, none does.
+fn tell_who_resolves(inbound: &Inbound, session: &Session, rows: &[Row], is_known: bool, lines: &mut Lines) {
+    let Address::Name(..) = &session.target else { return };
+    let transport = if session.is_udp { Transport::Udp } else { Transport::Tcp };
+    let left = rows.iter().filter(|row| !row.resolves_here(transport)).count();
+    if is_known || left == 0 {
+        return;
+    }
+    let whose = match (left, rows.len()) {
+        (1, 1) => "whose last proxy resolves the name".to_owned(),
+        (left, all) if left == all => "of which each has its last proxy resolve the name".to_owned(),
+        (left, _) => format!("of which {left} have their last proxy resolve the name"),
+    };
+    // What is said below of addresses is not said of these.
+    let unjudged = if inbound.forbidden.is_empty() { "" } else { ", to addresses that are not judged here" };
+    lines.say("", format!("{whose}{unjudged}"));
 }
 
 fn tell_forbidden(inbound: &Inbound, session: &Session, addresses: &[SocketAddr], lines: &mut Lines) {
@@ -229,8 +261,49 @@ fn tell_forbidden(inbound: &Inbound, session: &Session, addresses: &[SocketAddr]
     }
 }
 
+/// Whom datagrams along `route` are sent to, where rules have left these addresses of the name. Nothing, if they are dropped.
+fn ask(
+    route: &Route,
+    forbidden: &Forbidden,
+    session: &Session,
+    left: Option<Vec<SocketAddr>>,
+    lines: &mut Lines,
+) -> Option<Address> {
+    let target = match left.map(|left| one_of(left, forbidden)) {
+        // Nobody may look for another address than the rules have seen, and there is none.
+        Some(None) if route.is_direct() => {
+            lines.say("", "where the name has no address to send to, so they are dropped".into());
+            return None;
+        }
+        Some(Some(address)) => Address::Ip(address),
+        Some(None) | None => session.target.clone(),
+    };
+    let rule = match &target {
+        Address::Ip(address) => forbidden.check(address.ip()),
+        Address::Name(name, _) => forbidden.check_name(name.as_str()),
+    };
+    rule.is_none().then_some(target)
+}
+
+/// The one of `addresses` that datagrams are sent to, by the order of a session: rather one that there is a route to, and one that is not
+/// forbidden rather than that.
+fn one_of(mut addresses: Vec<SocketAddr>, forbidden: &Forbidden) -> Option<SocketAddr> {
+    addresses.sort_by_cached_key(|address| !has_route(*address));
+    let is_good = |address: &&SocketAddr| forbidden.check(address.ip()).is_none();
+    addresses.iter().find(is_good).or(addresses.first()).copied()
+}
+
+/// Whether the system knows a way to `address`. It sends nothing for that.
+fn has_route(address: SocketAddr) -> bool {
+    let any = match address {
+        SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(address)).is_ok()
+}
+
 /// The addresses of the target, asked of the system as a session would.
-fn lookup(target: &Address) -> Vec<SocketAddr> {
+fn look_up(target: &Address) -> Vec<SocketAddr> {
     match target {
         Address::Ip(address) => vec![*address],
         Address::Name(name, port) => {
@@ -319,38 +392,5 @@ impl Lines {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    use umbra_relay::router::Networks;
-
-    use crate::flags::{Command, parse};
-
-    /// What a session may dial for the name `localhost`, where these are the rules.
-    fn allowed(rules: &str) -> Option<Vec<IpAddr>> {
-        let folder = tempfile::TempDir::new().unwrap();
-        let path = folder.path().join("umbra.json");
-        fs::write(&path, format!(r#"{{"local_port": 0, "rules": [{rules}], "otherwise": "direct"}}"#))
-            .unwrap();
-        let words = ["umbra", "route", "-c", path.to_str().unwrap(), "localhost:7"];
-        let Ok(Command::Route(asked)) = parse(words.map(Into::into)) else { panic!("it is about a route") };
-        let plan = plan_of(asked.role, asked.options, &mut Report::default()).unwrap();
-        let explained = explain(&plan, &plan.config.inbounds[0], &asked.session, asked.dials);
-        Some(explained.addresses?.into_iter().map(|address| address.ip()).collect())
-    }
-
-    #[test]
-    fn a_name_is_dialled_at_the_addresses_that_its_rules_have_looked_at_and_let_pass() {
-        let found = ["127.0.0.1:7", "127.0.0.2:7"].map(|text| text.parse().unwrap());
-        let networks = Networks::new(["127.0.0.2/32".parse().unwrap()]);
-        assert_eq!(allowed_by(Dial::Within(&networks), found.to_vec()), Some(found[1..].to_vec()));
-        assert_eq!(allowed_by(Dial::Addresses, found.to_vec()), Some(found.to_vec()));
-        assert_eq!(allowed_by(Dial::Target, found.to_vec()), None);
-
-        let known = ("localhost", 7).to_socket_addrs().unwrap();
-        let known: Vec<IpAddr> = known.map(|address| address.ip()).filter(IpAddr::is_ipv4).collect();
-        assert_eq!(allowed(r#"{"networks": "127.0.0.0/8", "to": "direct"}"#), Some(known));
-        assert_eq!(allowed(r#"{"domains": "localhost", "to": "direct"}"#), None, "no rule had to know");
-    }
-}
+#[path = "tests/route.rs"]
+mod tests;

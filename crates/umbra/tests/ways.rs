@@ -6,7 +6,7 @@ mod foreground;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -563,6 +563,32 @@ fn a_clients_servers_are_dialled_and_those_behind_plugins_are_not() {
 }
 
 #[test]
+fn a_server_for_datagrams_alone_is_not_connected_to_and_streams_say_that_none_carries_them() {
+    let config = Config::new(&format!(
+        r#"{{"local_port": 0, "server": "{}", "password": "hunter2hunter2", "mode": "udp_only"}}"#,
+        nobody()
+    ));
+    let said = umbra(&["probe", "-c", config.path()]);
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    let words = "not tried: it carries datagrams alone; umbra route --udp NAMESERVER:53 asks along it";
+    assert!(line(&said, "servers[0]").ends_with(words), "{}", said.out);
+    let said = umbra(&["probe", "-c", config.path(), "192.0.2.1:80"]);
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    assert!(line(&said, "servers[0]").ends_with("not tried: it carries datagrams alone"), "{}", said.out);
+
+    let locals = r#""locals": [{"local_port": 0, "mode": "tcp_only"}]"#;
+    let config = Config::new(&format!(
+        r#"{{{locals}, "servers": [{{"server": "{}", "password": "hunter2hunter2", "mode": "udp_only"}}]}}"#,
+        nobody()
+    ));
+    let mut local = Running::start(&["local", "-c", config.path()]);
+    let door = local.wait_for("starting local at ");
+    assert_ne!(reply(&door, target()), 0);
+    let told = local.wait_for("session failed ");
+    assert!(told.contains("no path of the group carries streams"), "{told}");
+}
+
+#[test]
 fn a_shadowsocks_server_that_is_connected_to_is_not_called_a_target_that_is_reached() {
     let (_running, proxy) = proxy();
     let (server, closed) = (target(), nobody());
@@ -594,25 +620,6 @@ fn a_shadowsocks_server_that_is_connected_to_is_not_called_a_target_that_is_reac
         let row = line(&said, name);
         assert!(row.contains(&format!(" {words} {server} ")), "{row}");
         assert!(row.contains("ok: connected; a Shadowsocks server says nothing of the next proxy "), "{row}");
-    }
-}
-
-#[test]
-fn a_route_dials_no_address_that_its_rule_does_not_allow() {
-    let target = target();
-    let name = format!("localhost:{}", target.port());
-    let has = |ip: &str| name.to_socket_addrs().unwrap().any(|known| known.ip().to_string() == ip);
-    // Where the name has one address alone, the relay's own tests prove that no other is dialled.
-    if !has("127.0.0.1") || !has("::1") || TcpListener::bind("[::1]:0").is_err() {
-        return;
-    }
-    for (allowed, is_there) in [("127.0.0.1", true), ("::1", false)] {
-        let rule = format!(r#"{{"networks": "{allowed}", "to": "direct"}}"#);
-        let config =
-            Config::new(&format!(r#"{{"local_port": 0, "rules": [{rule}], "otherwise": "refuse"}}"#));
-        let said = umbra(&["route", "-c", config.path(), &name]);
-        assert_eq!(line(&said, "way"), "way      path direct");
-        assert_eq!(line(&said, "direct").contains(" ok "), is_there, "{}", said.out);
     }
 }
 
