@@ -168,6 +168,11 @@ impl Routes {
         self.0.rules.iter().map(|rule| &rule.verdict).chain([&self.0.otherwise])
     }
 
+    /// Whether who the user is may decide about a session; see [`Router::asks_who`].
+    pub fn asks_who(&self, query: &Query<'_>) -> bool {
+        self.0.asks_who(query)
+    }
+
     /// What is decided about a session; see [`Router::route`].
     pub fn decide(&self, query: &Query<'_>, addresses: Option<&[SocketAddr]>) -> Decision<'_, Route> {
         self.0.route(query, addresses)

@@ -147,6 +147,14 @@ impl<V: Verdict> Router<V> {
 }
 
 impl<V> Router<V> {
+    /// Whether a rule would fit the session of `query` for some users and not for others, as far as can be told without its target.
+    pub fn asks_who(&self, query: &Query<'_>) -> bool {
+        self.rules.iter().map(|rule| &rule.conditions).any(|conditions| {
+            let users = conditions.users.iter().flatten();
+            users.into_iter().any(|user| conditions.fit_beside_target(&Query { user: Some(user), ..*query }))
+        })
+    }
+
     /// The same rules with other verdicts.
     pub fn map<W>(self, mut verdict: impl FnMut(V) -> W) -> Router<W> {
         let mut map = |rule: Rule<V>| Rule {

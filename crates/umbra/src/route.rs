@@ -66,17 +66,18 @@ fn knows_user(inbound: &Inbound, session: &Session, report: &mut Report) -> bool
     let hint = match nearest(user, known.iter().copied()) {
         Some(near) => format!("did you mean {near}?"),
         None if known.is_empty() => "nobody logs in there, so leave it out".into(),
-        None if known.len() > USERS_TOLD_MAX => {
-            format!(
-                "there are {} and {} more",
-                known[..USERS_TOLD_MAX].join(", "),
-                known.len() - USERS_TOLD_MAX
-            )
-        }
-        None => format!("there are {}", known.join(", ")),
+        None => format!("there are {}", some_of(&known)),
     };
     report.error("--user", format!("there is no user {user} at {}; {hint}", inbound.name));
     false
+}
+
+/// As many of the `known` users as are told.
+fn some_of(known: &[&str]) -> String {
+    match known.split_at_checked(USERS_TOLD_MAX) {
+        Some((told, more @ [_, ..])) => format!("{} and {} more", told.join(", "), more.len()),
+        Some(_) | None => known.join(", "),
+    }
 }
 
 /// Whether such a session could come in there at all.
@@ -94,6 +95,17 @@ fn lets_in(inbound: &Inbound, session: &Session, report: &mut Report) -> bool {
         );
         return false;
     }
+    if session.user.is_none() && must_log_in(inbound) && inbound.routes.asks_who(&query_of(inbound, session))
+    {
+        let users = some_of(&inbound.users());
+        report.error(
+            "--user",
+            format!(
+                "whoever comes in at {name} is one of its users, and a rule asks which; say one: {users}"
+            ),
+        );
+        return false;
+    }
     let Some((meant, whose)) = meant_for_all(inbound, session) else { return true };
     if *meant != session.target {
         report.error(
@@ -103,6 +115,22 @@ fn lets_in(inbound: &Inbound, session: &Session, report: &mut Report) -> bool {
         return false;
     }
     true
+}
+
+/// Whether nobody comes in there without being one of its users.
+fn must_log_in(inbound: &Inbound) -> bool {
+    match &inbound.protocol {
+        Protocol::Proxy(door) => door.users.is_some(),
+        Protocol::Shadowsocks(door) => door.keys.holders().all(|holder| door.keys.name(holder).is_some()),
+        Protocol::Tunnel { .. } => false,
+    }
+}
+
+/// What rules are asked about it.
+fn query_of<'q>(inbound: &'q Inbound, session: &'q Session) -> Query<'q> {
+    let Session { target, is_udp, source, user, inbound: _ } = session;
+    let transport = if *is_udp { Transport::Udp } else { Transport::Tcp };
+    Query { target, transport, source: *source, inbound: &inbound.name, user: user.as_deref() }
 }
 
 /// Where everything goes that comes in there, or that the user sends, and what it is that leads there.
@@ -134,14 +162,11 @@ fn explain(
     dials: bool,
     look_up: impl Fn(&Address) -> Vec<SocketAddr>,
 ) -> Explained {
-    let (transport, what) =
-        if session.is_udp { (Transport::Udp, "datagrams") } else { (Transport::Tcp, "a stream") };
-    let query = Query {
-        target: &session.target,
-        transport,
-        source: session.source,
-        inbound: &inbound.name,
-        user: session.user.as_deref(),
+    let query = query_of(inbound, session);
+    let transport = query.transport;
+    let what = match transport {
+        Transport::Tcp => "a stream",
+        Transport::Udp => "datagrams",
     };
     let mut lines = Lines::default();
     let user = session.user.as_ref().map_or_else(String::new, |user| format!(" of {user}"));

@@ -443,6 +443,21 @@ fn a_route_says_what_in_its_rule_fits_and_whom_it_does_not_know() {
         "mail, which has the word mail, the port 25 and the network tcp"
     );
     assert_eq!(rule(&["a.example:9001"]), "all, which has the inbound local-0");
+    // Whoever comes in has logged in, and this rule wants to know as whom.
+    let said = umbra(&[
+        "route",
+        "--no-dial",
+        "-c",
+        config.path(),
+        "a.example:9001",
+        "--udp",
+        "--source",
+        "10.1.2.3",
+    ]);
+    assert_eq!((said.code, said.out.as_str()), (Some(1), ""));
+    let words =
+        "--user: whoever comes in at local-0 is one of its users, and a rule asks which; say one: ann, bea";
+    assert!(said.err.contains(words), "{}", said.err);
     let said = umbra(&["route", "--no-dial", "-c", config.path(), "a.example", "--user", "anna"]);
     assert_eq!((said.code, said.out.as_str()), (Some(1), ""));
     assert!(said.err.contains("--user: there is no user anna at local-0; did you mean ann?"), "{}", said.err);
@@ -512,6 +527,13 @@ fn users_of_a_server_are_known_to_route() {
     };
     assert_eq!(line(&route("somebody 7"), "rule"), "rule     rules[0], which has the user somebody 7");
     assert_eq!(line(&route("somebody 8"), "rule"), "rule     none fits: otherwise");
+    let nobody = umbra(&["route", "--as", "server", "-c", config.path(), "--no-dial", "192.0.2.1:80"]);
+    assert_eq!(nobody.code, Some(1), "{}", nobody.out);
+    assert!(
+        nobody.err.contains("say one: somebody 1, ") && nobody.err.contains(" and 2 more"),
+        "{}",
+        nobody.err
+    );
     let said = route("xyz");
     assert!(
         said.err.contains("there is no user xyz at ") && said.err.contains("somebody 10 and 2 more"),
