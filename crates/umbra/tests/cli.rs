@@ -531,6 +531,17 @@ fn a_variable_that_is_missing_or_empty_keeps_everything_from_starting() {
             assert!(told.contains(&wanted), "{told}");
         }
     }
+    // What is missing for want of it is not told besides.
+    for file in [
+        format!(r#"{{"server": "127.0.0.1", "port_password": {{"9": "${{{VARIABLE}}}"}}}}"#),
+        format!(
+            r#"{{"local_port": 0, "outbound_proxy": {{"protocol": "socks5", "address": "192.0.2.1", "user": "me", "password": "${{{VARIABLE}}}"}}}}"#
+        ),
+    ] {
+        let told = text(&umbra_with(&[], &["check", Config::new(&file).path()]).stderr);
+        assert_eq!(told.matches("error: ").count(), 1, "{told}");
+        assert!(told.contains("is not set"), "{told}");
+    }
     let nameless = Config::new(&file.replace(VARIABLE, ""));
     assert_eq!(umbra_with(&[], &["check", nameless.path()]).status.code(), Some(1));
     let weak = umbra_with(&[(VARIABLE, "hunter2")], &["check", config.path()]);

@@ -322,7 +322,10 @@ fn read_protocol(spoken: Spoken, hop: &Settings, report: &mut Report) -> Option<
             }
         },
         (Some((_, place)), None) => {
-            report.error(place, "there is a name and no password; give both, or leave it out");
+            // What was said and could not be read is told already.
+            if !report.speaks_of(&hop.key_path("password")) {
+                report.error(place, "there is a name and no password; give both, or leave it out");
+            }
             return None;
         }
         (None, Some((_, place))) => {

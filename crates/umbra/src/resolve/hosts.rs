@@ -35,11 +35,14 @@ pub(super) fn by_password(settings: &Settings, role: Role, report: &mut Report) 
     };
     let has_password = rest.get(Id::Password).is_some();
     if ports.is_empty() {
-        if !has_password {
-            report.error(place, "password or port_password not specified; write { \"8388\": \"…\", … }");
-            return Vec::new();
+        if has_password {
+            return vec![rest];
         }
-        return vec![rest];
+        // Of those that could not be read it is told already.
+        if !report.speaks_of(&place) {
+            report.error(place, "password or port_password not specified; write { \"8388\": \"…\", … }");
+        }
+        return Vec::new();
     }
     if has_password && role == Role::Client {
         report.warn(place, "left aside: on a client, server_port and password beside it count");
