@@ -221,7 +221,7 @@ fn read_object(path: &str, place: Place, object: &Object<'_>, report: &mut Repor
 fn read_value(setting: &Setting, path: &str, value: &Json<'_>, report: &mut Report) -> Option<Value> {
     match (setting.kind, value) {
         (
-            Kind::Texts | Kind::Networks | Kind::Ports | Kind::PortRanges | Kind::Entries,
+            Kind::Texts | Kind::Networks | Kind::Ports | Kind::PortRanges | Kind::Statuses | Kind::Entries,
             Json::Array(array),
         ) => read_items(setting, path, array, report),
         (Kind::Hops, Json::Array(array)) => {
@@ -262,9 +262,10 @@ fn expand(id: Id, value: Value) -> Result<Value, String> {
 fn read_scalar(kind: Kind, key: &str, value: &Json<'_>) -> Result<Value, String> {
     match (kind, value) {
         (_, Json::StringLit(text)) => Value::from_text(kind, &text.value).map_err(Into::into),
-        (Kind::Port | Kind::Ports | Kind::Number | Kind::PortRanges, Json::NumberLit(number)) => {
-            Value::from_text(kind, number.value).map_err(Into::into)
-        }
+        (
+            Kind::Port | Kind::Ports | Kind::Number | Kind::PortRanges | Kind::Statuses,
+            Json::NumberLit(number),
+        ) => Value::from_text(kind, number.value).map_err(Into::into),
         (Kind::Switch, Json::BooleanLit(switch)) => Ok(Value::Switch(switch.value)),
         // A note for people may be anything.
         (Kind::Text, Json::NumberLit(number)) if matches!(key, "remarks" | "name") => {
@@ -291,7 +292,8 @@ fn read_items(setting: &Setting, path: &str, array: &Array<'_>, report: &mut Rep
     if array.elements.is_empty() && matches!(setting.id, Id::Server | Id::ServerPort) {
         report.error(path, "empty; name one at least, or leave it out");
     }
-    let may_be_empty = matches!(setting.kind, Kind::Networks | Kind::Entries | Kind::PortRanges);
+    let may_be_empty =
+        matches!(setting.kind, Kind::Networks | Kind::Entries | Kind::PortRanges | Kind::Statuses);
     (may_be_empty || !array.elements.is_empty()).then_some(Value::List(items))
 }
 

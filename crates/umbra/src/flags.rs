@@ -305,7 +305,7 @@ fn setting_flag(role: Option<Role>, setting: &'static Setting) -> Option<Arg> {
         Kind::Switch => arg.action(ArgAction::SetTrue),
         Kind::Port | Kind::Ports => arg.value_name(flag.value).value_parser(value_parser!(u16)),
         Kind::Number => arg.value_name(flag.value).value_parser(value_parser!(u64)),
-        Kind::Text | Kind::Texts | Kind::Networks | Kind::Entries | Kind::PortRanges => {
+        Kind::Text | Kind::Texts | Kind::Networks | Kind::Entries | Kind::PortRanges | Kind::Statuses => {
             arg.value_name(flag.value)
         }
         Kind::Secret | Kind::Hops => arg.value_name(flag.value).allow_hyphen_values(true),
@@ -352,6 +352,7 @@ fn read_settings(matches: &mut ArgMatches) -> Settings {
             | Kind::Networks
             | Kind::Entries
             | Kind::PortRanges
+            | Kind::Statuses
             | Kind::Secret
             | Kind::Hops => {
                 matches.remove_one::<String>(flag.long).map(|text| Value::Text(Zeroizing::new(text)))

@@ -206,6 +206,7 @@ impl Value {
             | Kind::Networks
             | Kind::Entries
             | Kind::PortRanges
+            | Kind::Statuses
             | Kind::Hops => Some(Self::Text(Zeroizing::new(text.into()))),
             Kind::Port | Kind::Ports => text.trim().parse::<u16>().ok().map(|port| Self::Number(port.into())),
             Kind::Number => text.trim().parse().ok().map(Self::Number),

@@ -272,6 +272,8 @@ pub(crate) enum Kind {
     Ports,
     /// A port, a range of ports, or a list of such.
     PortRanges,
+    /// A status of HTTP, a range of statuses, or a list of such.
+    Statuses,
     /// Texts, of which an empty list is one as well.
     Entries,
     /// A proxy as a URL or an object, or a list of such.
@@ -402,6 +404,7 @@ impl Kind {
             }
             Self::Ports => "wants a port, a whole number from 0 to 65535, or a list of such",
             Self::PortRanges => "wants a port like 22, a range like \"8000-8999\", or a list of such",
+            Self::Statuses => "wants a status like 204, a range like \"200-399\", or a list of such",
             Self::Hops => {
                 "wants the URL of a proxy, like \"socks5h://10.0.0.1:1080\", an object, { … }, or a list of such"
             }

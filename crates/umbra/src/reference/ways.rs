@@ -309,7 +309,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         Id::ProbeExpect,
         "expect",
         OF_PROBES,
-        Kind::PortRanges,
+        Kind::Statuses,
         "200-399",
         "Which status an answer has to have: a number, a range like \"200-399\", or a list of these, of which any is good.",
     ),

@@ -135,7 +135,7 @@ fn kind(kind: Kind) -> &'static str {
         Kind::Texts | Kind::Entries => "text, or a list",
         Kind::Networks => "text, or a list",
         Kind::Ports => "port, or a list",
-        Kind::PortRanges => "number or range, or a list",
+        Kind::PortRanges | Kind::Statuses => "number or range, or a list",
         Kind::Hops => "text or object, or a list",
         Kind::PortPasswords | Kind::Object(_) => "object",
         Kind::Objects(_) => "list of objects",

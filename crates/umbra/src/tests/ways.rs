@@ -408,6 +408,14 @@ fn a_group_that_cannot_be_one_is_told_with_the_remedy() {
             ],
         ),
         bad(
+            r#""members": ["a"], "probe": {"url": "http://a/", "expect": true}"#,
+            &["groups[0].probe.expect: wants a status like 204, a range like \"200-399\""],
+        ),
+        bad(
+            r#""members": ["a"], "probe": {"url": "http://a/", "expect": [204, {}]}"#,
+            &["groups[0].probe.expect[1]: wants a status like 204"],
+        ),
+        bad(
             r#""members": ["a"], "probe": {"url": "http://a/", "expect": []}"#,
             &["groups[0].probe.expect: empty; use statuses"],
         ),
