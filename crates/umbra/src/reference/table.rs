@@ -228,7 +228,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         kind: Kind::Networks,
         flag: flag(None, "forbidden-ip", "LIST", Reach::Both),
         default: "server: loopback, unspecified, link-local, cloud metadata, multicast, broadcast; client: none",
-        help: "Addresses and networks to which a server, or a client with `direct`, leads nobody, by whatever name or form they are \
+        help: "Addresses and networks to which a server, or a client that has no servers or goes some ways directly, leads nobody, by whatever name or form they are \
                asked for; separated by commas, and without a prefix one address. It takes the place of the default; empty it \
                forbids nothing. Proxies on the way are not asked for them either, as far as names are resolved here.",
     },

@@ -18,8 +18,10 @@ pub(crate) enum Leads {
     Directly,
     /// Some without and some through proxies.
     Mixed,
-    /// All through proxies.
+    /// All through proxies, of a client that has no servers or of a server.
     ThroughProxies,
+    /// All through proxies, of a client that has servers.
+    ThroughServers,
 }
 
 /// Where `role` leads nobody. A server, which serves others, has a list by itself.
@@ -34,9 +36,10 @@ pub(crate) fn read_forbidden(
     let private = settings.switch(Id::ForbidPrivate).unwrap_or(false);
     match (role, leads) {
         (Role::Server | Role::Client, Leads::Directly) | (Role::Client, Leads::Mixed) => {}
-        (Role::Server, Leads::Mixed | Leads::ThroughProxies) => warn_of_proxies(settings, report),
+        (Role::Server, Leads::Mixed | Leads::ThroughProxies | Leads::ThroughServers)
+        | (Role::Client, Leads::ThroughProxies) => warn_of_proxies(settings, report),
         // The same file may be at both ends, but a flag is for this one.
-        (Role::Client, Leads::ThroughProxies) => {
+        (Role::Client, Leads::ThroughServers) => {
             warn_of_flags(settings, report);
             return Forbidden::NOTHING;
         }
@@ -108,7 +111,7 @@ fn asked_for(settings: &Settings) -> Vec<&str> {
 fn warn_of_flags(settings: &Settings, report: &mut Report) {
     for id in [Id::ForbiddenIp, Id::ForbidPrivate, Id::AllowedIp] {
         if let Some(said) = settings.get(id).filter(|said| said.place.starts_with('-')) {
-            report.warn(&said.place, "left aside: it is for a server, or for a client with --direct");
+            report.warn(&said.place, "left aside: it is for a server, or for a client without servers");
         }
     }
 }

@@ -82,6 +82,7 @@ pub(super) fn read_routes(
     {
         (true, true) => Leads::Mixed,
         (true, false) | (false, false) => Leads::Directly,
+        (false, true) if has_servers => Leads::ThroughServers,
         (false, true) => Leads::ThroughProxies,
     };
     let paths = list_paths(&ways, &all);

@@ -956,7 +956,7 @@ fn what_is_doubtful_in_a_list_of_networks_is_said() {
     assert_eq!(warnings, ["forbidden_ip: 192.0.2.0 is one address; a network is said like 192.0.2.0/24"]);
 
     let (_, warnings) = Outcome::good("umbra local -s a --forbidden-ip=::1", &server(""));
-    assert_eq!(warnings, ["--forbidden-ip: left aside: it is for a server, or for a client with --direct"]);
+    assert_eq!(warnings, ["--forbidden-ip: left aside: it is for a server, or for a client without servers"]);
 
     for (words, file, error) in [
         (
@@ -981,6 +981,16 @@ fn what_is_doubtful_in_a_list_of_networks_is_said() {
                     proxy could refuse";
         assert_eq!(warnings, [format!("{place}: {text}")]);
     }
+    // A client without servers has it for itself: no server has the same file.
+    let to = r#""paths": [{"name": "p", "hops": "socks5h://a.example:1"}], "otherwise": "p""#;
+    for way in [to, r#""outbound_proxy": "socks5://a.example:1""#] {
+        let file = format!(r#"{{"local_port": 0, "forbidden_ip": "127.0.0.0/8", {way}}}"#);
+        let (config, warnings) = Outcome::good("umbra local", &file);
+        assert_eq!(forbids(&config), ["127.0.0.1"], "{way}");
+        assert!(warnings[0].starts_with("forbidden_ip: held to addresses and to names"), "{warnings:?}");
+    }
+    let (config, warnings) = Outcome::good("umbra local -s a", &server(r#", "forbidden_ip": "127.0.0.0/8""#));
+    assert_eq!((forbids(&config).len(), warnings.len()), (0, 0), "the server's");
     let behind = server(r#", "forbid_private": false, "allowed_ip": "::1""#);
     let (_, warnings) = Outcome::good("umbra server --outbound-proxy socks5://a.example:1", &behind);
     assert_eq!(warnings, [""; 0]);
