@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 use crate::raw::{Settings, Value};
 use crate::reference::Id;
 use crate::report::Report;
+use crate::secret::escape_password;
 
 /// The servers of all links in `text`, one on each line. What is wrong with one goes into `report`, without its secret.
 pub(crate) fn read_links(text: &str, report: &mut Report) -> Vec<ServerUrl> {
@@ -79,9 +80,11 @@ fn write_server(url: &ServerUrl, indent: &str, json: &mut Zeroizing<String>) {
         Address::Name(name, _) => name.as_str().into(),
     };
     let plugin = url.plugin.as_deref().map(split_plugin);
+    // A link is somebody else's: its password must not become a value of whoever reads the file.
+    let password = escape_password(&url.password);
     let texts = [
         ("method", Some(&*url.method)),
-        ("password", Some(url.password.as_str())),
+        ("password", Some(password.as_str())),
         ("plugin", plugin.map(|(name, _)| name)),
         ("plugin_opts", plugin.and_then(|(_, options)| options)),
         ("remarks", url.tag.as_deref()),
@@ -159,7 +162,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_link_as_json_is_the_same_server(
-            password in "\\PC{1,30}|[\"\\\\\n\t\u{7f}]{1,9}",
+            password in "\\PC{1,30}|[\"\\\\\n\t\u{7f}]{1,9}|[$]{1,3}[{][A-Z]{0,4}[}]",
             plugin in proptest::option::of("[a-z/.]{1,9}(;[a-z=;\\\\]{1,20})?"),
             tag in proptest::option::of("\\PC{1,20}"),
             count in 1..4_u16,

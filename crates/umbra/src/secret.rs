@@ -96,11 +96,14 @@ pub(crate) fn said_password(settings: &Settings, method: Option<Method>) -> Opti
 }
 
 /// The password that `text` of a file stands for: the value of a variable of the environment where all of it is `${NAME}`, as in files of
-/// shadowsocks-rust, and otherwise `text` itself. Where there is no such value it is an error, which says what is wrong and what to do:
-/// whoever has read an example would know what is written.
+/// shadowsocks-rust; `${NAME}` itself where all of it is `$${NAME}`, with one `$` less for every number of them; and otherwise `text`.
+/// Where there is no such value it is an error, which says what is wrong and what to do: whoever has read an example would know what is
+/// written. It may be a secret after all, so it is repeated only as far as it looks like the name of a variable.
 pub(crate) fn expand_password(text: Zeroizing<String>) -> Result<Zeroizing<String>, String> {
-    let Some(name) = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) else {
-        return Ok(text);
+    let name = match braced(&text) {
+        None => return Ok(text),
+        Some(("$", name)) => name,
+        Some((_, _)) => return Ok(Zeroizing::new(text[1..].into())),
     };
     let why = match env::var(name).map(Zeroizing::new) {
         Ok(value) if !value.is_empty() => return Ok(value),
@@ -111,9 +114,29 @@ pub(crate) fn expand_password(text: Zeroizing<String>) -> Result<Zeroizing<Strin
             "is not UTF-8 text"
         }
     };
+    let is_usual = |name: &str| {
+        !name.starts_with(|first: char| first.is_ascii_digit())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    let name = if is_usual(name) && !name.is_empty() { name } else { "between the braces" };
     Err(format!(
-        "the environment variable {name}, whose value this is to be, {why}; set it where umbra is started, or write the secret itself"
+        "the environment variable {name}, whose value this is to be, {why}; set it where umbra is started, or write one more $ in front \
+         if the secret itself is written with ${{ and }}"
     ))
+}
+
+/// What [`expand_password`] makes `text` of.
+pub(crate) fn escape_password(text: &str) -> Zeroizing<String> {
+    let dollar = if braced(text).is_some() { "$" } else { "" };
+    Zeroizing::new([dollar, text].concat())
+}
+
+/// The `$` and what stands between the braces, where all of `text` is `${NAME}` with one or more `$`.
+fn braced(text: &str) -> Option<(&str, &str)> {
+    let rest = text.trim_start_matches('$');
+    let (dollars, _) = text.split_at(text.len() - rest.len());
+    let name = rest.strip_prefix('{')?.strip_suffix('}')?;
+    (!dollars.is_empty()).then_some((dollars, name))
 }
 
 /// The key of `method` that `password` is. A short password is warned of at either end, since servers have run with theirs for
@@ -420,6 +443,30 @@ mod tests {
         assert_eq!((client.warnings.len(), client.errors.len()), (1, 0));
         assert_eq!((server.warnings.len(), server.errors.len()), (0, 1));
         assert!(server.errors[0].to_string().contains("can be guessed; make one with: umbra key"));
+    }
+
+    #[test]
+    fn every_password_can_be_written_in_a_file() {
+        for text in [
+            "", "$", "{x}", "${", "${HOME}", "$${HOME}", "$$${x}y}", "$x{HOME}", "x${HOME}", "${a}${b}",
+            "${}",
+        ] {
+            let written = escape_password(text);
+            let read = expand_password(written.clone());
+            assert_eq!(read.as_deref().map(String::as_str), Ok(text), "{written:?}");
+        }
+        assert_eq!(escape_password("plain").as_str(), "plain");
+    }
+
+    #[test]
+    fn what_may_be_a_secret_after_all_is_not_repeated() {
+        let why = |text: &str| expand_password(Zeroizing::new(text.into())).unwrap_err();
+        assert!(why("${UMBRA_NOT_SET}").starts_with("the environment variable UMBRA_NOT_SET, whose value"));
+        for text in ["${hunter2!}", "${hunter2}${hunter2}", "${2hunter2}", "${hunter2\0}", "${hunter2=}"] {
+            let why = why(text);
+            assert!(why.contains("variable between the braces") && !why.contains("hunter2"), "{why}");
+            assert!(why.contains("write one more $ in front"), "{why}");
+        }
     }
 
     #[test]

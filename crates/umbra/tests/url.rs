@@ -57,6 +57,21 @@ fn every_published_link_becomes_a_configuration_and_the_same_link_again() {
 }
 
 #[test]
+fn the_password_of_a_link_is_what_it_says_in_the_file_that_is_made_of_it() {
+    for password in ["${HOME}", "$${HOME}", "${NO_SUCH_VARIABLE}", "${}", "$x{HOME}"] {
+        let encoded = password.replace('$', "%24").replace('{', "%7B").replace('}', "%7D");
+        let link = format!("ss://aes-256-gcm:{encoded}@192.0.2.1:8388");
+        let config = good(&["decode", &link], "");
+        let made = file(&config);
+        let again: ServerUrl = good(&["encode", made.path().to_str().unwrap()], "").trim().parse().unwrap();
+        assert_eq!(again.password.as_str(), password, "{config}");
+        let several = file(&good(&["decode", &link, &link], ""));
+        let links = good(&["encode", several.path().to_str().unwrap()], "");
+        assert!(links.lines().all(|link| link.parse().as_ref() == Ok(&again)), "{links}");
+    }
+}
+
+#[test]
 fn servers_are_taken_from_where_a_client_takes_them() {
     let document = file(
         r#"{"version": 1, "servers": [{"server": "b.example", "server_port": 2, "password": "other-secret", "method": "aes-128-gcm"}]}"#,

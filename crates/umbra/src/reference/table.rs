@@ -40,8 +40,10 @@ pub(super) const SETTINGS: &[Setting] = &[
                `umbra key METHOD` makes one. Of a \
                text under eight characters both ends warn; an empty one, an example of documentation and, at a server, a key that \
                is the same byte throughout are refused. A client that is one of a 2022 port's `users` joins the port's key and its own with a colon. \
-               Where all of it is `${NAME}`, here and in every other password of a file, it is the value of that environment variable, \
-               without which nothing starts; a password of a flag, a link or a document from elsewhere is what it says.",
+               Where all of it is `${NAME}`, here and in every other password of a file, those in URLs of proxies included, it is the value of \
+               that environment variable, without which nothing starts. `$${NAME}` is a secret that is written `${NAME}`: of what begins so, one `$` is \
+               taken off, and `umbra url decode` puts one there. The password of a link or of a document from elsewhere is what it says; that of \
+               a flag as well, and `${NAME}` is refused there, since no shell has put the value in its place.",
     },
     Setting {
         id: Id::PortPassword,
@@ -432,7 +434,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         kind: Kind::Secret,
         flag: flag(None, "plugin-opts", "OPTIONS", Reach::Both),
         default: "none",
-        help: "The plugin's options: `key=value;key=value`, with `\\` before `;`, `=` and `\\`.",
+        help: "The plugin's options: `key=value;key=value`, with `\\` before `;`, `=` and `\\`. Variables of the environment are not looked for there.",
     },
     Setting {
         id: Id::PluginArgs,
