@@ -17,6 +17,7 @@ pub(crate) use self::url::{Servers, Url};
 pub(crate) use self::ways::{Asked, Session, Tried};
 use crate::raw::{Settings, Value};
 use crate::reference::{Flag, Id, Kind, Reach, SETTINGS, Setting};
+use crate::secret::names_variable;
 
 /// What the user wants.
 pub(crate) enum Command {
@@ -329,6 +330,9 @@ fn read_options(
     if let Some(complaint) = find_conflict(role, url.is_some(), &settings) {
         return Err(command.error(ErrorKind::ArgumentConflict, complaint));
     }
+    if let Some(complaint) = find_variable(&settings) {
+        return Err(command.error(ErrorKind::ValueValidation, complaint));
+    }
     Ok(Options { config, url, settings, level })
 }
 
@@ -393,6 +397,16 @@ fn find_conflict(role: Option<Role>, has_url: bool, settings: &Settings) -> Opti
     let of_link = ["-s", "-p", "-k", "-m", "--plugin", "--plugin-opts"];
     let said = settings.places().find(|place| of_link.contains(place)).filter(|_| has_url)?;
     Some(format!("--server-url and {said} both describe the server; give one of them"))
+}
+
+/// A secret that was to be a variable's value, and would be what everybody can read in a manual.
+fn find_variable(settings: &Settings) -> Option<String> {
+    let said = [Id::Password, Id::OutboundProxy].into_iter().filter_map(|id| settings.text(id));
+    let (_, place) = said.into_iter().find(|(text, _)| names_variable(text))?;
+    Some(format!(
+        "{place} has ${{…}} for a password, and no shell has put the value there; leave out the single quotes around it, or write it into \
+         a file for -c, where the environment is asked for it"
+    ))
 }
 
 fn flag_name(flag: &Flag) -> String {

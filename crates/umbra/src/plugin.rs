@@ -64,6 +64,13 @@ impl Plugin {
                 report.error(place, format!("{other} is no mode; use tcp_only"));
             }
         }
+        let told = [Id::PluginOpts, Id::PluginArgs]
+            .into_iter()
+            .flat_map(|id| settings.texts(id).unwrap_or_default());
+        for (_, place) in told.filter(|(text, _)| text.contains("${")) {
+            let text = "the plugin is told ${ as it is: the environment is asked for passwords alone; write what is meant";
+            report.warn(place, text);
+        }
         let wiped = |text: &str| Zeroizing::new(text.to_owned());
         let options = settings.text(Id::PluginOpts).filter(|(options, _)| !options.is_empty());
         let args = settings.texts(Id::PluginArgs).unwrap_or_default();
@@ -290,6 +297,14 @@ mod tests {
             let (_, report) = read(&[(Id::Plugin, "obfs-local"), (Id::PluginMode, mode)]);
             assert_eq!((report.errors.len(), report.warnings.len()), (errors, warnings), "{mode}");
         }
+    }
+
+    #[test]
+    fn a_variable_is_no_option_of_a_plugin() {
+        let (plugin, report) = read(&[(Id::Plugin, "obfs-local"), (Id::PluginOpts, "key=${X}")]);
+        assert_eq!(plugin.unwrap().options.unwrap().as_str(), "key=${X}");
+        let told = report.warnings[0].to_string();
+        assert!(told.starts_with("PluginOpts: the plugin is told ${ as it is: the environment"), "{told}");
     }
 
     #[test]

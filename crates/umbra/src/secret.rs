@@ -2,6 +2,7 @@
 
 use std::env::{self, VarError};
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use umbra_proto::shadowsocks::identity::{Credentials, CredentialsError};
 use umbra_proto::shadowsocks::key::{Key, KeyError};
 use umbra_proto::shadowsocks::{Generation, Method};
@@ -129,6 +130,36 @@ pub(crate) fn expand_password(text: Zeroizing<String>) -> Result<Zeroizing<Strin
 pub(crate) fn escape_password(text: &str) -> Zeroizing<String> {
     let dollar = if braced(text).is_some() { "$" } else { "" };
     Zeroizing::new([dollar, text].concat())
+}
+
+/// The URL of a proxy as a file has it, with the password in it that its own stands for.
+pub(crate) fn expand_url(url: Zeroizing<String>) -> Result<Zeroizing<String>, String> {
+    let Some((before, password, behind)) = url_password(&url) else { return Ok(url) };
+    if braced(password).is_none() {
+        return Ok(url);
+    }
+    let password = expand_password(Zeroizing::new(password.into()))?;
+    // A string that grows leaves copies of what it held behind.
+    let mut expanded = Zeroizing::new(String::with_capacity(url.len() + 3 * password.len()));
+    expanded.push_str(before);
+    expanded.extend(utf8_percent_encode(&password, NON_ALPHANUMERIC));
+    expanded.push_str(behind);
+    Ok(expanded)
+}
+
+/// Whether `text` of the command line, a password or the URL of a proxy, names a variable in the place of the password. Nobody puts the
+/// value there but a shell, which has not.
+pub(crate) fn names_variable(text: &str) -> bool {
+    let password = url_password(text).map_or(text, |(_, password, _)| password);
+    [text, password].iter().any(|text| braced(text).is_some_and(|(dollars, _)| dollars == "$"))
+}
+
+/// The password in the URL of a proxy, with what is before and behind it.
+fn url_password(url: &str) -> Option<(&str, &str, &str)> {
+    let login = url.find("://")? + "://".len();
+    let host = url.rfind('@')?;
+    let password = login + url.get(login..host)?.find(':')? + ':'.len_utf8();
+    Some((&url[..password], &url[password..host], &url[host..]))
 }
 
 /// The `$` and what stands between the braces, where all of `text` is `${NAME}` with one or more `$`.
@@ -454,6 +485,15 @@ mod tests {
             let written = escape_password(text);
             let read = expand_password(written.clone());
             assert_eq!(read.as_deref().map(String::as_str), Ok(text), "{written:?}");
+            let url = format!("socks5://me:{}@h:1", *written);
+            let expanded = expand_url(Zeroizing::new(url.clone())).unwrap();
+            let expected = utf8_percent_encode(text, NON_ALPHANUMERIC);
+            let is_same = *expanded == url;
+            assert!(
+                is_same != (*written != *text)
+                    && (is_same || *expanded == format!("socks5://me:{expected}@h:1")),
+                "{url}"
+            );
         }
         assert_eq!(escape_password("plain").as_str(), "plain");
     }
@@ -466,6 +506,24 @@ mod tests {
             let why = why(text);
             assert!(why.contains("variable between the braces") && !why.contains("hunter2"), "{why}");
             assert!(why.contains("write one more $ in front"), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_variable_on_the_command_line_is_seen_where_the_password_would_be() {
+        for text in ["${X}", "socks5://me:${X}@h:1", "http://me:${X}@[::1]:1/"] {
+            assert!(names_variable(text), "{text}");
+        }
+        for text in [
+            "",
+            "x${X}",
+            "$${X}",
+            "socks5://${X}@h",
+            "socks5://me:x${X}@h",
+            "socks5://h:1",
+            "ss://h:1@x:${X}",
+        ] {
+            assert!(!names_variable(text), "{text}");
         }
     }
 

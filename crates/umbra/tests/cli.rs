@@ -498,6 +498,54 @@ fn every_password_of_a_file_may_be_a_variable_of_the_environment() {
 }
 
 #[test]
+fn the_password_in_the_url_of_a_proxy_may_be_a_variable_of_the_environment() {
+    // Whoever asks there has to be somebody whom it knows, so that an answer says that the password was the right one.
+    let door =
+        Config::new(r#"{"local_port": 0, "direct": true, "users": [{"name": "me", "password": "@:/ %é"}]}"#);
+    let mut proxy = Running::start(&["local", "-c", door.path()]);
+    let proxy =
+        proxy.wait_for("starting local at ").parse::<SocketAddr>().map(|address| (address, proxy)).unwrap();
+    let (address, _running) = proxy;
+    for way in [
+        format!(r#""outbound_proxy": "socks5://me:${{{VARIABLE}}}@{address}""#),
+        format!(r#""outbound_proxy": [{{"url": "http://me:${{{VARIABLE}}}@{address}"}}]"#),
+        format!(
+            r#""groups": [{{"name": "g", "members": ["socks5h://me:${{{VARIABLE}}}@{address}"]}}], "otherwise": "g""#
+        ),
+    ] {
+        let config = Config::new(&format!(r#"{{"local_port": 0, {way}}}"#));
+        let target = address.to_string();
+        let args = ["route", "-c", config.path(), &target];
+        let output = umbra_with(&[(VARIABLE, "@:/ %é")], &args);
+        assert!(text(&output.stdout).contains(" ok "), "{}{}", text(&output.stdout), text(&output.stderr));
+        let output = umbra_with(&[(VARIABLE, "another one")], &args);
+        assert!(text(&output.stdout).contains("negotiate failed"), "{}", text(&output.stdout));
+        let told = text(&umbra_with(&[], &args).stderr);
+        assert!(told.contains(&format!("the environment variable {VARIABLE}, whose value")), "{told}");
+        assert_eq!(told.matches("error: ").count(), 1, "{told}");
+    }
+}
+
+#[test]
+fn a_variable_that_no_shell_has_expanded_is_no_secret_of_the_command_line() {
+    let named = format!("${{{VARIABLE}}}");
+    let proxy = format!("socks5://me:{named}@192.0.2.1");
+    for args in [
+        // The check first, which ends whatever comes of it.
+        &["check", "-k", &named][..],
+        &["server", "-s", "127.0.0.1:0", "-k", &named],
+        &["local", "-s", "127.0.0.1:9", "-l", "0", "-k", &named],
+        &["local", "-l", "0", "--outbound-proxy", &proxy],
+    ] {
+        let output = umbra_with(&[(VARIABLE, "of the environment")], args);
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?} {told}");
+        assert!(told.contains("has ${…} for a password") && told.contains("a file for -c"), "{told}");
+        assert!(!told.contains(VARIABLE), "{told}");
+    }
+}
+
+#[test]
 fn a_server_runs_under_the_secret_that_the_environment_has() {
     let named = Config::new(&format!(
         r#"{{"server": "127.0.0.1", "server_port": 0, "method": "aes-128-gcm", "password": "${{{VARIABLE}}}", "forbidden_ip": []}}"#

@@ -17,7 +17,7 @@ use crate::link::{explain, is_link, link_settings};
 use crate::raw::{Said, Settings, Value};
 use crate::reference::{Id, nearest};
 use crate::report::Report;
-use crate::secret::{InsecureMethods, read_credentials};
+use crate::secret::{InsecureMethods, expand_url, read_credentials};
 
 /// What is said once for all hops.
 pub(super) struct HopReader {
@@ -92,6 +92,9 @@ impl HopReader {
                 let link = read_link(&url, &hop.path, &place, report)?;
                 return self.read_server(&mut hop.or(&link), report).filter(|_| is_alone);
             }
+            // What a flag says is what it says.
+            let url = if place.starts_with('-') { Ok(url) } else { expand_url(url) };
+            let url = url.map_err(|why| report.error(&place, why)).ok()?;
             read_url(&url, &place, report).filter(|_| is_alone)
         } else {
             let spoken = read_spoken(&hop, report)?;
