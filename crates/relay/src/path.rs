@@ -255,7 +255,7 @@ async fn through<N: Net>(
     wake(door, group);
     let mut told: Option<(Outcome, Failure)> = None;
     let mut doubts = Vec::new();
-    while let Some(held) = group.streams.next(&mut attempts, Instant::now()) {
+    while let Some(mut held) = group.streams.next(&mut attempts, Instant::now()) {
         let path = Arc::clone(held.member());
         debug!(path = %path.name, "chosen path");
         let (tried, began) = (path.tally.begin(), Instant::now());
@@ -275,13 +275,20 @@ async fn through<N: Net>(
             Err(failure) => failure.along(&path.name),
         };
         let now = Instant::now();
-        // The time of the group, and not its own, has run out: it has not had enough of it to be judged.
-        let was_cut = now >= until && now.saturating_duration_since(began) < path.deadlines.connect;
+        let is_over = now >= until;
+        // The time of the group, and not its own, has run out: it has not had enough of it to be judged, unless there was no more of it.
+        let is_short = now.saturating_duration_since(began) < path.deadlines.connect;
+        let was_cut = is_over && is_short && !attempts.are_of_one_turn();
         let outcome = if was_cut { Outcome::Abandoned } else { failure.outcome(path.hops.len()) };
         tried.end(outcome, Some(&failure));
         match outcome {
             Outcome::Doubtful => doubts.extend(held.doubt()),
-            Outcome::Failed => tell(group, &path, held.report(outcome, now), Some(&failure)),
+            Outcome::Failed => {
+                if is_over {
+                    held.end_turn();
+                }
+                tell(group, &path, held.report(outcome, now), Some(&failure));
+            }
             Outcome::Reached { .. } | Outcome::Declined | Outcome::Abandoned => {
                 // It would say the same again: the target is to blame, or we are.
                 attempts.leave();
@@ -296,7 +303,7 @@ async fn through<N: Net>(
             }
             Some(_) | None => Some((outcome, failure)),
         };
-        if now >= until {
+        if is_over {
             break;
         }
     }

@@ -319,6 +319,51 @@ fn the_patience_of_a_group_ends_a_session_and_the_silent_one_is_still_held_to_it
 }
 
 #[test]
+fn a_silent_parent_that_takes_all_the_patience_of_a_group_fails_and_the_next_session_goes_on() {
+    let (good, target) = (run(inbound(PROXY, Route::direct())), echo());
+    let (full, _queued, _listening) = parents::full();
+    for tries in [1, 3] {
+        let hop = Hop::Parent(Parent::socks5(full.into(), None));
+        let mut bad = Path::new("bad", [hop]);
+        // A connection may take longer than the group waits in all.
+        bad.deadlines.connect = Duration::from_secs(600);
+        let members = vec![bad.into(), path("good", &good.addresses()[..1])];
+        let settings = Settings { attempts_per_member: number(tries), ..Settings::default() };
+        let group = Arc::new(Group::new("parents", settings, members).with_patience(SOON));
+        let relay = door(&group);
+        for _ in 0..2 {
+            assert_eq!(ask(relay.addresses()[0], &target.address.into()).0, 4, "{tries}");
+        }
+        assert!(passes(&relay, target.address), "{tries}");
+        let health = group.health();
+        assert!(matches!(health[0].condition, Condition::Down { .. }), "{tries}: {:?}", health[0]);
+        assert_eq!((health[0].sessions_failed, group.paths()[0].counts().abandoned), (2, 0), "{tries}");
+        relay.stop();
+    }
+    good.stop();
+}
+
+#[test]
+fn who_comes_last_and_has_little_time_left_is_not_judged_by_it() {
+    let silent = [(); 2].map(|()| Scripted::silent());
+    let member = |(bad, negotiate): (&Scripted, _)| {
+        let mut path =
+            Path::new(bad.address.to_string(), [Hop::Parent(Parent::socks5(bad.address.into(), None))]);
+        path.deadlines = Deadlines { connect: Duration::from_secs(600), negotiate };
+        path.into()
+    };
+    let members = silent.iter().zip([SOON, Duration::from_secs(600)]).map(member);
+    let group = Group::new("parents", Settings::default(), members.collect()).with_patience(SOON * 2);
+    let group = Arc::new(group);
+    let relay = door(&group);
+    assert_eq!(ask(relay.addresses()[0], &"9.9.9.9:9".parse().unwrap()).0, 4);
+    assert_eq!(silent.each_ref().map(Scripted::came), [1, 1]);
+    assert_eq!(group.health()[1].sessions_failed, 0);
+    assert_eq!(group.paths()[1].counts().abandoned, 1);
+    relay.stop();
+}
+
+#[test]
 fn the_death_of_a_parent_costs_no_session() {
     let (one, two, target) =
         (run(inbound(PROXY, Route::direct())), run(inbound(PROXY, Route::direct())), echo());

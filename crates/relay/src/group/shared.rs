@@ -127,6 +127,13 @@ impl<M> Held<'_, M> {
         self.kind
     }
 
+    /// Its session has no time for another try of the same turn: a failure counts.
+    pub fn end_turn(&mut self) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.counts = true;
+        }
+    }
+
     /// What came of it. Tells what has become of the member.
     pub fn report(mut self, outcome: Outcome, now: Instant) -> Option<Change> {
         let attempt = self.attempt.take()?;

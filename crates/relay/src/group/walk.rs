@@ -134,6 +134,11 @@ impl Attempts {
         }
     }
 
+    /// Whether no other member has been tried before the turn of the last one: it has had all of the session's time.
+    pub fn are_of_one_turn(&self) -> bool {
+        self.turn.as_ref().is_some_and(|turn| turn.tries == self.made)
+    }
+
     pub(super) fn start(&self) -> usize {
         self.walk.start
     }
