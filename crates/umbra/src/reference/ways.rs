@@ -270,7 +270,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         OF_GROUPS,
         Kind::Number,
         "60",
-        "Seconds for which a session may look for a member that leads to its target: 1 to 600.",
+        "Seconds for which a session may look for a member that leads to its target: 1 to 600. More than `connect_timeout` and \
+         `negotiate_timeout` of a member, or a session that meets a silent one ends there.",
     ),
     setting(
         Id::Probe,

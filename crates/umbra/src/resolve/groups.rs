@@ -6,8 +6,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use umbra_proto::address::{Address, DomainName};
-use umbra_relay::config::{Candidate, DnsProbe, Group, Hop, HttpProbe, Probe, ProbeKind};
+use umbra_relay::config::{Candidate, Deadlines, DnsProbe, Group, Hop, HttpProbe, Probe, ProbeKind};
 use umbra_relay::group::{NoneLeft, Policy, Probing, Rounds, Settings as Choice};
+use umbra_relay::limits::REACH_SECS_MAX;
 
 use super::hops::HopReader;
 use super::rules::read_range;
@@ -28,7 +29,8 @@ pub(super) fn read_group(
     let errors = report.errors.len();
     let mut choice = read_choice(settings, report);
     let members = read_members(settings, choice.policy, ways, reader, report);
-    let patience = read_secs(settings, Id::Patience, 1..=600, report);
+    let patience = read_secs(settings, Id::Patience, 1..=600, report).unwrap_or(REACH_SECS_MAX);
+    warn_of_impatience(patience, &members, settings, report);
     let probe = settings.object(Id::Probe).and_then(|probe| {
         let (probing, probe) = read_probe(probe, report)?;
         choice.health.probing = Some(probing);
@@ -38,10 +40,7 @@ pub(super) fn read_group(
     if report.errors.len() > errors {
         return None;
     }
-    let mut group = Group::new(name, choice, members);
-    if let Some(patience) = patience {
-        group = group.with_patience(patience);
-    }
+    let group = Group::new(name, choice, members).with_patience(patience);
     Some(match probe {
         Some(probe) => group.with_probe(probe),
         None => group,
@@ -164,6 +163,28 @@ fn read_probe(settings: &Settings, report: &mut Report) -> Option<(Probing, Prob
     let patience = read_secs(settings, Id::ProbeTimeout, 1..=300, report).unwrap_or(PROBE_SECS);
     let kind = read_probe_kind(settings, report)?;
     Some((probing, Probe { kind, patience }))
+}
+
+/// A group that does not wait for its members as long as they may be waited for ends a session before another one is tried.
+fn warn_of_impatience(patience: Duration, members: &[Candidate], settings: &Settings, report: &mut Report) {
+    let longest = |candidate: &Candidate| {
+        let Deadlines { connect, negotiate } = candidate.path.deadlines;
+        let is_asked = candidate.path.hops.iter().any(|hop| matches!(hop, Hop::Parent(_)));
+        let asking = if is_asked { negotiate } else { Duration::ZERO };
+        let waits = [("negotiate_timeout", asking), ("connect_timeout", connect)];
+        waits.into_iter().max_by_key(|(_, wait)| *wait).filter(|(_, wait)| patience <= *wait)
+    };
+    let slow = members.iter().find_map(|member| Some((&member.path.name, longest(member)?)));
+    if let (Some((name, (key, wait))), 2..) = (slow, members.len()) {
+        let (patience, wait) = (patience.as_secs(), wait.as_secs());
+        report.warn(
+            settings.key_path("patience"),
+            format!(
+                "{patience} s for a session, and {name} may take {wait} s ({key}): where it is silent, the session ends before another \
+                 member is tried; make patience longer than that, or {key} shorter"
+            ),
+        );
+    }
 }
 
 /// What a probe of this kind cannot know of `members` is told, lest somebody relies on it.

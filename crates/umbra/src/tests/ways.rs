@@ -290,7 +290,7 @@ fn a_group_has_its_members_in_order() {
     let members = r#""members": ["b", {"name": "a", "weight": 3}, "direct"]"#;
     let keys = r#""policy": "weighted", "per_server_connection_attempts": 2, "connection_attempts": 9, "fail_threshold": 1,
                   "fail_window": 5, "retry_time": 6, "sticky": 7, "slow_start": 8, "max_ejected_percent": 50,
-                  "when_all_down": "fail", "patience": 9,
+                  "when_all_down": "fail", "patience": 19,
                   "probe": {"url": "http://c.example/x", "expect": "204", "interval": 5, "timeout": 2, "rise": 1, "fall": 1}"#;
     let (config, warnings) = Outcome::good("umbra local", &group(&format!("{members}, {keys}")));
     assert_eq!(warnings, [""; 0]);
@@ -339,6 +339,43 @@ fn what_a_probe_cannot_know_of_its_members_is_told() {
         assert_eq!(told.len(), expected.len(), "{file}: {warnings:?}");
         for (told, (place, text)) in told.iter().zip(expected) {
             assert!(told.starts_with(&format!("{place}: {text}")), "{told}");
+        }
+    }
+}
+
+#[test]
+fn a_group_that_would_end_a_session_at_its_first_silent_member_is_told() {
+    let file = |paths: &str, group: &str| {
+        let (paths, group) = (format!(r#""paths": [{paths}]"#), format!(r#"{{"name": "g", {group}}}"#));
+        client(&format!(r#"{paths}, "groups": [{group}], "otherwise": "g""#))
+    };
+    let slow = r#"{"name": "a", "hops": "socks5://a", "connect_timeout": 60}"#;
+    let usual = r#"{"name": "a", "hops": "socks5://a"}"#;
+    for (paths, group, expected) in [
+        (
+            usual,
+            r#""members": ["direct", "a"], "patience": 10"#,
+            Some("10 s for a session, and direct may take 10 s"),
+        ),
+        (
+            usual,
+            r#""members": ["a", "direct"], "patience": 15"#,
+            Some("15 s for a session, and a may take 15 s (neg"),
+        ),
+        (usual, r#""members": ["a", "direct"], "patience": 16"#, None),
+        (usual, r#""members": ["a"], "patience": 3"#, None),
+        (
+            slow,
+            r#""members": ["a", "direct"]"#,
+            Some("60 s for a session, and a may take 60 s (connect_timeout)"),
+        ),
+        (slow, r#""members": ["a", "direct"], "patience": 61"#, None),
+    ] {
+        let (_, warnings) = Outcome::good("umbra local", &file(paths, group));
+        let told: Vec<_> = warnings.iter().filter(|told| told.starts_with("groups[0].patience: ")).collect();
+        assert_eq!(told.len(), expected.iter().count(), "{group}: {warnings:?}");
+        for (told, expected) in told.iter().zip(expected) {
+            assert!(told.starts_with(&format!("groups[0].patience: {expected}")), "{told}");
         }
     }
 }
