@@ -165,8 +165,9 @@ impl Order {
 
     /// One that has to be measured, or the fastest; the one in use stays, unless another gains enough.
     fn fastest(&mut self, among: &Candidates<'_>) -> Option<(usize, Kind)> {
-        let unknown =
-            |index: &usize| among.records.get(*index).is_some_and(|record| record.wants_measure(among.now));
+        let unknown = |index: &usize| {
+            among.records.get(*index).is_some_and(|record| record.wants_measure(among.health, among.now))
+        };
         if let Some(unmeasured) = among.steady().find(|(index, _)| unknown(index)) {
             return Some(unmeasured);
         }

@@ -42,6 +42,7 @@ enum Standing {
 struct Failures {
     count: u32,
     first: Instant,
+    last: Instant,
 }
 
 /// A place for one at a time, who is forgotten if nothing is heard of it.
@@ -168,12 +169,12 @@ impl Record {
         match &mut self.standing {
             Standing::Up(failures) => {
                 let failures = match *failures {
-                    Some(Failures { count, first })
+                    Some(Failures { count, first, .. })
                         if now.saturating_duration_since(first) <= health.fail_window =>
                     {
-                        Failures { count: count.saturating_add(1), first }
+                        Failures { count: count.saturating_add(1), first, last: now }
                     }
-                    Some(_) | None => Failures { count: 1, first: now },
+                    Some(_) | None => Failures { count: 1, first: now, last: now },
                 };
                 self.judge(failures, outlook.may_eject, health, now)
             }
@@ -186,7 +187,7 @@ impl Record {
     }
 
     fn judge(&mut self, failed: Failures, may_eject: bool, health: &Health, now: Instant) -> Option<Event> {
-        let Failures { count: failures, first } = failed;
+        let Failures { count: failures, first, .. } = failed;
         let threshold = health.fail_threshold.get();
         if failures >= threshold && may_eject {
             let rests_from = match health.retry_from {
@@ -253,10 +254,14 @@ impl Record {
         self.latency.map(|latency| latency.smoothed)
     }
 
-    /// Whether nothing recent is known of its latency, and nobody is about to know. One that fails is not worth the wait.
-    pub(super) fn wants_measure(&self, now: Instant) -> bool {
-        if !matches!(self.standing, Standing::Up(None)) {
-            return false;
+    /// Whether nothing recent is known of its latency, and nobody is about to know. One that has failed of late is not worth the wait: it
+    /// has as long a rest from that as one that is down, unless its failure is forgotten before.
+    pub(super) fn wants_measure(&self, health: &Health, now: Instant) -> bool {
+        let rest = health.fail_window.min(health.retry_time);
+        match self.standing {
+            Standing::Up(None) => {}
+            Standing::Up(Some(Failures { last, .. })) if now.saturating_duration_since(last) > rest => {}
+            Standing::Up(Some(_)) | Standing::Down { .. } => return false,
         }
         let is_good = |latency: Latency| latency.age(now) < LATENCY_GOOD_FOR;
         let is_awaited = |since| now.saturating_duration_since(since) < MEASURING_SECS_MAX;

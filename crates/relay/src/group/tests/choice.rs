@@ -177,6 +177,29 @@ fn a_member_that_was_slow_once_is_measured_again_when_that_is_long_ago() {
 }
 
 #[test]
+fn a_member_that_failed_before_it_was_measured_is_measured_once_for_each_rest() {
+    for (fail_window, retry_time) in [(60, 30), (30, 3600)] {
+        let mut world = world(Policy::LeastLatency, 2).with_dead(&[0]);
+        let health = &mut world.state.settings.health;
+        (health.fail_window, health.retry_time) =
+            (Duration::from_secs(fail_window), Duration::from_secs(retry_time));
+        health.fail_threshold = some(99);
+        for _ in 0..5 {
+            assert_eq!(world.tried(), [0, 1], "one session finds out");
+            for _ in 0..3 {
+                world.pass(10);
+                assert_eq!(world.tried(), [1]);
+            }
+            world.pass(1);
+        }
+        world.is_well[0] = true;
+        let latency = |member| if member == 0 { 5 } else { 50 };
+        assert_eq!(timed(&mut world, latency), 0);
+        assert_eq!(timed(&mut world, latency), 0, "and it is the fastest");
+    }
+}
+
+#[test]
 fn sticky_sources_stay_with_whoever_served_them_until_that_fails() {
     let settings =
         Settings { policy: Policy::RoundRobin, sticky: Some(Duration::from_secs(60)), ..Settings::default() };
