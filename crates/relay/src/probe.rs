@@ -18,7 +18,7 @@ use umbra_proto::address::{Address, DomainName};
 use umbra_proto::forbidden::Forbidden;
 use umbra_proto::request::Command;
 
-use crate::config::{Inbound, Mode, Protocol, ProxyHeader, Route, Tcp, Udp};
+use crate::config::{Hop, Inbound, Mode, Protocol, ProxyHeader, Route, Tcp, Udp};
 use crate::dial::{dial, judge as judge_address};
 use crate::door::Door;
 use crate::failure::{At, Cause, Failure, Stage};
@@ -72,6 +72,17 @@ impl ProbeKind {
             Self::Dns(_) => &group.datagrams,
         }
     }
+
+    /// Whether one takes as long as a session takes to reach a target along `path`: other times would not compare with those of sessions.
+    fn measures(&self, path: &Path) -> bool {
+        match self {
+            Self::Connect => matches!(*path.hops, [Hop::Shadowsocks(_)]),
+            Self::Handshake(_) => true,
+            Self::Http(_) => false,
+            // Nothing else measures paths for datagrams.
+            Self::Dns(_) => true,
+        }
+    }
 }
 
 /// A request through a path, and what has to come of it.
@@ -103,7 +114,10 @@ async fn keep_probing<N: Net>(door: Arc<Door<N>>, claim: Claim) {
                 // One that is silent keeps nobody waiting.
                 drop(tokio::spawn(async move {
                     let (outcome, failure) = match run(&door, &path, &probe, Bounds::NONE).await {
-                        Ok(latency) => (Outcome::Reached { latency: Some(latency) }, None),
+                        Ok(latency) => {
+                            let latency = probe.kind.measures(&path).then_some(latency);
+                            (Outcome::Reached { latency }, None)
+                        }
                         Err(failure) => (judge(&failure, path.hops.len()), Some(failure)),
                     };
                     if let Some(failure) = &failure {
@@ -167,24 +181,23 @@ async fn attempt<N: Net>(
     Bounds { forbidden, addresses }: Bounds<'_>,
     until: Instant,
 ) -> Result<(), Failure> {
+    // Fast open would call a connection good before anything has been sent.
+    let tcp = Tcp { fast_open: false, ..door.inbound.tcp };
     let errand =
         |target| Errand { addresses, until: Some(until), ..Errand::new(Command::Connect, target, forbidden) };
     match kind {
         ProbeKind::Connect => match path.hops.first() {
             Some(first) => {
                 let at = At { path: Arc::clone(&path.name), hop: 1 };
-                let dialling =
-                    pin!(dial(&door.net, first.address(), door.inbound.tcp, path.deadlines.connect));
+                let dialling = pin!(dial(&door.net, first.address(), tcp, path.deadlines.connect));
                 let dialled = in_time(Some(until), Stage::Connect, dialling).await;
                 dialled.map(drop).map_err(|failure| failure.at(at))
             }
             None => Ok(()),
         },
-        ProbeKind::Handshake(target) => {
-            Box::pin(travel(door, path, errand(target), door.inbound.tcp)).await.map(drop)
-        }
+        ProbeKind::Handshake(target) => Box::pin(travel(door, path, errand(target), tcp)).await.map(drop),
         ProbeKind::Http(http) => {
-            let reached = Box::pin(travel(door, path, errand(&http.target), door.inbound.tcp)).await?;
+            let reached = Box::pin(travel(door, path, errand(&http.target), tcp)).await?;
             let at = At { path: Arc::clone(&path.name), hop: path.hops.len() };
             let stream = Io::new(inside(door, reached, at.clone()), None);
             let answered = timeout_at(until, Box::pin(ask(stream, http))).await;
@@ -341,7 +354,12 @@ const SOCKETS_BESIDE_HOPS: usize = 2;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Hop, Parent, ProxyDoor};
+
+    use umbra_proto::shadowsocks::Method;
+    use umbra_proto::shadowsocks::identity::Credentials;
+    use umbra_proto::shadowsocks::stream::HeadReads;
+
+    use crate::config::{Parent, ProxyDoor, Server};
     use crate::refusing::Refusing;
 
     #[test]
@@ -412,6 +430,27 @@ mod tests {
         assert_eq!(dialled(None).await, ["192.0.2.1:1", "192.0.2.2:1"]);
         assert_eq!(dialled(Some(&["192.0.2.2:1".parse().unwrap()])).await, ["192.0.2.2:1"]);
         assert_eq!(dialled(Some(&[])).await, [""; 0], "nobody looks for others");
+    }
+
+    #[tokio::test]
+    async fn a_probe_waits_for_its_connection_to_stand_though_sessions_need_not() {
+        let server = Hop::Shadowsocks(Server {
+            address: "192.0.2.1:1".parse().unwrap(),
+            mode: Mode::Streams,
+            credentials: Credentials::from_password(Method::Aes256Gcm, "long enough").unwrap(),
+            heads: HeadReads::One,
+            one_time_auth: false,
+        });
+        let path = Arc::new(Path::new("through", [server]));
+        for kind in [ProbeKind::Connect, ProbeKind::Handshake("192.0.2.2:2".parse().unwrap())] {
+            assert!(kind.measures(&path), "a session does no more");
+            let mut door = refusing(&[]);
+            Arc::get_mut(&mut door).unwrap().inbound.tcp.fast_open = true;
+            let probe = Probe { kind, patience: Duration::from_secs(10) };
+            assert!(run(&door, &path, &probe, Bounds::NONE).await.is_err());
+            let [(_, tcp)] = door.net.dialled()[..] else { panic!("it is dialled once") };
+            assert!(!tcp.fast_open, "{:?}", probe.kind);
+        }
     }
 
     #[test]

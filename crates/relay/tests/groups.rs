@@ -456,6 +456,35 @@ fn probes_of_every_kind_take_a_member_out_and_bring_it_back() {
 }
 
 #[test]
+fn a_probe_measures_a_member_where_it_does_what_sessions_do_and_no_other() {
+    let target = Scripted::saying(b"HTTP/1.1 204 No Content\r\n\r\n");
+    let http = umbra_relay::config::HttpProbe {
+        target: target.address.into(),
+        host: "there.example".into(),
+        path: "/".into(),
+        expect: [204..=204].into(),
+    };
+    let kinds = [
+        (ProbeKind::Connect, false),
+        (ProbeKind::Handshake(target.address.into()), true),
+        (ProbeKind::Http(http), false),
+    ];
+    let parent = run(inbound(PROXY, Route::direct()));
+    for (kind, measures) in kinds {
+        let members = vec![path("probed", &parent.addresses()[..1])];
+        let probe = Probe { kind: kind.clone(), patience: SOON };
+        let group = Group::new("parents", probed(Policy::LeastLatency), members).with_probe(probe);
+        let group = Arc::new(group);
+        let relay = door(&group);
+        assert_ne!(ask(relay.addresses()[0], &nobody().into()).0, 0, "no session measures it");
+        eventually(&format!("a good probe, {kind:?}"), || group.health()[0].probes_good > 0);
+        assert_eq!(group.health()[0].latency.is_some(), measures, "{kind:?}");
+        relay.stop();
+    }
+    parent.stop();
+}
+
+#[test]
 fn probes_go_on_where_the_relay_that_sent_them_has_ended_and_end_with_the_last() {
     let member = Scripted::answering(5);
     let probe = Probe { kind: ProbeKind::Connect, patience: SOON };
