@@ -199,6 +199,11 @@ impl Failure {
         }
     }
 
+    /// Whether a proxy on the way could not reach what it was asked for.
+    pub(crate) fn is_unreached(&self) -> bool {
+        matches!(&self.cause, Cause::Parent(error) if error.is_unreached())
+    }
+
     /// What it says about the path that it happened on, which has so many hops.
     pub(crate) fn outcome(&self, hops: usize) -> Outcome {
         match (&self.cause, &self.at) {

@@ -80,7 +80,8 @@ pub enum Outcome {
     },
     /// It refused, was not to be reached, said nothing, denied, or spoke nonsense.
     Failed,
-    /// It answered as it should, and the target was to blame. Nothing is held against it.
+    /// It answered as it should, and the target was to blame. Nothing is held against it. Where it was the member itself that could not
+    /// reach the target, another one may: then there is a [doubt](State::doubt) as well.
     Declined,
     /// It said no, in words that may be about the target as well as about us: SOCKS4 has no others. Nothing is held against it, unless
     /// another one leads to the same target: then it is [blamed](State::blame).
@@ -262,7 +263,7 @@ impl State {
         event.map(|event| Change { member, event })
     }
 
-    /// Takes an attempt back that has come to a [doubtful](Outcome::Doubtful) end.
+    /// Takes an attempt back whose member has said no, and it is not known yet whether the target or the member was to blame.
     #[expect(clippy::needless_pass_by_value, reason = "an attempt has one outcome")]
     pub fn doubt(&mut self, attempt: Attempt) -> Doubt {
         let Attempt { index, key, kind, ticket, counts, .. } = attempt;
@@ -278,6 +279,15 @@ impl State {
         let member = self.find(index, key)?;
         let outlook = Outlook { kind, is_current, may_eject: self.may_eject() };
         self.failed(member, outlook, counts, now)
+    }
+
+    /// Nobody has led where this one had said no: the target was to blame, and whoever says so is there. Tells what has become of it.
+    #[expect(clippy::needless_pass_by_value, reason = "it is acquitted once")]
+    pub fn acquit(&mut self, doubt: Doubt, now: Instant) -> Option<Change> {
+        let Doubt { index, key, kind, .. } = doubt;
+        let member = self.find(index, key)?;
+        let event = self.records.get_mut(member)?.answer(kind, now)?;
+        Some(Change { member, event })
     }
 
     /// An attempt at `member` has failed, and is the last one of its turn if it counts.

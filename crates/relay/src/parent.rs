@@ -154,6 +154,13 @@ impl ParentError {
         }
     }
 
+    /// Whether it says that it could not reach the target, which another one may be able to.
+    pub(crate) fn is_unreached(self) -> bool {
+        use http::client::ClientError as Http;
+        use socks5::client::ClientError as Socks5;
+        matches!(self, Self::Socks5(Socks5::Denied(3..=6)) | Self::Http(Http::Denied(502..=504)))
+    }
+
     /// Whether it does not know what it was asked for.
     pub(crate) fn is_unknown_command(self) -> bool {
         matches!(self, Self::Socks5(socks5::client::ClientError::Denied(7)))

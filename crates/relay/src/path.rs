@@ -282,7 +282,13 @@ async fn through<N: Net>(
         let outcome = if was_cut { Outcome::Abandoned } else { failure.outcome(path.hops.len()) };
         tried.end(outcome, Some(&failure));
         match outcome {
+            // Another one may lead to the target, and show who was to blame.
             Outcome::Doubtful => doubts.extend(held.doubt()),
+            Outcome::Declined if failure.is_unreached() => {
+                attempts.leave();
+                held.end_turn();
+                doubts.extend(held.doubt());
+            }
             Outcome::Failed => {
                 if is_over {
                     held.end_turn();
@@ -306,6 +312,11 @@ async fn through<N: Net>(
         if is_over {
             break;
         }
+    }
+    let now = Instant::now();
+    for doubt in doubts {
+        let path = Arc::clone(Doubtful::member(&doubt));
+        tell(group, &path, doubt.acquit(now), None);
     }
     // Where nobody is tried, no path has failed, and the operator has to know which group it is.
     let nobody = || Failure::outbound(Stage::Connect, Cause::NoPath).along(&group.name);

@@ -10,6 +10,7 @@ mod parents;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -219,6 +220,68 @@ fn what_may_be_said_of_the_target_is_held_against_nobody_unless_another_leads_th
         assert_eq!(scripted.came(), 7, "and then it is left alone");
         relay.stop();
     }
+    good.stop();
+}
+
+#[test]
+fn who_cannot_reach_what_another_reaches_has_failed_unless_it_has_not_its_family() {
+    let (good, target) = (run(inbound(PROXY, Route::direct())), echo());
+    let http = |status: &'static str| {
+        Scripted::start(move |mut stream| {
+            let _request = stream.read(&mut [0; 512]);
+            let _gone_already = write!(stream, "HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n");
+        })
+    };
+    let socks5 = |code| (ParentProtocol::Socks5(None), Scripted::answering(code), code != 8);
+    let of_http = |status| (ParentProtocol::Http(None), http(status), true);
+    let all = [3, 4, 5, 6, 8].map(socks5).into_iter().chain(["502", "503", "504"].map(of_http));
+    for (protocol, scripted, is_blamed) in all {
+        let parent = Parent { protocol, ..Parent::socks5(scripted.address.into(), None) };
+        let settings = Settings { attempts_per_member: number(2), ..Settings::default() };
+        let members =
+            vec![Path::new("bad", [Hop::Parent(parent)]).into(), path("good", &good.addresses()[..1])];
+        let group = Arc::new(Group::new("parents", settings, members));
+        let relay = door(&group);
+        for _ in 0..5 {
+            assert!(passes(&relay, target.address));
+        }
+        let is_down = matches!(group.health()[0].condition, Condition::Down { .. });
+        assert_eq!(is_down, is_blamed, "{:?}", group.health()[0]);
+        assert_eq!(scripted.came(), if is_blamed { 2 } else { 5 }, "each session asks it once");
+        relay.stop();
+    }
+    good.stop();
+}
+
+#[test]
+fn a_parent_that_is_back_and_cannot_reach_a_dead_target_is_up() {
+    let (good, target) = (run(inbound(PROXY, Route::direct())), echo());
+    let is_back = Arc::new(AtomicBool::new(false));
+    let bad = Scripted::start({
+        let is_back = Arc::clone(&is_back);
+        move |mut stream| {
+            if is_back.load(Ordering::SeqCst) && hear_socks5(&mut stream).is_some() {
+                let _gone_already = stream.write_all(&[5, 5, 0, 1, 0, 0, 0, 0, 0, 0]);
+                parents::wait(stream);
+            }
+        }
+    });
+    let health = Health { fail_threshold: number(1), retry_time: SOON, ..Health::default() };
+    let settings = Settings { health, ..Settings::default() };
+    let members = vec![path("bad", &[bad.address]), path("good", &good.addresses()[..1])];
+    let group = Arc::new(Group::new("parents", settings, members));
+    let relay = door(&group);
+    assert!(passes(&relay, target.address));
+    is_back.store(true, Ordering::SeqCst);
+    // It says the same of a target that another one reaches, and rests once more.
+    eventually("a trial", || passes(&relay, target.address) && bad.came() == 2);
+    assert!(matches!(group.health()[0].condition, Condition::Down { .. }), "{:?}", group.health()[0]);
+    eventually("another trial", || {
+        assert_eq!(ask(relay.addresses()[0], &nobody().into()).0, 5);
+        bad.came() == 3
+    });
+    assert_eq!(group.health()[0].condition, Condition::Up);
+    relay.stop();
     good.stop();
 }
 

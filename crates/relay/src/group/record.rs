@@ -148,13 +148,18 @@ impl Record {
 
     /// A session has reached it.
     pub(super) fn reach(&mut self, kind: Kind, health: &Health, now: Instant) -> Option<Event> {
-        match (&mut self.standing, kind) {
-            (Standing::Up(failures), _) => {
-                if health.success_clears {
-                    *failures = None;
-                }
-                None
-            }
+        if let Standing::Up(failures) = &mut self.standing
+            && health.success_clears
+        {
+            *failures = None;
+        }
+        self.answer(kind, now)
+    }
+
+    /// It has answered a session as it should, whatever it said: if it was down, it is back.
+    pub(super) fn answer(&mut self, kind: Kind, now: Instant) -> Option<Event> {
+        match (&self.standing, kind) {
+            (Standing::Up(_), _) => None,
             // It was tried before it was marked down, and says nothing about what came after.
             (Standing::Down { .. }, Kind::Regular) => None,
             (Standing::Down { .. }, Kind::Trial | Kind::LastResort) => {

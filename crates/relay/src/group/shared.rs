@@ -29,7 +29,8 @@ pub struct Held<'a, M> {
     attempt: Option<Attempt>,
 }
 
-/// An attempt whose member has said no, and it is not known yet whether that was the target's fault. If nobody says otherwise, it was.
+/// An attempt whose member has said no, and it is not known yet whether that was the target's fault. If nobody says otherwise, nothing
+/// follows from it.
 #[derive(Debug)]
 pub struct Doubtful<'a, M> {
     group: &'a Shared<M>,
@@ -142,7 +143,7 @@ impl<M> Held<'_, M> {
 }
 
 impl<'a, M> Held<'a, M> {
-    /// It said no, and it cannot be told whether the target is to blame: [`Outcome::Doubtful`].
+    /// It said no, and it cannot be told yet whether the target is to blame.
     pub fn doubt(mut self) -> Option<Doubtful<'a, M>> {
         let attempt = self.attempt.take()?;
         let doubt = self.group.lock().state.doubt(attempt);
@@ -159,6 +160,11 @@ impl<M> Doubtful<'_, M> {
     /// Another one has led to the target. Tells what has become of the member.
     pub fn blame(self, now: Instant) -> Option<Change> {
         self.group.lock().state.blame(self.doubt, now)
+    }
+
+    /// Nobody has. Tells what has become of the member.
+    pub fn acquit(self, now: Instant) -> Option<Change> {
+        self.group.lock().state.acquit(self.doubt, now)
     }
 }
 

@@ -55,6 +55,36 @@ fn an_abandoned_trial_counts_as_nothing_and_another_may_be_one() {
 }
 
 #[test]
+fn a_trial_that_says_no_has_failed_if_another_leads_there_and_is_back_if_nobody_does() {
+    let mut world = due(2);
+    let (_, trial) = step(&mut world);
+    let doubt = world.state.doubt(trial);
+    let failed = Some(Change { member: 0, event: Event::TrialFailed });
+    assert_eq!(world.state.blame(doubt, world.now), failed);
+    assert_eq!(world.tried(), [1], "it rests once more");
+    world.pass(31);
+    let (_, trial) = step(&mut world);
+    let doubt = world.state.doubt(trial);
+    let restored = Some(Change { member: 0, event: Event::Restored });
+    assert_eq!(world.state.acquit(doubt, world.now), restored);
+    let (_, regular) = step(&mut world);
+    assert_eq!((regular.member(), regular.kind()), (0, Kind::Regular));
+    let doubt = world.state.doubt(regular);
+    assert_eq!(world.state.acquit(doubt, world.now), None, "it is there already");
+}
+
+#[test]
+fn one_that_said_no_before_it_was_marked_down_is_not_brought_back_by_it() {
+    let mut world = strict(2).with_dead(&[0]);
+    let (_, before) = step(&mut world);
+    let doubt = world.state.doubt(before);
+    world.session();
+    assert!(world.is_down(0));
+    assert_eq!(world.state.acquit(doubt, world.now), None);
+    assert!(world.is_down(0));
+}
+
+#[test]
 fn a_trial_that_nobody_hears_of_is_forgotten_and_its_late_failure_counts_for_nothing() {
     let mut world = due(2);
     let (_, lost) = step(&mut world);
