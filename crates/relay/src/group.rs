@@ -309,7 +309,8 @@ impl State {
         let may_eject = self.may_eject();
         let health = &self.settings.health;
         let record = self.records.get_mut(index)?;
-        let kind = if record.is_down() { Kind::Trial } else { Kind::Regular };
+        // Whoever tries one that is down alone has an attempt at it.
+        let kind = if record.is_down() { Kind::LastResort } else { Kind::Regular };
         let event = if is_well {
             record.counted_reached();
             record.reach(kind, health, now)

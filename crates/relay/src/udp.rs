@@ -24,6 +24,7 @@ pub(crate) mod front;
 mod lanes;
 mod letter;
 mod link;
+mod member_trial;
 mod names;
 mod news;
 mod outbox;

@@ -251,6 +251,83 @@ fn a_member_that_probes_take_out_is_left_by_an_association_that_is_never_at_rest
     insists(&Client::associate(relay.addresses()[0]), &target, b"is anybody there?");
 }
 
+/// In order, with one failure that marks a member down for so long.
+fn strict(retry_time: Duration) -> Settings {
+    let health = Health { fail_threshold: NonZeroU32::MIN, retry_time, ..Health::default() };
+    Settings { policy: Policy::Ordered, health, ..Settings::default() }
+}
+
+#[test]
+fn a_silent_member_that_was_down_is_tried_by_one_association_and_rests_once_more() {
+    let echo = Echo::start("127.0.0.1:0");
+    let target = Address::Ip(echo.address);
+    let (_asked, well) = parent();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (at, came) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let counting = Arc::clone(&came);
+    thread::spawn(move || {
+        // The first who comes is sent away, and the others hear nothing.
+        let mut silent = Vec::new();
+        for stream in listener.incoming() {
+            if counting.fetch_add(1, Ordering::SeqCst) > 0 {
+                silent.push(stream);
+            }
+        }
+    });
+    let members = vec![Path::new("silent", [parent_at(at)]).into(), Path::new("well", [well]).into()];
+    let group = Arc::new(Group::new("parents", strict(Duration::from_secs(2)), members));
+    let relay = run(with_datagrams(mixed(), Route::Group(Arc::clone(&group))));
+    let served = |clients: usize| {
+        let clients: Vec<_> = (0..clients).map(|_| Client::associate(relay.addresses()[0])).collect();
+        clients.iter().for_each(|client| client.send(&target, b"one"));
+        clients.iter().for_each(|client| assert_eq!(client.receive().1, mirrored(b"one")));
+    };
+    served(1);
+    // Then it is left alone for a while, and one tries it.
+    let since = Instant::now();
+    let trial = loop {
+        let client = Client::associate(relay.addresses()[0]);
+        client.send(&target, b"one");
+        client.socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        if client.socket.recv_from(&mut [0; 999]).is_err() {
+            break client;
+        }
+        assert!(since.elapsed() < PATIENCE, "nobody tries it again");
+    };
+    assert_eq!(came.load(Ordering::SeqCst), 2);
+    served(10);
+    assert_eq!(came.load(Ordering::SeqCst), 2, "the others leave it alone meanwhile");
+    insists(&trial, &target, b"two");
+    let counts = group.paths_of_datagrams()[0].counts();
+    assert_eq!((counts.datagrams_reached, counts.datagrams_failed), (0, 2), "the silence is counted");
+    served(10);
+    assert_eq!(came.load(Ordering::SeqCst), 2, "and so they do afterwards");
+}
+
+#[test]
+fn a_member_whose_trial_is_answered_is_up() {
+    let echo = Echo::start("127.0.0.1:0");
+    let target = Address::Ip(echo.address);
+    let ((_asked, well), (asked, first)) = (parent(), parent());
+    let at = asked.addresses()[0];
+    asked.stop();
+    let members = vec![Path::new("first", [first]).into(), Path::new("well", [well]).into()];
+    let group = Arc::new(Group::new("parents", strict(Duration::from_millis(200)), members));
+    let relay = run(with_datagrams(mixed(), Route::Group(Arc::clone(&group))));
+    let served = || {
+        let client = Client::associate(relay.addresses()[0]);
+        insists(&client, &target, b"one");
+        group.paths_of_datagrams()[0].counts().datagrams_reached
+    };
+    assert_eq!(served(), 0);
+    let _asked = run(Inbound { listen: at, ..with_datagrams(mixed(), Route::direct()) });
+    let since = Instant::now();
+    while served() == 0 {
+        assert!(since.elapsed() < PATIENCE, "nobody tries it again");
+    }
+    assert_eq!([served(), served(), served()], [2, 3, 4], "all go there at once");
+}
+
 #[test]
 fn what_waits_for_a_member_in_vain_goes_by_the_next() {
     let echo = Echo::start("127.0.0.1:0");

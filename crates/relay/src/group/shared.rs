@@ -143,6 +143,12 @@ impl<M> Held<'_, M> {
 }
 
 impl<'a, M> Held<'a, M> {
+    /// The attempt for whoever has it for longer, and reports to the group itself. It is the only try of its turn.
+    pub fn into_attempt(mut self) -> Option<Attempt> {
+        self.end_turn();
+        self.attempt.take()
+    }
+
     /// It said no, and it cannot be told yet whether the target is to blame.
     pub fn doubt(mut self) -> Option<Doubtful<'a, M>> {
         let attempt = self.attempt.take()?;

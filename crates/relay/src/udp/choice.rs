@@ -12,6 +12,7 @@ use super::association::{Association, AssociationId, Face};
 use super::dropped::Why;
 use super::front::Front;
 use super::lanes::{Chosen, Lane, LaneId, LaneNumber, Lanes};
+use super::member_trial::Trial;
 use super::names::Found;
 use super::outside::Outside;
 use super::search;
@@ -47,12 +48,16 @@ pub(super) fn choose<N: Net, D: Datagrams>(
         return Ok(None);
     };
     let target = wayfarer.target;
-    let Pick { path, due } = path_along(door, association, route, target, now)?;
+    let Pick { path, due, trial } = path_along(door, association, route, target, now)?;
     let has_rules = door.inbound.routes.has_rules();
     let lanes = &mut association.lanes;
     let (number, left) = match lanes.along(&path) {
         Some(lane) => {
             lane.has_failed = false;
+            if trial.is_some() {
+                // What has come of it before is no answer to a trial.
+                lane.has_answered = false;
+            }
             (lane.number(), None)
         }
         None => {
@@ -63,6 +68,9 @@ pub(super) fn choose<N: Net, D: Datagrams>(
             (number, lanes.push(Lane::new(number, path, way)).or(other))
         }
     };
+    if let Some(trial) = trial {
+        lanes.begin_trial(number, trial);
+    }
     let chosen = Chosen { number, address, due };
     if has_rules {
         lanes.settle(target.as_bytes(), chosen);
@@ -80,6 +88,7 @@ struct Pick {
     path: Arc<Path>,
     /// When to ask again whether it is still well, if it was picked in a group. What is in use all the time would never be picked anew.
     due: Option<Instant>,
+    trial: Option<Trial>,
 }
 
 /// The path of a datagram to `target` along `route`.
@@ -91,7 +100,7 @@ fn path_along<N: Net>(
     now: Instant,
 ) -> Result<Pick, Why> {
     match route {
-        Route::Path(path) => Ok(Pick { path: Arc::clone(path), due: None }),
+        Route::Path(path) => Ok(Pick { path: Arc::clone(path), due: None, trial: None }),
         Route::Group(group) => {
             let (target, source) = (target.to_address(), association.client.address.ip());
             let wanted = Wanted { target: &target, source, chance: chance(&door.net) };
@@ -183,15 +192,15 @@ fn member<N: Net>(
     if let Some((path, due)) = &chosen {
         may_serve = lanes.along(path).is_none_or(|lane| !lane.has_failed);
         if may_serve && due.is_some_and(|due| now < due) {
-            return Ok(Pick { path: Arc::clone(path), due: *due });
+            return Ok(Pick { path: Arc::clone(path), due: *due, trial: None });
         }
     }
     let due = Some(now + REVIEW_SECS);
-    let pick = |path: Arc<Path>, lanes: &mut Lanes| {
+    let pick = |path: Arc<Path>, trial, lanes: &mut Lanes| {
         if has_rules {
             lanes.choose(group, &path, due);
         }
-        Pick { path, due }
+        Pick { path, due, trial }
     };
     if let Some((path, _)) = chosen.as_ref().filter(|_| may_serve) {
         let kept = group.datagrams.with_state(|state| state.keep(path.member(), now));
@@ -199,7 +208,7 @@ fn member<N: Net>(
             wake(door, group);
         }
         if kept.is_up {
-            return Ok(pick(Arc::clone(path), lanes));
+            return Ok(pick(Arc::clone(path), None, lanes));
         }
     }
     let chosen = chosen.map(|(path, _)| path);
@@ -213,14 +222,30 @@ fn member<N: Net>(
         // One that is believed to be down as well is no better.
         let is_better = !may_serve || held.kind() == Kind::Regular;
         if is_better && !is_left(held.member()) {
-            other = Some(Arc::clone(held.member()));
+            let path = Arc::clone(held.member());
+            other = Some((path, Trial::of(held, group, now)));
             break;
         }
     }
+    if let (Some(left), Some(_)) = (&chosen, &other) {
+        leave(lanes, left, now);
+    }
     // If all others are down as well, it may be well again.
-    let path = other.or(chosen).ok_or(Why::Unroutable)?;
+    let (path, trial) = other.or(chosen.map(|path| (path, None))).ok_or(Why::Unroutable)?;
     debug!(path = %path.name, "chosen path");
-    Ok(pick(path, lanes))
+    Ok(pick(path, trial, lanes))
+}
+
+/// Another member is taken in the place of `path`: if that was on trial, no answer has come.
+fn leave(lanes: &mut Lanes, path: &Arc<Path>, now: Instant) {
+    let Some(mut trial) =
+        lanes.along(path).map(|lane| lane.number()).and_then(|number| lanes.end_trial(number))
+    else {
+        return;
+    };
+    path.tally.datagrams.failed.add();
+    let change = trial.leave(now);
+    tell(&trial.group, path, change, None);
 }
 
 /// Something has come back by the lane `number` for the first time: its path is well.
@@ -233,6 +258,9 @@ pub(super) fn path_answered<N: Net>(
     let Some(lane) = lanes.get_mut(number) else { return };
     (lane.has_failed, lane.has_answered) = (false, true);
     let path = Arc::clone(&lane.path);
+    if let Some(trial) = lanes.end_trial(number) {
+        trial.succeed(now);
+    }
     path.tally.datagrams.reached.add();
     note(door, lanes, &path, true, now);
 }
@@ -244,7 +272,13 @@ pub(super) fn path_failed<N: Net>(door: &Arc<Door<N>>, lanes: &mut Lanes, number
     (lane.has_failed, lane.has_answered) = (true, false);
     let path = Arc::clone(&lane.path);
     path.tally.datagrams.failed.add();
-    note(door, lanes, &path, false, now);
+    match lanes.end_trial(number) {
+        Some(mut trial) => {
+            let change = trial.fail(now);
+            tell(&trial.group, &path, change, None);
+        }
+        None => note(door, lanes, &path, false, now),
+    }
 }
 
 /// How many there are to choose from where `path` was chosen; one, if that was in no group.
@@ -318,7 +352,7 @@ mod tests {
     ) -> Arc<str> {
         let target: Address = "192.0.2.7:7".parse().unwrap();
         let wanted = Wanted { target: &target, source: "192.0.2.8".parse().unwrap(), chance: 7 };
-        let Ok(Pick { path, due }) = member(door, lanes, group, &wanted, now) else { panic!("nowhere") };
+        let Ok(Pick { path, due, .. }) = member(door, lanes, group, &wanted, now) else { panic!("nowhere") };
         if lanes.along(&path).is_none() {
             let other = lanes.first().filter(|_| !door.inbound.routes.has_rules());
             other.map(|other| lanes.remove(other));

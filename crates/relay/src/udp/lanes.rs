@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::association::AssociationId;
+use super::member_trial::Trial;
 use super::names::Names;
 use super::way::Way;
 use crate::config::{Group, Path};
@@ -70,6 +71,8 @@ struct Further {
     settled: Option<(Vec<u8>, Chosen)>,
     /// Names whose addresses rules have to know.
     names: Names,
+    /// Lanes by which members are tried that are down, and that no other association tries meanwhile.
+    trials: Vec<(LaneNumber, Trial)>,
 }
 
 impl Lane {
@@ -200,6 +203,7 @@ impl Lanes {
     pub(super) fn remove(&mut self, number: LaneNumber) -> Option<Lane> {
         if let Some(further) = &mut self.further {
             further.order.retain(|other| *other != number);
+            further.trials.retain(|(other, _)| *other != number);
             if let Some(at) = further.lanes.iter().position(|lane| lane.number == number) {
                 return Some(further.lanes.remove(at));
             }
@@ -230,6 +234,18 @@ impl Lanes {
             choices.remove(0);
         }
         choices.push((Arc::clone(group), Arc::clone(path), due));
+    }
+
+    /// The member of the lane `number` is tried by it.
+    pub(super) fn begin_trial(&mut self, number: LaneNumber, trial: Trial) {
+        self.further().trials.push((number, trial));
+    }
+
+    /// The trial by the lane `number`, if it is one, for whoever says what has come of it.
+    pub(super) fn end_trial(&mut self, number: LaneNumber) -> Option<Trial> {
+        let trials = &mut self.further.as_mut()?.trials;
+        let at = trials.iter().position(|(other, _)| *other == number)?;
+        Some(trials.swap_remove(at).1)
     }
 
     /// The group in which `path` was chosen.

@@ -154,6 +154,19 @@ fn success_takes_failures_back() {
 }
 
 #[test]
+fn datagrams_that_fail_with_a_member_that_is_down_are_no_trial_of_it() {
+    let mut world = due(2);
+    let member = members([0])[0];
+    for _ in 0..200 {
+        assert_eq!(world.state.note(member, false, world.now), None, "nor anything to tell");
+    }
+    assert_eq!(world.tried(), [0, 1], "its rest is not renewed by them");
+    world.events();
+    let restored = Some(Change { member: 0, event: Event::Restored });
+    assert_eq!(world.state.note(member, true, world.now), restored);
+}
+
+#[test]
 fn a_late_success_of_a_session_that_began_before_brings_nobody_back() {
     let mut world = strict(2).with_dead(&[0]);
     let (_, before) = step(&mut world);
