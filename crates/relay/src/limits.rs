@@ -179,6 +179,9 @@ pub const BAN_SOURCES_MAX: usize = 4096;
 /// Lines about failed sessions per second and door.
 pub const FAILURE_LINES_PER_SECOND: u32 = 20;
 
+/// Lines about members of groups per second and door: one that fails and serves in turn has one for each session.
+pub const CHANGE_LINES_PER_SECOND: u32 = 20;
+
 /// Sessions that must have gone before their memory is worth a walk through the heap.
 pub const TRIM_SESSIONS_MIN: usize = 256;
 

@@ -1,6 +1,7 @@
-//! The two log lines that strangers can cause, each held to a rate.
+//! The log lines that strangers can cause, each held to a rate.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -9,13 +10,18 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use crate::failure::Failure;
-use crate::limits::{BAN_LINES_PER_MINUTE, BAN_SOURCES_MAX, FAILURE_LINES_PER_SECOND};
+use crate::group::{Change, Event};
+use crate::limits::{
+    BAN_LINES_PER_MINUTE, BAN_SOURCES_MAX, CHANGE_LINES_PER_SECOND, FAILURE_LINES_PER_SECOND,
+};
+use crate::route::{Group, Path};
 
 /// Counts lines and holds them to their rates.
 #[derive(Debug, Default)]
 pub(crate) struct Notices {
     sources: Mutex<HashMap<IpAddr, Window>>,
     failures: Mutex<Option<Window>>,
+    changes: Mutex<Option<Window>>,
 }
 
 /// Lines since a moment.
@@ -39,6 +45,37 @@ impl Notices {
         let path = at.as_ref().map(|at| &*at.path).or(path.as_deref());
         let hop = at.as_ref().map(|at| at.hop);
         info!(%stage, %side, path, hop, %cause, withheld, "session failed");
+    }
+
+    /// Says what has become of a member, and why: what the operator has to see.
+    pub(crate) fn change(
+        &self,
+        group: &Group,
+        path: &Path,
+        change: Option<Change>,
+        why: Option<&dyn Display>,
+    ) {
+        let Some(Change { event, .. }) = change else { return };
+        let admitted = lock(&self.changes)
+            .get_or_insert_with(Window::new)
+            .admit(Duration::from_secs(1), CHANGE_LINES_PER_SECOND);
+        let Some(withheld) = admitted else { return };
+        let withheld = (withheld > 0).then_some(withheld);
+        let why = why.map(tracing::field::display);
+        let (group, path) = (&*group.name, &*path.name);
+        match event {
+            Event::Failing => info!(group, path, why, withheld, "path initially marked as failing"),
+            Event::MarkedDown { failures } => info!(group, path, failures, why, withheld, "path marked down"),
+            Event::Spared { failures } => {
+                let told = "path failed too often, and is kept since too many are down";
+                info!(group, path, failures, why, withheld, "{told}");
+            }
+            Event::TrialFailed => info!(group, path, why, withheld, "path tried again and still down"),
+            Event::Ejected { probes } => {
+                info!(group, path, probes, why, withheld, "path marked down by probes");
+            }
+            Event::Restored => info!(group, path, withheld, "path restored"),
+        }
     }
 
     /// Names a source that did not know the key, in the words that autoban and fail2ban look for: the address is the last

@@ -23,7 +23,7 @@ use crate::inbound::ClientSide;
 use crate::net::{Net, Socket};
 use crate::parent::{Agreed, Visitor, arrival, negotiate};
 use crate::pipe::{Pipe, pipe};
-use crate::probe::{tell, wake};
+use crate::probe::wake;
 use crate::pump::{Reader, Writer};
 use crate::router::{Decision, Dial, Query, Transport};
 use crate::session::{Session, Unfinished};
@@ -254,7 +254,9 @@ async fn through<N: Net>(
     // Whoever probed it may have ended with its own relay, however much the group is in use.
     wake(door, group);
     let mut told: Option<(Outcome, Failure)> = None;
+    // Who has said no, and in which words.
     let mut doubts = Vec::new();
+    let notices = &door.notices;
     while let Some(mut held) = group.streams.next(&mut attempts, Instant::now()) {
         let path = Arc::clone(held.member());
         debug!(path = %path.name, "chosen path");
@@ -265,11 +267,11 @@ async fn through<N: Net>(
                 tried.end(outcome, None);
                 let now = Instant::now();
                 // It was not the target that was to blame for what those before have said.
-                for doubt in doubts {
+                for (doubt, why) in doubts {
                     let path = Arc::clone(Doubtful::member(&doubt));
-                    tell(group, &path, doubt.blame(now), None);
+                    notices.change(group, &path, doubt.blame(now), Some(&why));
                 }
-                tell(group, &path, held.report(outcome, now), None);
+                notices.change(group, &path, held.report(outcome, now), None);
                 return Ok(reached);
             }
             Err(failure) => failure.along(&path.name),
@@ -283,22 +285,22 @@ async fn through<N: Net>(
         tried.end(outcome, Some(&failure));
         match outcome {
             // Another one may lead to the target, and show who was to blame.
-            Outcome::Doubtful => doubts.extend(held.doubt()),
+            Outcome::Doubtful => doubts.extend(held.doubt().map(|doubt| (doubt, failure.to_string()))),
             Outcome::Declined if failure.is_unreached() => {
                 attempts.leave();
                 held.end_turn();
-                doubts.extend(held.doubt());
+                doubts.extend(held.doubt().map(|doubt| (doubt, failure.to_string())));
             }
             Outcome::Failed => {
                 if is_over {
                     held.end_turn();
                 }
-                tell(group, &path, held.report(outcome, now), Some(&failure));
+                notices.change(group, &path, held.report(outcome, now), Some(&failure));
             }
             Outcome::Reached { .. } | Outcome::Declined | Outcome::Abandoned => {
                 // It would say the same again: the target is to blame, or we are.
                 attempts.leave();
-                tell(group, &path, held.report(outcome, now), Some(&failure));
+                notices.change(group, &path, held.report(outcome, now), Some(&failure));
             }
         }
         debug!(path = %path.name, %failure, "path led nowhere");
@@ -314,9 +316,9 @@ async fn through<N: Net>(
         }
     }
     let now = Instant::now();
-    for doubt in doubts {
+    for (doubt, _) in doubts {
         let path = Arc::clone(Doubtful::member(&doubt));
-        tell(group, &path, doubt.acquit(now), None);
+        notices.change(group, &path, doubt.acquit(now), None);
     }
     // Where nobody is tried, no path has failed, and the operator has to know which group it is.
     let nobody = || Failure::outbound(Stage::Connect, Cause::NoPath).along(&group.name);

@@ -1,6 +1,7 @@
 //! Active probes of a group's members, by a task that lives only while the group is in use.
 
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
@@ -13,7 +14,7 @@ use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST};
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tracing::{debug, info};
+use tracing::debug;
 use umbra_proto::address::{Address, DomainName};
 use umbra_proto::forbidden::Forbidden;
 use umbra_proto::request::Command;
@@ -22,7 +23,7 @@ use crate::config::{Hop, Inbound, Mode, Protocol, ProxyHeader, Route, Tcp, Udp};
 use crate::dial::{dial, judge as judge_address};
 use crate::door::Door;
 use crate::failure::{At, Cause, Failure, Stage};
-use crate::group::{Change, Errand as Duty, Event, Outcome, Shared};
+use crate::group::{Errand as Duty, Outcome, Shared};
 use crate::http::Io;
 use crate::limits::DNS_SECS_MAX;
 use crate::net::Net;
@@ -124,7 +125,8 @@ async fn keep_probing<N: Net>(door: Arc<Door<N>>, claim: Claim) {
                         debug!(path = %path.name, %failure, "probe failed");
                     }
                     let change = probe.kind.side(&group).probed(ticket, outcome, Instant::now());
-                    tell(&group, &path, change, failure.as_ref());
+                    let why = failure.as_ref().map(|failure| failure as &dyn Display);
+                    door.notices.change(&group, &path, change, why);
                 }));
             }
             Duty::At(next) => sleep_until(next).await,
@@ -269,23 +271,6 @@ fn is_answer(question: &[u8], answer: &[u8]) -> bool {
 
 const DNS_HEAD_BYTES: usize = 12;
 const DNS_LABEL_BYTES_MAX: usize = 63;
-
-/// Says what has become of a member, and why: what the operator has to see.
-pub(crate) fn tell(group: &Group, path: &Path, change: Option<Change>, why: Option<&Failure>) {
-    let Some(Change { event, .. }) = change else { return };
-    let why = why.map(tracing::field::display);
-    let (group, path) = (&*group.name, &*path.name);
-    match event {
-        Event::Failing => info!(group, path, why, "path initially marked as failing"),
-        Event::MarkedDown { failures } => info!(group, path, failures, why, "path marked down"),
-        Event::Spared { failures } => {
-            info!(group, path, failures, why, "path failed too often, and is kept since too many are down");
-        }
-        Event::TrialFailed => info!(group, path, why, "path tried again and still down"),
-        Event::Ejected { probes } => info!(group, path, probes, why, "path marked down by probes"),
-        Event::Restored => info!(group, path, "path restored"),
-    }
-}
 
 /// Probes `path` once over the system's network, as a group would, and waits for what comes of it: how long it took, or why it failed.
 /// It leads to nothing that is `forbidden`; and where rules have looked at the `addresses` of the name that a stream is to lead to, to

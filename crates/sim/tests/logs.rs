@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 
 use std::cell::Cell;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,12 @@ use umbra_proto::shadowsocks::key::encode_password;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::shadowsocks::{Method, Salt};
 use umbra_relay::config::{
-    Inbound, Mode, Protocol, ProxyDoor, ProxyHeader, Route, Server, ShadowsocksDoor, Tcp,
+    Group, Hop, Inbound, Mode, Parent, Path, Protocol, ProxyDoor, ProxyHeader, Route, Server,
+    ShadowsocksDoor, Tcp,
 };
+use umbra_relay::group::{Health, Settings};
 use umbra_relay::net::Net;
+use umbra_sim::SimNet;
 use umbra_sim::house::House;
 use umbra_sim::link::{Fault, FaultKind, Link};
 use umbra_sim::log::{Line, events_of};
@@ -127,6 +131,67 @@ fn each_server_that_is_chosen_and_each_that_led_nowhere_is_told_at_debug() {
         (count("path led nowhere", "servers[0]"), count("path led nowhere", "servers[1]")),
         (0, dialled.get())
     );
+}
+
+/// A group of a SOCKS5 proxy at the first door, which says these codes in turn, and of a direct way.
+fn group_of_denier(net: &SimNet, fail_threshold: u32, codes: &'static [u8]) -> Route {
+    let mut listener = net.listen(door(1), Link::plain());
+    drop(tokio::spawn(async move {
+        let mut codes = codes.iter().cycle();
+        while let Some((socket, _)) = listener.accept().await {
+            let (peer, code) = (Peer::new(socket), *codes.next().unwrap());
+            peer.hear(3).await.unwrap();
+            peer.say(&[5, 0]).await.unwrap();
+            peer.hear(10).await.unwrap();
+            peer.say(&[5, code, 0, 1, 0, 0, 0, 0, 0, 0]).await.unwrap();
+            drop(tokio::spawn(async move { peer.hear_out().await }));
+        }
+    }));
+    let denier = Path::new("denier", [Hop::Parent(Parent::socks5(door(1).into(), None))]);
+    let health = Health { fail_threshold: NonZeroU32::new(fail_threshold).unwrap(), ..Health::default() };
+    let settings = Settings { health, ..Settings::default() };
+    Route::Group(Arc::new(Group::new("g", settings, vec![denier.into(), Path::direct().into()])))
+}
+
+/// Logs of this many sessions, one after the other.
+fn lines_of_sessions(sessions: usize, fail_threshold: u32, codes: &'static [u8]) -> Vec<Line> {
+    events_of(|| {
+        one_seed(1, move |net, _| async move {
+            let mut target = net.listen(TARGET, Link::plain());
+            drop(tokio::spawn(async move {
+                while let Some((socket, _)) = target.accept().await {
+                    drop(tokio::spawn(async move { Peer::new(socket).hear_out().await }));
+                }
+            }));
+            let house = House::new(&net);
+            let route = group_of_denier(&net, fail_threshold, codes);
+            house.open(inbound(0, Protocol::Proxy(ProxyDoor::MIXED), route), Link::plain());
+            for _ in 0..sessions {
+                let client = Peer::new(net.dial(door(0)).await.unwrap());
+                assert_eq!(client.ask_socks5(&Street::target(), b"").await.unwrap(), 0);
+            }
+        });
+    })
+}
+
+#[test]
+fn a_member_that_is_blamed_is_told_with_what_it_has_said() {
+    for codes in [&[1], &[5]] {
+        let lines = lines_of_sessions(2, 2, codes);
+        let told: Vec<_> = lines.iter().filter(|line| line.text.contains("path marked down")).collect();
+        let [Line { level: Level::INFO, text }] = told[..] else { panic!("{told:?}") };
+        assert!(
+            text.contains("path=\"denier\"") && text.contains("why=hop 1 of denier: negotiate"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn what_becomes_of_members_is_told_at_a_rate() {
+    let lines = lines_of_sessions(300, 9, &[9, 0]);
+    let told: Vec<_> = lines.iter().filter(|line| line.text.contains("marked as failing")).collect();
+    assert!((20..100).contains(&told.len()), "{} of 150", told.len());
 }
 
 fn server(method: Method, number: usize) -> Server {

@@ -1,5 +1,6 @@
 //! Which way a datagram goes.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -19,12 +20,13 @@ use super::search;
 use super::way::Way;
 use crate::config::{Group, Path, Route};
 use crate::door::Door;
+use crate::failure::{Cause, Failure, Stage};
 use crate::group::{Kind, Wanted};
 use crate::limits::REVIEW_SECS;
 use crate::net::Net;
 use crate::net::datagram::Datagrams;
 use crate::path::chance;
-use crate::probe::{tell, wake};
+use crate::probe::wake;
 use crate::router::{Decision, Dial, Query, Transport};
 
 /// A datagram that looks for its way.
@@ -228,7 +230,7 @@ fn member<N: Net>(
         }
     }
     if let (Some(left), Some(_)) = (&chosen, &other) {
-        leave(lanes, left, now);
+        leave(door, lanes, left, now);
     }
     // If all others are down as well, it may be well again.
     let (path, trial) = other.or(chosen.map(|path| (path, None))).ok_or(Why::Unroutable)?;
@@ -237,7 +239,7 @@ fn member<N: Net>(
 }
 
 /// Another member is taken in the place of `path`: if that was on trial, no answer has come.
-fn leave(lanes: &mut Lanes, path: &Arc<Path>, now: Instant) {
+fn leave<N: Net>(door: &Door<N>, lanes: &mut Lanes, path: &Arc<Path>, now: Instant) {
     let Some(mut trial) =
         lanes.along(path).map(|lane| lane.number()).and_then(|number| lanes.end_trial(number))
     else {
@@ -245,7 +247,8 @@ fn leave(lanes: &mut Lanes, path: &Arc<Path>, now: Instant) {
     };
     path.tally.datagrams.failed.add();
     let change = trial.leave(now);
-    tell(&trial.group, path, change, None);
+    let why = Failure::outbound(Stage::Relay, Cause::Unanswered);
+    door.notices.change(&trial.group, path, change, Some(&why));
 }
 
 /// Something has come back by the lane `number` for the first time: its path is well.
@@ -262,11 +265,17 @@ pub(super) fn path_answered<N: Net>(
         trial.succeed(now);
     }
     path.tally.datagrams.reached.add();
-    note(door, lanes, &path, true, now);
+    note(door, lanes, &path, None, now);
 }
 
 /// The path of the lane `number` could not be taken, or has broken: if it is one of several, another is chosen for the next datagram.
-pub(super) fn path_failed<N: Net>(door: &Arc<Door<N>>, lanes: &mut Lanes, number: LaneNumber, now: Instant) {
+pub(super) fn path_failed<N: Net>(
+    door: &Arc<Door<N>>,
+    lanes: &mut Lanes,
+    number: LaneNumber,
+    why: &Failure,
+    now: Instant,
+) {
     let Some(lane) = lanes.get_mut(number) else { return };
     debug!(path = %lane.path.name, "path for datagrams failed");
     (lane.has_failed, lane.has_answered) = (true, false);
@@ -275,9 +284,9 @@ pub(super) fn path_failed<N: Net>(door: &Arc<Door<N>>, lanes: &mut Lanes, number
     match lanes.end_trial(number) {
         Some(mut trial) => {
             let change = trial.fail(now);
-            tell(&trial.group, &path, change, None);
+            door.notices.change(&trial.group, &path, change, Some(why));
         }
-        None => note(door, lanes, &path, false, now),
+        None => note(door, lanes, &path, Some(why), now),
     }
 }
 
@@ -296,11 +305,17 @@ fn group_of<'d, N: Net>(door: &'d Door<N>, lanes: &'d Lanes, path: &Arc<Path>) -
     }
 }
 
-/// Tells the group that `path` was chosen in, if it was in one, how it is.
-fn note<N: Net>(door: &Arc<Door<N>>, lanes: &Lanes, path: &Arc<Path>, is_well: bool, now: Instant) {
+/// Tells the group that `path` was chosen in, if it was in one, how it is: well, unless it has failed.
+fn note<N: Net>(
+    door: &Arc<Door<N>>,
+    lanes: &Lanes,
+    path: &Arc<Path>,
+    failure: Option<&Failure>,
+    now: Instant,
+) {
     if let Some(group) = group_of(door, lanes, path) {
-        let change = group.datagrams.with_state(|state| state.note(path.member(), is_well, now));
-        tell(group, path, change, None);
+        let change = group.datagrams.with_state(|state| state.note(path.member(), failure.is_none(), now));
+        door.notices.change(group, path, change, failure.map(|failure| failure as &dyn Display));
     }
 }
 

@@ -12,6 +12,7 @@ use super::core::Key;
 use super::lanes::LaneId;
 use super::probe::Question;
 use super::queue::NoRoom;
+use crate::failure::Failure;
 use crate::limits::STRAYED_MAX;
 
 /// News for an engine.
@@ -30,8 +31,8 @@ pub(super) enum Letter {
     Reached {
         /// Whose way it is on.
         id: LaneId,
-        /// Where.
-        address: Option<SocketAddr>,
+        /// Where; or what has gone wrong.
+        address: Result<SocketAddr, Box<Failure>>,
         /// Where those behind it are, that one had to ask for: as the hop before each is told.
         stops: Box<[Address]>,
     },

@@ -17,6 +17,7 @@ use super::outbox::Course;
 use super::outside::WayOut;
 use super::queue::Queue;
 use super::way::Way;
+use crate::failure::{Cause, Failure, Stage};
 use crate::net::Net;
 use crate::net::datagram::{Datagrams, SocketId};
 
@@ -134,9 +135,12 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         }
     }
 
-    fn reached(&mut self, id: LaneId, address: Option<SocketAddr>, stops: &[Address]) {
+    fn reached(&mut self, id: LaneId, address: Result<SocketAddr, Box<Failure>>, stops: &[Address]) {
         let now = self.now();
-        let Some(address) = address else { return self.unreachable(id, now) };
+        let address = match address {
+            Ok(address) => address,
+            Err(failure) => return self.unreachable(id, &failure, now),
+        };
         match self.with_room(id.association, now, |core| core.open_found(id, address, now)) {
             Ok(socket) => self.opened(id, socket, stops, now),
             Err(why) => {
@@ -181,7 +185,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
     }
 
     /// The path of a lane leads nowhere: what has waited takes another one of the group, and a question of our own has failed.
-    fn unreachable(&mut self, id: LaneId, now: Moment) {
+    fn unreachable(&mut self, id: LaneId, why: &Failure, now: Moment) {
         let Post { door, table, .. } = &mut self.posts[id.association.post];
         let Some(Association { face, lanes, .. }) = table.get_mut(id.association.handle) else { return };
         if matches!(face, Face::Probe(_)) {
@@ -190,7 +194,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
             }
             return self.end(id.association);
         }
-        path_failed(door, lanes, id.number, now.instant);
+        path_failed(door, lanes, id.number, why, now.instant);
         let Some(path) = lanes.get_mut(id.number).map(|lane| Arc::clone(&lane.path)) else { return };
         let choices = choices(door, lanes, &path);
         let Some((form, queue)) = self.stop_waiting(id, now) else { return };
@@ -241,7 +245,8 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         let Post { door, table, .. } = &mut posts[id.association.post];
         let Some(Association { face, lanes, .. }) = table.get_mut(id.association.handle) else { return };
         if !matches!(face, Face::Probe(_)) {
-            path_failed(door, lanes, id.number, now.instant);
+            let why = Failure::outbound(Stage::Relay, Cause::Truncated);
+            path_failed(door, lanes, id.number, &why, now.instant);
         }
         let Some(lane) = lanes.get_mut(id.number) else { return };
         let Some(link) = lane.way.link() else { return };

@@ -21,6 +21,7 @@ use crate::conn::Conn;
 use crate::dial::resolve;
 use crate::door::Door;
 use crate::drive::Inbox;
+use crate::failure::{Cause, Failure, Stage};
 use crate::limits::{ADDRESSES_OF_RULES_MAX, RESOLVE_SECS_MAX};
 use crate::net::{Net, Socket};
 use crate::path::{Errand, travel_through};
@@ -71,7 +72,7 @@ pub(super) fn find<N: Net>(
 ) -> Search {
     let (door, letters) = (Arc::clone(door), letters.clone());
     let task = tokio::spawn(async move {
-        let address = first_in_turn(&door, &hop, &Forbidden::NOTHING, turn).await;
+        let address = first_in_turn(&door, &hop, &Forbidden::NOTHING, turn).await.ok_or_else(nowhere);
         letters.send(Letter::Reached { id, address, stops: Box::default() });
     });
     Search::new(task, None)
@@ -90,11 +91,14 @@ pub(super) fn ask<N: Net>(
     let task = tokio::spawn(async move {
         // Boxed: what waits for the end of the connections is small, and lives as long as the association.
         let asked = Box::pin(ask_each(&door, &path)).await;
-        let Some(Asked { first, stops, controls }) = asked else {
-            return letters.send(Letter::Reached { id, address: None, stops: Box::default() });
+        let Asked { first, stops, controls } = match asked {
+            Ok(asked) => asked,
+            Err(failure) => {
+                return letters.send(Letter::Reached { id, address: Err(failure), stops: Box::default() });
+            }
         };
         drop((door, path));
-        letters.send(Letter::Reached { id, address: Some(first), stops: stops.into() });
+        letters.send(Letter::Reached { id, address: Ok(first), stops: stops.into() });
         let mut ends: Vec<_> = controls.into_iter().map(|control| Box::pin(end(control))).collect();
         poll_fn(|cx| {
             let has_ended = ends.iter_mut().any(|end| end.as_mut().poll(cx).is_ready());
@@ -114,12 +118,17 @@ struct Asked<S> {
     controls: Vec<Conn<S>>,
 }
 
-async fn ask_each<N: Net>(door: &Arc<Door<N>>, path: &Arc<Path>) -> Option<Asked<N::Socket>> {
+/// A hop that is at no address that could be sent to.
+fn nowhere() -> Box<Failure> {
+    Box::new(Failure::outbound(Stage::Resolve, Cause::NoAddress))
+}
+
+async fn ask_each<N: Net>(door: &Arc<Door<N>>, path: &Arc<Path>) -> Result<Asked<N::Socket>, Box<Failure>> {
     let (mut first, mut stops, mut controls) = (None, Vec::new(), Vec::new());
     let mut before: Option<&Hop> = None;
     for (index, hop) in path.hops.iter().enumerate() {
         let address = match hop {
-            Hop::Shadowsocks(server) => server.mode.datagrams()?.clone(),
+            Hop::Shadowsocks(server) => server.mode.datagrams().ok_or_else(nowhere)?.clone(),
             Hop::Parent(parent) => {
                 let (address, control) = associate(door, path, index, parent).await?;
                 controls.push(control);
@@ -127,15 +136,18 @@ async fn ask_each<N: Net>(door: &Arc<Door<N>>, path: &Arc<Path>) -> Option<Asked
             }
         };
         match before {
-            None => first = Some(first_address(door, &address, &Forbidden::NOTHING).await?),
+            None => {
+                first = Some(first_address(door, &address, &Forbidden::NOTHING).await.ok_or_else(nowhere)?);
+            }
             Some(Hop::Parent(Parent { names: Names::ResolveHere, .. })) => {
-                stops.push(first_address(door, &address, &Forbidden::NOTHING).await?.into());
+                let address = first_address(door, &address, &Forbidden::NOTHING).await;
+                stops.push(address.ok_or_else(nowhere)?.into());
             }
             Some(Hop::Parent(_) | Hop::Shadowsocks(_)) => stops.push(address),
         }
         before = Some(hop);
     }
-    Some(Asked { first: first?, stops, controls })
+    Ok(Asked { first: first.ok_or_else(nowhere)?, stops, controls })
 }
 
 /// Asks `parent`, the hop of `path` at `index`, through those before it. Gives where it takes datagrams, and the control connection.
@@ -144,18 +156,18 @@ async fn associate<N: Net>(
     path: &Arc<Path>,
     index: usize,
     parent: &Parent,
-) -> Option<(Address, Conn<N::Socket>)> {
+) -> Result<(Address, Conn<N::Socket>), Box<Failure>> {
     let target = unknown_beside(&parent.address);
     let errand = Errand::of_our_own(Command::UdpAssociate, &target);
-    let hops = path.hops.get(..=index)?;
+    let hops = path.hops.get(..=index).ok_or_else(nowhere)?;
     let agreed = match travel_through(door, path, hops, errand, door.inbound.tcp).await {
         Ok(agreed) => agreed,
         Err(failure) => {
             door.notices.failure(&failure);
-            return None;
+            return Err(Box::new(failure));
         }
     };
-    let bound = agreed.bound()?;
+    let bound = agreed.bound().ok_or_else(nowhere)?;
     let address = match &parent.address {
         Address::Name(name, _) if bound.ip().is_unspecified() => Address::Name(name.clone(), bound.port()),
         // It does not know where it can be reached: it is where its control connection goes.
@@ -164,7 +176,7 @@ async fn associate<N: Net>(
         }
         Address::Ip(_) | Address::Name(..) => bound.into(),
     };
-    Some((address, agreed.socket))
+    Ok((address, agreed.socket))
 }
 
 /// Ends when a control connection does. Nothing is to be said on it any more.

@@ -1,15 +1,19 @@
 //! What is told of datagrams that go nowhere.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
 use umbra_proto::address::Address;
 use umbra_proto::forbidden::Forbidden;
+use umbra_relay::config::{self, Group, Hop, Parent, Path};
+use umbra_relay::group::{Health, Policy, Settings};
 use umbra_sim::datagrams::DatagramPeer;
 use umbra_sim::log::events_of;
 use umbra_sim::net::Name;
 use umbra_sim::seed::one_seed;
+use umbra_sim::street::door;
 
 use crate::life::{WHILE, begin};
 use crate::route::{ATTACKER, Plan, Route, target_at};
@@ -55,4 +59,36 @@ fn every_datagram_that_goes_nowhere_is_counted_by_its_reason() {
     let counted = ["strangers", "malformed", "fragments", "forbidden", "unroutable", "oversized", "crowded"];
     assert_eq!(counted.map(total), [1, 2, 3, 4, 5, 6, 7], "{lines:?}");
     assert!(!lines.iter().any(|line| line.text.contains("203.0.113") || line.text.contains("example")));
+}
+
+#[test]
+fn a_member_that_cannot_be_reached_is_told_with_the_cause_and_not_for_each_association() {
+    let lines = events_of(|| {
+        one_seed(1, |net, mut chance| async move {
+            let health = Health {
+                fail_threshold: NonZeroU32::MIN,
+                retry_time: Duration::from_secs(3600),
+                ..Health::default()
+            };
+            let settings = Settings { policy: Policy::Ordered, health, ..Settings::default() };
+            let dead = [8, 9].map(|number| {
+                let hop = Hop::Parent(Parent::socks5(door(number).into(), None));
+                Path::new(format!("dead {number}"), [hop]).into()
+            });
+            let group = config::Route::Group(Arc::new(Group::new("g", settings, dead.into())));
+            let plan = Plan { routes: Some(group.into()), ..Plan::new(None) };
+            let route = Route::lay(&net, &mut chance, plan);
+            for port in 1000..1060 {
+                let client = route.associate(port).await;
+                client.send(&Address::Ip(target_at(1)), b"nowhere");
+                sleep(Duration::from_millis(10)).await;
+            }
+        });
+    });
+    let told = |words: &str| lines.iter().filter(|line| line.text.contains(words)).collect::<Vec<_>>();
+    let down = told("path marked down");
+    assert_eq!(down.len(), 2, "{down:?}");
+    let cause = "why=hop 1 of dead 8: connect failed, outbound side: ";
+    assert!(down.iter().any(|line| line.text.contains(cause)), "{down:?}");
+    assert!(told("still down").is_empty(), "nobody is on trial: {:?}", told("still down"));
 }
