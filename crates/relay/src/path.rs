@@ -18,9 +18,10 @@ use crate::dial::{allowed, dial, dial_any, dial_target, judge, resolve};
 use crate::door::Door;
 use crate::drive::Inbox;
 use crate::failure::{At, Cause, Failure, Side, Stage};
-use crate::group::{Doubtful, Outcome, Wanted};
+use crate::group::{Doubtful, Held, Outcome, Wanted};
 use crate::inbound::ClientSide;
 use crate::net::{Net, Socket};
+use crate::notice::Notices;
 use crate::parent::{Agreed, Visitor, arrival, negotiate};
 use crate::pipe::{Pipe, pipe};
 use crate::probe::wake;
@@ -254,9 +255,8 @@ async fn through<N: Net>(
     // Whoever probed it may have ended with its own relay, however much the group is in use.
     wake(door, group);
     let mut told: Option<(Outcome, Failure)> = None;
-    // Who has said no, and in which words.
-    let mut doubts = Vec::new();
     let notices = &door.notices;
+    let mut doubts = Doubts { group, notices, raised: Vec::new() };
     while let Some(mut held) = group.streams.next(&mut attempts, Instant::now()) {
         let path = Arc::clone(held.member());
         debug!(path = %path.name, "chosen path");
@@ -266,11 +266,7 @@ async fn through<N: Net>(
                 let outcome = Outcome::Reached { latency: Some(began.elapsed()) };
                 tried.end(outcome, None);
                 let now = Instant::now();
-                // It was not the target that was to blame for what those before have said.
-                for (doubt, why) in doubts {
-                    let path = Arc::clone(Doubtful::member(&doubt));
-                    notices.change(group, &path, doubt.blame(now), Some(&why));
-                }
+                doubts.blame(now);
                 notices.change(group, &path, held.report(outcome, now), None);
                 return Ok(reached);
             }
@@ -283,46 +279,69 @@ async fn through<N: Net>(
         let was_cut = is_over && is_short && !attempts.are_of_one_turn();
         let outcome = if was_cut { Outcome::Abandoned } else { failure.outcome(path.hops.len()) };
         tried.end(outcome, Some(&failure));
-        match outcome {
-            // Another one may lead to the target, and show who was to blame.
-            Outcome::Doubtful => doubts.extend(held.doubt().map(|doubt| (doubt, failure.to_string()))),
-            Outcome::Declined if failure.is_unreached() => {
-                attempts.leave();
-                held.end_turn();
-                doubts.extend(held.doubt().map(|doubt| (doubt, failure.to_string())));
-            }
-            Outcome::Failed => {
-                if is_over {
-                    held.end_turn();
-                }
-                notices.change(group, &path, held.report(outcome, now), Some(&failure));
-            }
-            Outcome::Reached { .. } | Outcome::Declined | Outcome::Abandoned => {
-                // It would say the same again: the target is to blame, or we are.
-                attempts.leave();
-                notices.change(group, &path, held.report(outcome, now), Some(&failure));
-            }
+        if would_be_repeated(outcome) {
+            attempts.leave();
+        }
+        if would_be_repeated(outcome) || is_over {
+            held.end_turn();
+        }
+        // Another one may lead to the target, and show who was to blame.
+        if outcome == Outcome::Doubtful || outcome == Outcome::Declined && failure.is_unreached() {
+            doubts.raise(held, &failure);
+        } else {
+            notices.change(group, &path, held.report(outcome, now), Some(&failure));
         }
         debug!(path = %path.name, %failure, "path led nowhere");
         // What was heard of the target is truer than what goes wrong with somebody else on the way.
-        told = match told {
-            Some((Outcome::Declined, earlier)) if outcome != Outcome::Declined => {
-                Some((Outcome::Declined, earlier))
-            }
-            Some(_) | None => Some((outcome, failure)),
-        };
+        let is_truer = outcome == Outcome::Declined;
+        told = told
+            .filter(|(earlier, _)| *earlier == Outcome::Declined && !is_truer)
+            .or(Some((outcome, failure)));
         if is_over {
             break;
         }
     }
-    let now = Instant::now();
-    for (doubt, _) in doubts {
-        let path = Arc::clone(Doubtful::member(&doubt));
-        notices.change(group, &path, doubt.acquit(now), None);
-    }
+    doubts.acquit(Instant::now());
     // Where nobody is tried, no path has failed, and the operator has to know which group it is.
     let nobody = || Failure::outbound(Stage::Connect, Cause::NoPath).along(&group.name);
     Err(told.map_or_else(nobody, |(_, failure)| failure))
+}
+
+/// Whether whoever came to `outcome` would come to it again: the target is to blame, or we are.
+fn would_be_repeated(outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Failed | Outcome::Doubtful => false,
+        Outcome::Reached { .. } | Outcome::Declined | Outcome::Abandoned => true,
+    }
+}
+
+/// Those of a group who have said no to a session, and in which words, until it is known who was to blame.
+struct Doubts<'g> {
+    group: &'g Group,
+    notices: &'g Notices,
+    raised: Vec<(Doubtful<'g, Path>, String)>,
+}
+
+impl<'g> Doubts<'g> {
+    fn raise(&mut self, held: Held<'g, Path>, failure: &Failure) {
+        self.raised.extend(held.doubt().map(|doubt| (doubt, failure.to_string())));
+    }
+
+    /// Another one has led to the target: it was not that which was to blame.
+    fn blame(self, now: Instant) {
+        for (doubt, why) in self.raised {
+            let path = Arc::clone(doubt.member());
+            self.notices.change(self.group, &path, doubt.blame(now), Some(&why));
+        }
+    }
+
+    /// Nobody has.
+    fn acquit(self, now: Instant) {
+        for (doubt, _) in self.raised {
+            let path = Arc::clone(doubt.member());
+            self.notices.change(self.group, &path, doubt.acquit(now), None);
+        }
+    }
 }
 
 /// A random number; 0 where there is no chance to be had.
