@@ -59,6 +59,8 @@ pub enum Stage {
     Connect,
     /// Asking a proxy on the way.
     Negotiate,
+    /// Waiting for what a proxy on the way, which has answered all else, says of what it was asked for.
+    Answer,
     /// Carrying bytes.
     Relay,
 }
@@ -160,6 +162,16 @@ impl Failure {
         Self { at: self.at.or(Some(at)), ..self }
     }
 
+    /// The same of somebody who had been asked already, and whose answer did not come, if that is what it is.
+    pub(crate) fn of_asked(self) -> Self {
+        match (&self.cause, self.stage) {
+            (Cause::Io(_) | Cause::Deadline | Cause::Truncated, Stage::Negotiate) => {
+                Self { stage: Stage::Answer, ..self }
+            }
+            _ => self,
+        }
+    }
+
     /// The same on this path, unless one is named already.
     pub(crate) fn along(self, path: &Arc<str>) -> Self {
         let is_named = self.at.is_some() || self.path.is_some();
@@ -177,7 +189,9 @@ impl Failure {
             (Cause::Io(error), _) => refusal_of(error),
             (Cause::NoAddress, _) => Refusal::NameNotFound,
             (Cause::Forbidden(_), _) => Refusal::NotAllowed,
-            (Cause::Deadline, Stage::Resolve | Stage::Connect | Stage::Negotiate) => Refusal::TimedOut,
+            (Cause::Deadline, Stage::Resolve | Stage::Connect | Stage::Negotiate | Stage::Answer) => {
+                Refusal::TimedOut
+            }
             (Cause::Command(_), _) => Refusal::CommandNotSupported,
             (Cause::Parent(error), _) => error.refusal(),
             (Cause::Refused { refusal, .. }, _) => *refusal,
@@ -214,6 +228,8 @@ impl Failure {
             (_, None) => Outcome::Declined,
             // One that cannot reach the next hop is on a path that leads nowhere.
             (Cause::Parent(error), Some(at)) if at.hop == hops => error.outcome(),
+            // It may still be waiting for the target, or have no words for what became of that.
+            (_, Some(at)) if at.hop == hops && self.stage == Stage::Answer => Outcome::Silent,
             (_, Some(_)) => Outcome::Failed,
         }
     }
@@ -275,6 +291,7 @@ impl fmt::Display for Stage {
             Self::Resolve => "resolve",
             Self::Connect => "connect",
             Self::Negotiate => "negotiate",
+            Self::Answer => "answer",
             Self::Relay => "relay",
         })
     }

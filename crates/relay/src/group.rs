@@ -86,19 +86,20 @@ pub enum Outcome {
     /// It said no, in words that may be about the target as well as about us: SOCKS4 has no others. Nothing is held against it, unless
     /// another one leads to the same target: then it is [blamed](State::blame).
     Doubtful,
+    /// It has done all that comes before, and then said nothing of the target, or broke off. It may be waiting for the target, or have no
+    /// words for what became of it. As with [`Doubtful`](Outcome::Doubtful) it is blamed if another one leads there.
+    Silent,
     /// Whoever asked has gone before there was an answer. It says nothing about the member. A time that the member was given and has let
     /// pass is a failure.
     Abandoned,
 }
 
-/// An attempt of which it is not known whether the member or the target was to blame.
+/// An attempt of which it is not known whether the member or the target was to blame. A trial is one until that is known.
 #[derive(Debug)]
+#[must_use = "who was to blame is to be told, or a trial keeps others away"]
 pub struct Doubt {
-    index: usize,
-    key: u64,
-    kind: Kind,
-    is_current: bool,
-    counts: bool,
+    attempt: Attempt,
+    has_answered: bool,
 }
 
 /// What is to be known by whoever goes on using a member.
@@ -258,36 +259,47 @@ impl State {
                 let outlook = Outlook { kind, is_current, may_eject };
                 return self.failed(member, outlook, counts, now);
             }
-            Outcome::Declined | Outcome::Doubtful | Outcome::Abandoned => None,
+            Outcome::Declined | Outcome::Doubtful | Outcome::Silent | Outcome::Abandoned => None,
         };
         event.map(|event| Change { member, event })
     }
 
-    /// Takes an attempt back whose member has said no, and it is not known yet whether the target or the member was to blame.
-    #[expect(clippy::needless_pass_by_value, reason = "an attempt has one outcome")]
-    pub fn doubt(&mut self, attempt: Attempt) -> Doubt {
-        let Attempt { index, key, kind, ticket, counts, .. } = attempt;
-        let record = self.find(index, key).and_then(|member| self.records.get_mut(member));
-        let is_current = record.is_some_and(|record| record.take_back(ticket));
-        Doubt { index, key, kind, is_current, counts }
+    /// Keeps an attempt of which it is not known yet whether the target or the member was to blame, though the session goes on.
+    pub fn doubt(&mut self, attempt: Attempt, outcome: Outcome) -> Doubt {
+        if !attempt.counts
+            && let Some(member) = self.find(attempt.index, attempt.key)
+            && let Some(record) = self.records.get_mut(member)
+        {
+            // The session has another try of the same turn.
+            record.take_back(attempt.ticket);
+        }
+        Doubt { attempt, has_answered: outcome != Outcome::Silent }
     }
 
-    /// Another member has led where this one had said no: it has failed. Tells what has become of it.
+    /// Another member has led where this one had not: it has failed. Tells what has become of it. The last one that is up stays so, or
+    /// whoever has targets that tell their visitors apart could take out all.
     #[expect(clippy::needless_pass_by_value, reason = "it is blamed once")]
     pub fn blame(&mut self, doubt: Doubt, now: Instant) -> Option<Change> {
-        let Doubt { index, key, kind, is_current, counts } = doubt;
+        let Attempt { index, key, kind, ticket, counts, .. } = doubt.attempt;
         let member = self.find(index, key)?;
-        let outlook = Outlook { kind, is_current, may_eject: self.may_eject() };
-        self.failed(member, outlook, counts, now)
+        let is_last = self.records.iter().filter(|record| !record.is_down()).count() <= 1;
+        let may_eject = !is_last && self.may_eject();
+        let is_current = self.records.get_mut(member)?.take_back(ticket);
+        self.failed(member, Outlook { kind, is_current, may_eject }, counts, now)
     }
 
-    /// Nobody has led where this one had said no: the target was to blame, and whoever says so is there. Tells what has become of it.
+    /// It is not known that another member leads where this one has not: the target was to blame. A trial that has been answered is
+    /// over, since whoever says no is there. One that has been answered with silence says nothing, and neither does the word of one that
+    /// is asked because nobody else is left. Tells what has become of the member.
     #[expect(clippy::needless_pass_by_value, reason = "it is acquitted once")]
     pub fn acquit(&mut self, doubt: Doubt, now: Instant) -> Option<Change> {
-        let Doubt { index, key, kind, .. } = doubt;
+        let Doubt { attempt: Attempt { index, key, kind, ticket, .. }, has_answered } = doubt;
         let member = self.find(index, key)?;
-        let event = self.records.get_mut(member)?.answer(kind, now)?;
-        Some(Change { member, event })
+        let record = self.records.get_mut(member)?;
+        let is_current = record.take_back(ticket);
+        let is_over = kind == Kind::Trial && is_current && has_answered;
+        let event = if is_over { record.answer(kind, now) } else { None };
+        event.map(|event| Change { member, event })
     }
 
     /// An attempt at `member` has failed, and is the last one of its turn if it counts.

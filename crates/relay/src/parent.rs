@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use umbra_proto::address::Address;
 use umbra_proto::request::{Command, Refusal};
-use umbra_proto::{Handshake, http, socks4, socks5};
+use umbra_proto::wire::Input;
+use umbra_proto::{Handshake, Step, http, socks4, socks5};
 use zeroize::Zeroizing;
 
 use crate::config::{Parent, ParentProtocol};
@@ -47,14 +49,25 @@ pub(crate) enum Visitor {
     Socks5,
 }
 
+/// Whether a parent has answered all that comes before the target, and has been asked for that. Whoever stops waiting for it wants to
+/// know: a parent that says nothing from then on may be waiting for the target itself.
+#[derive(Debug, Default)]
+pub(crate) struct Asked(AtomicBool);
+
+/// A client of SOCKS5 that tells when it asks.
+struct Asking<'c> {
+    client: socks5::client::Client<'c>,
+    asked: &'c Asked,
+}
+
 /// Asks the parent at the other end of `socket` for `command` towards `target`. What came behind its answer
 /// stays in `inbox`, and belongs to whoever is at the other end. No deadline: whoever waits has one.
 pub(crate) async fn negotiate<S: Socket>(
     socket: &S,
     inbox: &mut Inbox,
     parent: &Parent,
-    command: Command,
-    target: &Address,
+    (command, target): (Command, &Address),
+    asked: &Asked,
 ) -> Result<Agreed, Cause> {
     let visitor = |visitor| (command == Command::Bind).then_some(visitor);
     let mut hello = Zeroizing::new(Vec::new());
@@ -63,13 +76,16 @@ pub(crate) async fn negotiate<S: Socket>(
             let request = socks4::client::Request { command, target, names: parent.names, user_id };
             let expect =
                 request.send(&mut hello).map_err(|error| Cause::Parent(ParentError::Socks4Request(error)))?;
-            let granted = ask(socket, inbox, &hello, expect, ParentError::Socks4).await?;
+            say(socket, &hello).await?;
+            asked.mark();
+            let granted = hear(socket, inbox, expect, ParentError::Socks4).await?;
             Ok(Agreed { bound: Some(granted.bound.into()), visitor: visitor(Visitor::Socks4) })
         }
         ParentProtocol::Socks5(login) => {
             let request = socks5::client::Request { command, target };
             let client = socks5::client::Client::new(request, login.as_ref(), &mut hello);
-            let granted = ask(socket, inbox, &hello, client, ParentError::Socks5).await?;
+            say(socket, &hello).await?;
+            let granted = hear(socket, inbox, Asking { client, asked }, ParentError::Socks5).await?;
             Ok(Agreed { bound: address_of(&granted), visitor: visitor(Visitor::Socks5) })
         }
         ParentProtocol::Http(login) => {
@@ -79,7 +95,9 @@ pub(crate) async fn negotiate<S: Socket>(
             let request = http::client::Request { target, login: login.as_ref() };
             let expect =
                 request.send(&mut hello).map_err(|error| Cause::Parent(ParentError::HttpRequest(error)))?;
-            ask(socket, inbox, &hello, expect, ParentError::Http).await?;
+            say(socket, &hello).await?;
+            asked.mark();
+            hear(socket, inbox, expect, ParentError::Http).await?;
             Ok(Agreed { bound: None, visitor: None })
         }
     }
@@ -93,25 +111,27 @@ pub(crate) async fn arrival<S: Socket>(
 ) -> Result<Option<SocketAddr>, Cause> {
     match words {
         Visitor::Socks4 => {
-            let granted = ask(socket, inbox, b"", socks4::client::ExpectReply, ParentError::Socks4).await?;
+            let granted = hear(socket, inbox, socks4::client::ExpectReply, ParentError::Socks4).await?;
             Ok(Some(granted.bound.into()))
         }
         Visitor::Socks5 => {
-            let granted = ask(socket, inbox, b"", socks5::client::ExpectReply, ParentError::Socks5).await?;
+            let granted = hear(socket, inbox, socks5::client::ExpectReply, ParentError::Socks5).await?;
             Ok(address_of(&granted))
         }
     }
 }
 
-/// Says `hello` and hears `machine` out.
-async fn ask<H: Handshake, S: Socket>(
+async fn say<S: Socket>(socket: &S, hello: &[u8]) -> Result<(), Cause> {
+    write_all(socket, hello).await.map_err(Cause::Io)
+}
+
+/// Hears `machine` out.
+async fn hear<H: Handshake, S: Socket>(
     socket: &S,
     inbox: &mut Inbox,
-    hello: &[u8],
     machine: H,
     wrong: fn(H::Error) -> ParentError,
 ) -> Result<H::Done, Cause> {
-    write_all(socket, hello).await.map_err(Cause::Io)?;
     let driven: Result<_, DriveError<H::Error>> = drive(machine, socket, inbox).await;
     driven.map(|(done, _)| done).map_err(|error| Cause::of_drive(error, |error| Cause::Parent(wrong(error))))
 }
@@ -121,6 +141,36 @@ fn address_of(granted: &socks5::client::Granted) -> Option<SocketAddr> {
     match granted.bound {
         Some(Address::Ip(address)) => Some(address),
         Some(Address::Name(..)) | None => None,
+    }
+}
+
+impl Asked {
+    /// It has been asked.
+    fn mark(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has been.
+    pub(crate) fn is_so(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Handshake for Asking<'_> {
+    type Done = socks5::client::Granted;
+    type Error = socks5::client::ClientError;
+
+    fn advance(
+        self,
+        input: &mut Input<'_>,
+        output: &mut Vec<u8>,
+    ) -> Result<Step<Self>, socks5::client::ClientError> {
+        let Self { client, asked } = self;
+        let step = client.advance(input, output)?;
+        if let Step::Wait(socks5::client::Client::ExpectReply(_)) = step {
+            asked.mark();
+        }
+        Ok(step.map(|client| Self { client, asked }, |granted| granted))
     }
 }
 

@@ -22,7 +22,7 @@ use crate::group::{Doubtful, Held, Outcome, Wanted};
 use crate::inbound::ClientSide;
 use crate::net::{Net, Socket};
 use crate::notice::Notices;
-use crate::parent::{Agreed, Visitor, arrival, negotiate};
+use crate::parent::{Agreed, Asked, Visitor, arrival, negotiate};
 use crate::pipe::{Pipe, pipe};
 use crate::probe::wake;
 use crate::pump::{Reader, Writer};
@@ -266,8 +266,8 @@ async fn through<N: Net>(
                 let outcome = Outcome::Reached { latency: Some(began.elapsed()) };
                 tried.end(outcome, None);
                 let now = Instant::now();
-                doubts.blame(now);
                 notices.change(group, &path, held.report(outcome, now), None);
+                doubts.end(&path, now);
                 return Ok(reached);
             }
             Err(failure) => failure.along(&path.name),
@@ -276,8 +276,16 @@ async fn through<N: Net>(
         let is_over = now >= until;
         // The time of the group, and not its own, has run out: it has not had enough of it to be judged, unless there was no more of it.
         let is_short = now.saturating_duration_since(began) < path.deadlines.connect;
-        let was_cut = is_over && is_short && !attempts.are_of_one_turn();
-        let outcome = if was_cut { Outcome::Abandoned } else { failure.outcome(path.hops.len()) };
+        let is_alone_in_it = attempts.are_of_one_turn();
+        let said = failure.outcome(path.hops.len());
+        let outcome = if is_over && is_short && !is_alone_in_it {
+            Outcome::Abandoned
+        } else if is_over && is_alone_in_it && said == Outcome::Silent {
+            // The next session would spend all its time there as well.
+            Outcome::Failed
+        } else {
+            said
+        };
         tried.end(outcome, Some(&failure));
         if would_be_repeated(outcome) {
             attempts.leave();
@@ -286,8 +294,13 @@ async fn through<N: Net>(
             held.end_turn();
         }
         // Another one may lead to the target, and show who was to blame.
-        if outcome == Outcome::Doubtful || outcome == Outcome::Declined && failure.is_unreached() {
-            doubts.raise(held, &failure);
+        let is_doubtful = match outcome {
+            Outcome::Doubtful | Outcome::Silent => true,
+            Outcome::Declined => failure.is_unreached(),
+            Outcome::Failed | Outcome::Abandoned | Outcome::Reached { .. } => false,
+        };
+        if is_doubtful {
+            doubts.raise(held, outcome, &failure);
         } else {
             notices.change(group, &path, held.report(outcome, now), Some(&failure));
         }
@@ -310,12 +323,12 @@ async fn through<N: Net>(
 /// Whether whoever came to `outcome` would come to it again: the target is to blame, or we are.
 fn would_be_repeated(outcome: Outcome) -> bool {
     match outcome {
-        Outcome::Failed | Outcome::Doubtful => false,
+        Outcome::Failed | Outcome::Doubtful | Outcome::Silent => false,
         Outcome::Reached { .. } | Outcome::Declined | Outcome::Abandoned => true,
     }
 }
 
-/// Those of a group who have said no to a session, and in which words, until it is known who was to blame.
+/// Those of a group who have not led a session to its target, and why, until it is known who was to blame.
 struct Doubts<'g> {
     group: &'g Group,
     notices: &'g Notices,
@@ -323,24 +336,37 @@ struct Doubts<'g> {
 }
 
 impl<'g> Doubts<'g> {
-    fn raise(&mut self, held: Held<'g, Path>, failure: &Failure) {
-        self.raised.extend(held.doubt().map(|doubt| (doubt, failure.to_string())));
+    fn raise(&mut self, held: Held<'g, Path>, outcome: Outcome, failure: &Failure) {
+        self.raised.extend(held.doubt(outcome).map(|doubt| (doubt, failure.to_string())));
     }
 
-    /// Another one has led to the target: it was not that which was to blame.
-    fn blame(self, now: Instant) {
+    /// `reached` has been reached. If that shows that the target is there, it was not that which was to blame.
+    fn end(self, reached: &Arc<Path>, now: Instant) {
+        // Whoever was in doubt itself has seen the target change its mind.
+        let was_in_doubt = self.raised.iter().any(|(doubt, _)| Arc::ptr_eq(doubt.member(), reached));
+        if was_in_doubt || !tells_of_targets(reached) {
+            return self.acquit(now);
+        }
         for (doubt, why) in self.raised {
             let path = Arc::clone(doubt.member());
             self.notices.change(self.group, &path, doubt.blame(now), Some(&why));
         }
     }
 
-    /// Nobody has.
+    /// Nobody is known to lead there.
     fn acquit(self, now: Instant) {
         for (doubt, _) in self.raised {
             let path = Arc::clone(doubt.member());
             self.notices.change(self.group, &path, doubt.acquit(now), None);
         }
+    }
+}
+
+/// Whether one who has been led along `path` has been led to the target: a Shadowsocks server says nothing of that.
+fn tells_of_targets(path: &Path) -> bool {
+    match path.hops.last() {
+        None | Some(Hop::Parent(_)) => true,
+        Some(Hop::Shadowsocks(_)) => false,
     }
 }
 
@@ -435,10 +461,11 @@ async fn hop_by_hop<N: Net>(
                 let until = errand.until.map_or(own, |until| until.min(own));
                 let parent_at = first_at.filter(|_| number == 1);
                 let TargetSide { socket, inbox, .. } = reached;
-                let asked = (socket, inbox);
-                let mut asking =
-                    Box::pin(ask(door, (parent, parent_at), asked, (command, next), || here(number)));
-                in_time(Some(until), Stage::Negotiate, asking.as_mut()).await
+                let asked = Asked::default();
+                let whom = Whom { parent, at: parent_at, asked: &asked };
+                let mut asking = Box::pin(ask(door, whom, (socket, inbox), (command, next), || here(number)));
+                let answer = in_time(Some(until), Stage::Negotiate, asking.as_mut()).await;
+                answer.map_err(|failure| if asked.is_so() { failure.of_asked() } else { failure })
             }
         };
         reached = agreed.map_err(|failure| failure.at(here(number)))?;
@@ -536,10 +563,19 @@ async fn settle<N: Net>(
     Ok(chosen.map_or_else(|| address.clone(), |address| Address::Ip(*address)))
 }
 
-/// Asks `parent`, at the other end of `socket` and at `parent_at` as far as that is known, for `command` towards `next`.
+/// A parent that is asked.
+struct Whom<'p> {
+    parent: &'p Parent,
+    /// Where it is, as far as that is known.
+    at: Option<IpAddr>,
+    /// Whether it has been.
+    asked: &'p Asked,
+}
+
+/// Asks a parent, at the other end of `socket`, for `command` towards `next`.
 async fn ask<N: Net>(
     door: &Door<N>,
-    (parent, parent_at): (&Parent, Option<IpAddr>),
+    Whom { parent, at, asked }: Whom<'_>,
     (socket, mut inbox): (Conn<N::Socket>, Inbox),
     (command, next): (Command, &Address),
     here: impl FnOnce() -> At,
@@ -556,7 +592,7 @@ async fn ask<N: Net>(
     };
     // It may have agreed without our hearing of it, and whoever is behind it must not take our leaving for an end in order.
     let unanswered = Unfinished::new(&socket);
-    let answer = negotiate(&socket, &mut inbox, parent, command, next).await;
+    let answer = negotiate(&socket, &mut inbox, parent, (command, next), asked).await;
     match &answer {
         Ok(_) | Err(Cause::Parent(_) | Cause::Command(_)) => unanswered.finish(),
         Err(_) => drop(unanswered),
@@ -569,7 +605,7 @@ async fn ask<N: Net>(
     })?;
     let parent_at = match &parent.address {
         Address::Ip(address) => Some(address.ip()),
-        Address::Name(..) => parent_at,
+        Address::Name(..) => at,
     };
     let bound = bound.map(|bound| reachable(bound, command, parent_at));
     Ok(TargetSide { inbox, bound: Bound::Theirs(bound), visitor, ..TargetSide::direct(socket) })

@@ -139,7 +139,8 @@ async fn keep_probing<N: Net>(door: Arc<Door<N>>, claim: Claim) {
 fn judge(failure: &Failure, hops: usize) -> Outcome {
     match failure.outcome(hops) {
         Outcome::Abandoned => Outcome::Abandoned,
-        Outcome::Failed | Outcome::Declined | Outcome::Doubtful | Outcome::Reached { .. } => Outcome::Failed,
+        Outcome::Failed | Outcome::Declined | Outcome::Doubtful | Outcome::Silent => Outcome::Failed,
+        Outcome::Reached { .. } => Outcome::Failed,
     }
 }
 

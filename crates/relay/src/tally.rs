@@ -118,8 +118,8 @@ impl Tally {
             Outcome::Reached { .. } => &self.reached,
             Outcome::Declined => &self.declined,
             Outcome::Abandoned => &self.abandoned,
-            // Whoever is to blame, it was this hop that said no.
-            Outcome::Failed | Outcome::Doubtful => {
+            // Whoever is to blame, it was this hop that said no, or nothing.
+            Outcome::Failed | Outcome::Doubtful | Outcome::Silent => {
                 let hop = failure.and_then(|failure| {
                     let number = failure.at.as_ref()?.hop;
                     Some(self.hops.get(number.checked_sub(1)?)?.counter(failure))
@@ -137,7 +137,9 @@ impl HopTally {
             (Stage::Resolve, _) => &self.resolve,
             (Stage::Connect, _) => &self.connect,
             (_, Cause::Parent(error)) if error.is_denial() => &self.denied,
-            (Stage::Handshake | Stage::Route | Stage::Negotiate | Stage::Relay, _) => &self.negotiate,
+            (Stage::Handshake | Stage::Route | Stage::Negotiate | Stage::Answer | Stage::Relay, _) => {
+                &self.negotiate
+            }
         }
     }
 

@@ -12,11 +12,12 @@ use tokio::time::{Instant, sleep, timeout};
 use umbra_proto::address::Address;
 use umbra_proto::request::Refusal;
 use umbra_proto::shadowsocks::Method;
+use umbra_proto::shadowsocks::identity::Credentials;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::socks4::client::UserId;
 use umbra_relay::config::{
     Candidate, Deadlines, Group, Hop, Inbound, Mode, Names, Parent, ParentProtocol, Path, Protocol,
-    ProxyDoor, ProxyHeader, Route, Routes, Tcp,
+    ProxyDoor, ProxyHeader, Route, Routes, Server, Tcp,
 };
 use umbra_relay::group::{Condition, Health, NoneLeft, Policy, Rounds, Settings};
 use umbra_relay::router::{Conditions, Router, Rule, TargetsBuilder};
@@ -126,6 +127,16 @@ async fn misbehave(peer: Peer, health: State) {
     }
 }
 
+/// Somebody who takes all that is said, and says nothing.
+fn hole(net: &SimNet, at: SocketAddr) -> JoinHandle<()> {
+    let mut listener = net.listen(at, Link::plain());
+    tokio::spawn(async move {
+        while let Some((socket, _)) = listener.accept().await {
+            drop(tokio::spawn(async move { Peer::new(socket).hear_out().await }));
+        }
+    })
+}
+
 /// An echo at the target.
 fn echo(net: &SimNet) -> JoinHandle<()> {
     let mut listener = net.listen(TARGET, Link::plain());
@@ -212,6 +223,57 @@ fn whoever_can_be_served_by_a_parent_that_is_well_is_served_in_time_and_within_t
             }
             note(format!("{settings:?} {:?} {:?}", parents.health, parents.within_tls));
             Box::pin(session(&net, &parents, &settings, &mut chance)).await;
+            sleep(Duration::from_secs(chance.within(0..=40))).await;
+        }
+        house.empties(Duration::from_secs(5)).await;
+    });
+}
+
+#[test]
+fn no_target_that_nobody_reaches_takes_a_parent_out_that_is_well() {
+    each_seed(150, |net, mut chance| async move {
+        let count = chance.length(2..=4);
+        let settings = Settings {
+            attempts_max: NonZeroU32::new(u32::try_from(chance.within(1..=9)).unwrap()).unwrap(),
+            none_left: *chance.choose(&[NoneLeft::Fail, NoneLeft::TryAll]),
+            ..settings(&mut chance, count)
+        };
+        let house = House::new(&net);
+        // A Shadowsocks server takes whatever it is told, and nobody knows what becomes of it.
+        let _server = hole(&net, door(count + 1));
+        let server = Server {
+            address: door(count + 1).into(),
+            mode: Mode::Streams,
+            credentials: Credentials::from_password(Method::Aes256Gcm, "long enough").unwrap(),
+            heads: HeadReads::One,
+            one_time_auth: false,
+        };
+        let mut members = Vec::new();
+        for number in 0..count {
+            house.open(inbound(number + 1, Route::direct()), Link::plain());
+            members.push(member(&number.to_string(), parent_at(number + 1, false)));
+        }
+        if chance.one_in(2) {
+            members.push(Path::new("server", [Hop::Shadowsocks(server)]).into());
+        }
+        let group = Arc::new(Group::new("parents", settings, members));
+        house.open(inbound(0, Route::Group(Arc::clone(&group))), Link::plain());
+        for _ in 0..20 {
+            net.absent(TARGET, *chance.choose(&[Absence::Refuses, Absence::Unreachable, Absence::Silent]));
+            note(format!("{settings:?}"));
+            let clients = (0..chance.length(1..=3)).map(|_| {
+                let net = net.clone();
+                tokio::spawn(async move {
+                    let client = enter(&net).await;
+                    timeout(Duration::from_secs(61), client.ask_socks5(&Street::target(), b"")).await
+                })
+            });
+            for client in clients.collect::<Vec<_>>() {
+                client.await.unwrap().expect("every session is answered by its deadline").unwrap();
+            }
+            for member in group.health() {
+                assert!(!matches!(member.condition, Condition::Down { .. }), "{member:?}");
+            }
             sleep(Duration::from_secs(chance.within(0..=40))).await;
         }
         house.empties(Duration::from_secs(5)).await;

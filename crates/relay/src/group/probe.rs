@@ -123,7 +123,7 @@ impl State {
                 true
             }
             Outcome::Failed => false,
-            Outcome::Declined | Outcome::Doubtful | Outcome::Abandoned => return None,
+            Outcome::Declined | Outcome::Doubtful | Outcome::Silent | Outcome::Abandoned => return None,
         };
         let event = record.probed(is_good, may_eject, &self.settings.health, now)?;
         Some(Change { member, event })

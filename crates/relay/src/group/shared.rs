@@ -29,13 +29,14 @@ pub struct Held<'a, M> {
     attempt: Option<Attempt>,
 }
 
-/// An attempt whose member has said no, and it is not known yet whether that was the target's fault. If nobody says otherwise, nothing
-/// follows from it.
+/// An attempt whose member has not led to the target, and it is not known yet whether that was the target's fault. If nobody says
+/// otherwise, nothing follows from it.
 #[derive(Debug)]
+#[must_use = "who was to blame is to be told"]
 pub struct Doubtful<'a, M> {
     group: &'a Shared<M>,
     member: Arc<M>,
-    doubt: Doubt,
+    doubt: Option<Doubt>,
 }
 
 /// What a prober is to do.
@@ -149,28 +150,38 @@ impl<'a, M> Held<'a, M> {
         self.attempt.take()
     }
 
-    /// It said no, and it cannot be told yet whether the target is to blame.
-    pub fn doubt(mut self) -> Option<Doubtful<'a, M>> {
+    /// It said no or nothing, and it cannot be told yet whether the target is to blame.
+    pub fn doubt(mut self, outcome: Outcome) -> Option<Doubtful<'a, M>> {
         let attempt = self.attempt.take()?;
-        let doubt = self.group.lock().state.doubt(attempt);
+        let doubt = Some(self.group.lock().state.doubt(attempt, outcome));
         Some(Doubtful { group: self.group, member: Arc::clone(&self.member), doubt })
     }
 }
 
 impl<M> Doubtful<'_, M> {
-    /// Who has said no.
+    /// Who has not led there.
     pub fn member(&self) -> &Arc<M> {
         &self.member
     }
 
     /// Another one has led to the target. Tells what has become of the member.
-    pub fn blame(self, now: Instant) -> Option<Change> {
-        self.group.lock().state.blame(self.doubt, now)
+    pub fn blame(mut self, now: Instant) -> Option<Change> {
+        let doubt = self.doubt.take()?;
+        self.group.lock().state.blame(doubt, now)
     }
 
-    /// Nobody has. Tells what has become of the member.
-    pub fn acquit(self, now: Instant) -> Option<Change> {
-        self.group.lock().state.acquit(self.doubt, now)
+    /// Nobody is known to. Tells what has become of the member.
+    pub fn acquit(mut self, now: Instant) -> Option<Change> {
+        let doubt = self.doubt.take()?;
+        self.group.lock().state.acquit(doubt, now)
+    }
+}
+
+impl<M> Drop for Doubtful<'_, M> {
+    fn drop(&mut self) {
+        if let Some(doubt) = self.doubt.take() {
+            self.group.lock().state.abandon(doubt.attempt);
+        }
     }
 }
 

@@ -58,26 +58,86 @@ fn an_abandoned_trial_counts_as_nothing_and_another_may_be_one() {
 fn a_trial_that_says_no_has_failed_if_another_leads_there_and_is_back_if_nobody_does() {
     let mut world = due(2);
     let (_, trial) = step(&mut world);
-    let doubt = world.state.doubt(trial);
+    let doubt = world.state.doubt(trial, Outcome::Doubtful);
     let failed = Some(Change { member: 0, event: Event::TrialFailed });
     assert_eq!(world.state.blame(doubt, world.now), failed);
     assert_eq!(world.tried(), [1], "it rests once more");
     world.pass(31);
     let (_, trial) = step(&mut world);
-    let doubt = world.state.doubt(trial);
+    let doubt = world.state.doubt(trial, Outcome::Doubtful);
     let restored = Some(Change { member: 0, event: Event::Restored });
     assert_eq!(world.state.acquit(doubt, world.now), restored);
     let (_, regular) = step(&mut world);
     assert_eq!((regular.member(), regular.kind()), (0, Kind::Regular));
-    let doubt = world.state.doubt(regular);
+    let doubt = world.state.doubt(regular, Outcome::Doubtful);
     assert_eq!(world.state.acquit(doubt, world.now), None, "it is there already");
+}
+
+#[test]
+fn a_trial_that_is_in_doubt_keeps_others_away_until_it_is_known_who_was_to_blame() {
+    for is_blamed in [true, false] {
+        let mut world = due(2);
+        let (_, trial) = step(&mut world);
+        let doubt = world.state.doubt(trial, Outcome::Doubtful);
+        assert_eq!(step(&mut world).1.member(), 1, "another session leaves it alone");
+        if is_blamed {
+            world.state.blame(doubt, world.now);
+            assert_eq!(world.tried(), [1]);
+        } else {
+            world.state.abandon(doubt.attempt);
+            assert_eq!(step(&mut world).1.kind(), Kind::Trial);
+        }
+    }
+}
+
+#[test]
+fn silence_is_no_answer_to_a_trial_and_takes_no_rest_from_it_either() {
+    let mut world = due(2);
+    let (_, trial) = step(&mut world);
+    let doubt = world.state.doubt(trial, Outcome::Silent);
+    assert_eq!(world.state.acquit(doubt, world.now), None);
+    assert_eq!(step(&mut world).1.kind(), Kind::Trial);
+}
+
+#[test]
+fn the_word_of_one_that_is_asked_for_want_of_others_does_not_bring_it_back() {
+    let mut world = strict(2).with_dead(&[0, 1]);
+    world.state.settings.none_left = NoneLeft::TryAll;
+    for _ in 0..9 {
+        world.session();
+    }
+    let (_, resort) = step(&mut world);
+    assert_eq!(resort.kind(), Kind::LastResort);
+    let at = resort.member();
+    let doubt = world.state.doubt(resort, Outcome::Doubtful);
+    assert_eq!(world.state.acquit(doubt, world.now), None);
+    assert!(world.is_down(at));
+}
+
+#[test]
+fn the_last_one_that_is_up_is_not_taken_out_for_a_target_that_another_reached() {
+    let mut world = strict(2).with_dead(&[0]);
+    for _ in 0..9 {
+        world.session();
+    }
+    assert!(world.is_down(0) && !world.is_down(1));
+    for _ in 0..9 {
+        let (_, attempt) = step(&mut world);
+        assert_eq!(attempt.member(), 1);
+        let doubt = world.state.doubt(attempt, Outcome::Doubtful);
+        world.state.blame(doubt, world.now);
+        assert!(!world.is_down(1));
+    }
+    let (_, attempt) = step(&mut world);
+    world.state.report(attempt, Outcome::Failed, world.now);
+    assert!(world.is_down(1), "a failure of its own is no doubt");
 }
 
 #[test]
 fn one_that_said_no_before_it_was_marked_down_is_not_brought_back_by_it() {
     let mut world = strict(2).with_dead(&[0]);
     let (_, before) = step(&mut world);
-    let doubt = world.state.doubt(before);
+    let doubt = world.state.doubt(before, Outcome::Doubtful);
     world.session();
     assert!(world.is_down(0));
     assert_eq!(world.state.acquit(doubt, world.now), None);
