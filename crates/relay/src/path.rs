@@ -257,22 +257,23 @@ async fn through<N: Net>(
     let mut told: Option<(Outcome, Failure)> = None;
     let notices = &door.notices;
     let mut doubts = Doubts { group, notices, raised: Vec::new() };
-    while let Some(mut held) = group.streams.next(&mut attempts, Instant::now()) {
+    let mut now = begun;
+    while let Some(mut held) = group.streams.next(&mut attempts, now) {
         let path = Arc::clone(held.member());
         debug!(path = %path.name, "chosen path");
-        let (tried, began) = (path.tally.begin(), Instant::now());
-        let failure = match Box::pin(travel(door, &path, errand, tcp)).await {
+        let (tried, began) = (path.tally.begin(), now);
+        let travelled = travel(door, &path, errand, tcp).await;
+        now = Instant::now();
+        let failure = match travelled {
             Ok(reached) => {
-                let outcome = Outcome::Reached { latency: Some(began.elapsed()) };
+                let outcome = Outcome::Reached { latency: Some(now.saturating_duration_since(began)) };
                 tried.end(outcome, None);
-                let now = Instant::now();
                 notices.change(group, &path, held.report(outcome, now), None);
                 doubts.end(&path, now);
                 return Ok(reached);
             }
             Err(failure) => failure.along(&path.name),
         };
-        let now = Instant::now();
         let is_over = now >= until;
         // The time of the group, and not its own, has run out: it has not had enough of it to be judged, unless there was no more of it.
         let is_short = now.saturating_duration_since(began) < path.deadlines.connect;
@@ -314,7 +315,7 @@ async fn through<N: Net>(
             break;
         }
     }
-    doubts.acquit(Instant::now());
+    doubts.acquit(now);
     // Where nobody is tried, no path has failed, and the operator has to know which group it is.
     let nobody = || Failure::outbound(Stage::Connect, Cause::NoPath).along(&group.name);
     Err(told.map_or_else(nobody, |(_, failure)| failure))
@@ -398,8 +399,7 @@ pub(crate) async fn travel_through<N: Net>(
     tcp: Tcp,
 ) -> Result<TargetSide<N::Socket>, Failure> {
     match (hops.first(), hops.last()) {
-        // Boxed: a direct way, of which there are many, should not be as large as the others.
-        (Some(first), Some(last)) => Box::pin(hop_by_hop(door, path, hops, (first, last), errand, tcp)).await,
+        (Some(first), Some(last)) => hop_by_hop(door, path, hops, (first, last), errand, tcp).await,
         (Some(_) | None, _) => straight(door, errand, tcp, path.deadlines.connect).await,
     }
 }
@@ -436,8 +436,16 @@ async fn hop_by_hop<N: Net>(
     // server is always spoken to first.
     let tcp = Tcp { fast_open: tcp.fast_open && hops.len() == 1, ..tcp };
     let dialled = {
-        let dialling = pin!(dial(&door.net, first.address(), tcp, path.deadlines.connect));
-        in_time(errand.until, Stage::Connect, dialling).await
+        let connect = path.deadlines.connect;
+        let (patience, until) = match (first.address(), errand.until) {
+            // One deadline is enough: an address is all that there is to wait for.
+            (Address::Ip(_), Some(until)) => {
+                (connect.min(until.saturating_duration_since(Instant::now())), None)
+            }
+            (Address::Ip(_) | Address::Name(..), until) => (connect, until),
+        };
+        let dialling = pin!(dial(&door.net, first.address(), tcp, patience));
+        in_time(until, Stage::Connect, dialling).await
     };
     let dialled = dialled.map_err(|failure| failure.at(here(1)))?;
     // Only somebody who is to come back has to know.
@@ -463,8 +471,8 @@ async fn hop_by_hop<N: Net>(
                 let TargetSide { socket, inbox, .. } = reached;
                 let asked = Asked::default();
                 let whom = Whom { parent, at: parent_at, asked: &asked };
-                let mut asking = Box::pin(ask(door, whom, (socket, inbox), (command, next), || here(number)));
-                let answer = in_time(Some(until), Stage::Negotiate, asking.as_mut()).await;
+                let asking = pin!(ask(door, whom, (socket, inbox), (command, next), || here(number)));
+                let answer = in_time(Some(until), Stage::Negotiate, asking).await;
                 answer.map_err(|failure| if asked.is_so() { failure.of_asked() } else { failure })
             }
         };

@@ -8,6 +8,7 @@ pub mod datagram;
 mod messages;
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream as StdTcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
@@ -81,7 +82,9 @@ impl Socket for OsSocket {
     }
 
     async fn broken(&self) {
+        // What breaks a connection can be read of as well. Most have nothing to say meanwhile, and that is looked for at less cost.
         // An error of the registration is the end of its worker.
+        let _ = poll_fn(|cx| self.poll_readable(cx)).await;
         let _ = self.0.ready(Interest::ERROR).await;
     }
 
