@@ -26,7 +26,8 @@ use crate::udp::permits::Sources;
 pub struct Door<N> {
     pub(crate) inbound: Inbound,
     pub(crate) net: N,
-    pub(crate) notices: Notices,
+    /// Shared with what outlives a call: a trial of a group's member tells what has come of it whenever that is.
+    pub(crate) notices: Arc<Notices>,
     pub(crate) speech: Speech,
     /// What is spoken in datagrams, if any are taken.
     pub(crate) front: Option<Front>,
@@ -117,7 +118,7 @@ impl<N: Net> Door<N> {
             Protocol::Tunnel { target } => Speech::Tunnel(target.clone()),
             Protocol::Shadowsocks(door) => Speech::Shadowsocks(ServerSide::new(door)),
         };
-        let notices = Notices::default();
+        let notices = Arc::default();
         Self {
             inbound,
             net,

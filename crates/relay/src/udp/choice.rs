@@ -20,7 +20,7 @@ use super::search;
 use super::way::Way;
 use crate::config::{Group, Path, Route};
 use crate::door::Door;
-use crate::failure::{Cause, Failure, Stage};
+use crate::failure::Failure;
 use crate::group::{Kind, Wanted};
 use crate::limits::REVIEW_SECS;
 use crate::net::Net;
@@ -225,12 +225,12 @@ fn member<N: Net>(
         let is_better = !may_serve || held.kind() == Kind::Regular;
         if is_better && !is_left(held.member()) {
             let path = Arc::clone(held.member());
-            other = Some((path, Trial::of(held, group, now)));
+            other = Some((path, Trial::of(held, group, &door.notices, now)));
             break;
         }
     }
     if let (Some(left), Some(_)) = (&chosen, &other) {
-        leave(door, lanes, left, now);
+        leave(lanes, left, now);
     }
     // If all others are down as well, it may be well again.
     let (path, trial) = other.or(chosen.map(|path| (path, None))).ok_or(Why::Unroutable)?;
@@ -239,16 +239,11 @@ fn member<N: Net>(
 }
 
 /// Another member is taken in the place of `path`: if that was on trial, no answer has come.
-fn leave<N: Net>(door: &Door<N>, lanes: &mut Lanes, path: &Arc<Path>, now: Instant) {
-    let Some(mut trial) =
-        lanes.along(path).map(|lane| lane.number()).and_then(|number| lanes.end_trial(number))
-    else {
-        return;
-    };
-    path.tally.datagrams.failed.add();
-    let change = trial.leave(now);
-    let why = Failure::outbound(Stage::Relay, Cause::Unanswered);
-    door.notices.change(&trial.group, path, change, Some(&why));
+fn leave(lanes: &mut Lanes, path: &Arc<Path>, now: Instant) {
+    let number = lanes.along(path).map(|lane| lane.number());
+    if let Some(trial) = number.and_then(|number| lanes.end_trial(number)) {
+        trial.leave(now);
+    }
 }
 
 /// Something has come back by the lane `number` for the first time: its path is well.
@@ -280,13 +275,12 @@ pub(super) fn path_failed<N: Net>(
     debug!(path = %lane.path.name, "path for datagrams failed");
     (lane.has_failed, lane.has_answered) = (true, false);
     let path = Arc::clone(&lane.path);
-    path.tally.datagrams.failed.add();
     match lanes.end_trial(number) {
-        Some(mut trial) => {
-            let change = trial.fail(now);
-            door.notices.change(&trial.group, &path, change, Some(why));
+        Some(trial) => trial.fail(why, now),
+        None => {
+            path.tally.datagrams.failed.add();
+            note(door, lanes, &path, Some(why), now);
         }
-        None => note(door, lanes, &path, Some(why), now),
     }
 }
 

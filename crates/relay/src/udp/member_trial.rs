@@ -6,25 +6,37 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::config::{Group, Path};
-use crate::group::{Attempt, Change, Held, Kind, Outcome};
+use crate::failure::{Cause, Failure, Stage};
+use crate::group::{Attempt, Held, Kind, Outcome};
 use crate::limits::REVIEW_SECS;
+use crate::notice::Notices;
 
 /// An association's trial of a member that is down: nobody else tries that until an answer has come, the path has failed or the lane is
-/// left. One that is left without an answer has failed, unless it was left before anybody could expect one.
+/// left. One that is left without an answer has failed, unless it was left before anybody could expect one. However it ends, it tells by
+/// itself what has come of it: the group, the counts of the path, and the operator.
 #[derive(Debug)]
 pub(super) struct Trial {
-    pub(super) group: Arc<Group>,
-    attempt: Option<Attempt>,
+    group: Arc<Group>,
+    path: Arc<Path>,
+    notices: Arc<Notices>,
     since: Instant,
+    /// Until it is known what has come of it.
+    attempt: Option<Attempt>,
 }
 
 impl Trial {
-    /// The one that an attempt is, if its member is down.
-    pub(super) fn of(held: Held<'_, Path>, group: &Arc<Group>, since: Instant) -> Option<Self> {
+    /// The one that an attempt in `group` is, if its member is down.
+    pub(super) fn of(
+        held: Held<'_, Path>,
+        group: &Arc<Group>,
+        notices: &Arc<Notices>,
+        since: Instant,
+    ) -> Option<Self> {
         match held.kind() {
             Kind::Trial => {
-                let (group, attempt) = (Arc::clone(group), held.into_attempt());
-                Some(Self { group, attempt, since })
+                let (group, path) = (Arc::clone(group), Arc::clone(held.member()));
+                let (notices, attempt) = (Arc::clone(notices), held.into_attempt());
+                Some(Self { group, path, notices, since, attempt })
             }
             Kind::Regular | Kind::LastResort => None,
         }
@@ -32,28 +44,39 @@ impl Trial {
 
     /// An answer has come, of which the group is told as of any other.
     pub(super) fn succeed(mut self, now: Instant) {
-        self.end(Outcome::Abandoned, now);
+        self.end(None, now);
     }
 
-    /// The path could not be taken, or has broken. Tells what has become of the member.
-    pub(super) fn fail(&mut self, now: Instant) -> Option<Change> {
-        self.end(Outcome::Failed, now)
+    /// The path could not be taken, or has broken.
+    pub(super) fn fail(mut self, why: &Failure, now: Instant) {
+        self.end(Some(why), now);
     }
 
-    /// Its lane is left. Tells what has become of the member.
-    pub(super) fn leave(&mut self, now: Instant) -> Option<Change> {
+    /// Its lane is left, and no answer has come.
+    pub(super) fn leave(mut self, now: Instant) {
+        self.end_unanswered(now);
+    }
+
+    fn end_unanswered(&mut self, now: Instant) {
         let is_early = now.saturating_duration_since(self.since) < REVIEW_SECS;
-        self.end(if is_early { Outcome::Abandoned } else { Outcome::Failed }, now)
+        let why = Failure::outbound(Stage::Relay, Cause::Unanswered);
+        self.end((!is_early).then_some(&why), now);
     }
 
-    fn end(&mut self, outcome: Outcome, now: Instant) -> Option<Change> {
-        let attempt = self.attempt.take()?;
-        self.group.datagrams.with_state(|state| state.report(attempt, outcome, now))
+    /// It has failed for this reason, or nothing is held against the member.
+    fn end(&mut self, failure: Option<&Failure>, now: Instant) {
+        let Some(attempt) = self.attempt.take() else { return };
+        let Some(why) = failure else {
+            return self.group.datagrams.with_state(|state| state.abandon(attempt));
+        };
+        self.path.tally.datagrams.failed.add();
+        let change = self.group.datagrams.with_state(|state| state.report(attempt, Outcome::Failed, now));
+        self.notices.change(&self.group, &self.path, change, Some(why));
     }
 }
 
 impl Drop for Trial {
     fn drop(&mut self) {
-        self.leave(Instant::now());
+        self.end_unanswered(Instant::now());
     }
 }

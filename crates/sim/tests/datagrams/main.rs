@@ -4,6 +4,7 @@
 mod bounds;
 mod forms;
 mod life;
+mod members;
 mod route;
 mod rules;
 mod told;

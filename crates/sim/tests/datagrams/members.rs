@@ -1,0 +1,107 @@
+//! Members of groups that fail, return and are on trial, as associations find them.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+use umbra_proto::address::Address;
+use umbra_relay::config::{self, Group, Hop, Parent, Path};
+use umbra_relay::group::{Health, Policy, Settings};
+use umbra_sim::datagrams::DatagramPeer;
+use umbra_sim::link::Link;
+use umbra_sim::log::{Line, events_of};
+use umbra_sim::peer::Peer;
+use umbra_sim::seed::one_seed;
+use umbra_sim::street::door;
+
+use crate::life::WHILE;
+use crate::route::{Client, Plan, Route, target_at};
+
+/// How long a member rests that is down.
+const REST: Duration = Duration::from_secs(5);
+
+/// Through the parents at the doors 8 and 9, in order; one failure marks a member down.
+fn group(name: &str) -> Arc<Group> {
+    let health = Health { fail_threshold: NonZeroU32::MIN, retry_time: REST, ..Health::default() };
+    let settings = Settings { policy: Policy::Ordered, health, ..Settings::default() };
+    let members = [8, 9].map(|number| {
+        let hop = Hop::Parent(Parent::socks5(door(number).into(), None));
+        Path::new(format!("parent {number}"), [hop]).into()
+    });
+    Arc::new(Group::new(name, settings, members.into()))
+}
+
+/// Opens a parent that answers each datagram itself, after `delay` and as if its target did, or never.
+fn open(route: &Route, number: usize, delay: Option<Duration>) {
+    let mut listener = route.net.listen(door(number), Link::plain());
+    drop(tokio::spawn(async move {
+        while let Some((socket, _)) = listener.accept().await {
+            drop(tokio::spawn(agree(Peer::new(socket), number)));
+        }
+    }));
+    let speaker = Arc::new(DatagramPeer::new(&route.air, door(number)));
+    drop(tokio::spawn(async move {
+        loop {
+            let (from, bytes) = speaker.receive().await;
+            let Some(delay) = delay else { continue };
+            let speaker = Arc::clone(&speaker);
+            drop(tokio::spawn(async move {
+                sleep(delay).await;
+                speaker.send(from, &bytes);
+            }));
+        }
+    }));
+}
+
+/// Agrees to an association, which lives as long as its control connection.
+async fn agree(peer: Peer, number: usize) {
+    let IpAddr::V4(ip) = door(number).ip() else { return };
+    let _gone = peer.hear(3).await;
+    let _gone = peer.say(&[5, 0]).await;
+    let _gone = peer.hear(10).await;
+    let bound = [&ip.octets()[..], &door(number).port().to_be_bytes()].concat();
+    let _gone = peer.say(&[&[5, 0, 0, 1][..], &bound].concat()).await;
+    peer.hear_out().await;
+}
+
+/// Whether what the client sends is answered in a short while.
+async fn is_served(client: &Client) -> bool {
+    client.send(&Address::Ip(target_at(1)), b"hello");
+    client.receive_within(WHILE).await.is_some()
+}
+
+/// Lines that have these words in them.
+fn told<'l>(lines: &'l [Line], words: &str) -> Vec<&'l str> {
+    lines.iter().map(|line| &*line.text).filter(|text| text.contains(words)).collect()
+}
+
+#[test]
+fn a_trial_that_ends_with_its_association_is_counted_and_told_if_an_answer_was_due() {
+    for (patience, failed) in [(Duration::from_millis(500), 0), (Duration::from_secs(4), 1)] {
+        let lines = events_of(|| {
+            one_seed(1, |net, mut chance| async move {
+                let group = group("g");
+                let routes = config::Route::Group(Arc::clone(&group)).into();
+                let route = Route::lay(&net, &mut chance, Plan { routes: Some(routes), ..Plan::new(None) });
+                open(&route, 9, Some(Duration::ZERO));
+                assert!(is_served(&route.associate(1000).await).await, "by the other");
+                let counts = || group.paths_of_datagrams()[0].counts();
+                assert_eq!(counts().datagrams_failed, 1, "nobody is there");
+                open(&route, 8, None);
+                sleep(REST + WHILE).await;
+                let trial = route.associate(1001).await;
+                assert!(!is_served(&trial).await, "it tries the one that says nothing");
+                sleep(patience).await;
+                drop(trial);
+                sleep(WHILE).await;
+                assert_eq!(counts().datagrams_failed, 1 + failed);
+            });
+        });
+        let down = told(&lines, "path tried again and still down");
+        assert_eq!(down.len(), usize::try_from(failed).unwrap(), "{down:?}");
+        let why = "why=relay failed, outbound side: no answer came";
+        assert!(down.iter().all(|line| line.contains(why)), "{down:?}");
+    }
+}
