@@ -209,7 +209,8 @@ fn member<N: Net>(
         if kept.wakes {
             wake(door, group);
         }
-        if kept.is_up {
+        // One that is on trial is down until it has answered, and is given the time for that.
+        if kept.is_up || lanes.awaits_answer(path, group, now) {
             return Ok(pick(Arc::clone(path), None, lanes));
         }
     }

@@ -241,6 +241,12 @@ impl Lanes {
         self.further().trials.push((number, trial));
     }
 
+    /// Whether `path` is on trial for `group`, and may be answered yet.
+    pub(super) fn awaits_answer(&self, path: &Arc<Path>, group: &Arc<Group>, now: Instant) -> bool {
+        let trials = self.further.iter().flat_map(|further| &further.trials);
+        trials.map(|(_, trial)| trial).any(|trial| trial.is_of(path, group) && trial.may_be_answered(now))
+    }
+
     /// The trial by the lane `number`, if it is one, for whoever says what has come of it.
     pub(super) fn end_trial(&mut self, number: LaneNumber) -> Option<Trial> {
         let trials = &mut self.further.as_mut()?.trials;

@@ -8,11 +8,11 @@ use tokio::time::Instant;
 use crate::config::{Group, Path};
 use crate::failure::{Cause, Failure, Stage};
 use crate::group::{Attempt, Held, Kind, Outcome};
-use crate::limits::REVIEW_SECS;
+use crate::limits::TRIAL_ANSWER_SECS;
 use crate::notice::Notices;
 
 /// An association's trial of a member that is down: nobody else tries that until an answer has come, the path has failed or the lane is
-/// left. One that is left without an answer has failed, unless it was left before anybody could expect one. However it ends, it tells by
+/// left, which it is not before an answer is due. One that ends earlier without an answer says nothing, and a later one has failed. However it ends, it tells by
 /// itself what has come of it: the group, the counts of the path, and the operator.
 #[derive(Debug)]
 pub(super) struct Trial {
@@ -42,6 +42,16 @@ impl Trial {
         }
     }
 
+    /// Whether `path` is tried for `group`.
+    pub(super) fn is_of(&self, path: &Arc<Path>, group: &Arc<Group>) -> bool {
+        Arc::ptr_eq(&self.path, path) && Arc::ptr_eq(&self.group, group)
+    }
+
+    /// Whether it is too early to give up.
+    pub(super) fn may_be_answered(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) < TRIAL_ANSWER_SECS
+    }
+
     /// An answer has come, of which the group is told as of any other.
     pub(super) fn succeed(mut self, now: Instant) {
         self.end(None, now);
@@ -58,9 +68,8 @@ impl Trial {
     }
 
     fn end_unanswered(&mut self, now: Instant) {
-        let is_early = now.saturating_duration_since(self.since) < REVIEW_SECS;
         let why = Failure::outbound(Stage::Relay, Cause::Unanswered);
-        self.end((!is_early).then_some(&why), now);
+        self.end((!self.may_be_answered(now)).then_some(&why), now);
     }
 
     /// It has failed for this reason, or nothing is held against the member.

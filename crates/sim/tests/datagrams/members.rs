@@ -105,3 +105,32 @@ fn a_trial_that_ends_with_its_association_is_counted_and_told_if_an_answer_was_d
         assert!(down.iter().all(|line| line.contains(why)), "{down:?}");
     }
 }
+
+#[test]
+fn a_member_that_answers_late_is_waited_for_on_trial_and_one_that_is_silent_is_left() {
+    for (delay, reached) in [(Some(Duration::from_millis(2200)), 1), (None, 0)] {
+        let lines = events_of(|| {
+            one_seed(1, |net, mut chance| async move {
+                let group = group("g");
+                let routes = config::Route::Group(Arc::clone(&group)).into();
+                let route = Route::lay(&net, &mut chance, Plan { routes: Some(routes), ..Plan::new(None) });
+                open(&route, 9, Some(Duration::ZERO));
+                assert!(is_served(&route.associate(1000).await).await, "by the other");
+                open(&route, 8, delay);
+                sleep(REST + WHILE).await;
+                let trial = route.associate(1001).await;
+                // One that never rests, whatever comes back.
+                for _ in 0..36 {
+                    trial.send(&Address::Ip(target_at(1)), b"hello");
+                    sleep(Duration::from_millis(100)).await;
+                }
+                assert!(!trial.received().is_empty(), "it is served, by whomever");
+                let counts = group.paths_of_datagrams()[0].counts();
+                assert_eq!((counts.datagrams_reached, counts.datagrams_failed), (reached, 2 - reached));
+            });
+        });
+        let told =
+            ["path restored", "path tried again and still down"].map(|words| told(&lines, words).len());
+        assert_eq!(told, if reached == 1 { [1, 0] } else { [0, 1] }, "{delay:?}");
+    }
+}
