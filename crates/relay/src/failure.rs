@@ -218,6 +218,11 @@ impl Failure {
         matches!(&self.cause, Cause::Parent(error) if error.is_unreached())
     }
 
+    /// Whether it is our own machine that has nothing left, which says nothing about anybody else.
+    pub(crate) fn is_ours(&self) -> bool {
+        matches!(&self.cause, Cause::Io(error) if is_ours(error))
+    }
+
     /// What it says about the path that it happened on, which has so many hops.
     pub(crate) fn outcome(&self, hops: usize) -> Outcome {
         match (&self.cause, &self.at) {

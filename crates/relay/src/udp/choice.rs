@@ -278,6 +278,8 @@ pub(super) fn path_failed<N: Net>(
     let path = Arc::clone(&lane.path);
     match lanes.end_trial(number) {
         Some(trial) => trial.fail(why, now),
+        // As with streams: what our own machine has not is held against nobody.
+        None if why.is_ours() => {}
         None => {
             path.tally.datagrams.failed.add();
             note(door, lanes, &path, Some(why), now);
@@ -316,14 +318,17 @@ fn note<N: Net>(
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::num::NonZeroUsize;
     use std::time::Duration;
 
     use umbra_proto::address::Address;
+    use umbra_proto::request::Command;
 
     use super::*;
     use crate::config::{Hop, Inbound, Mode, Parent, Protocol, ProxyDoor, ProxyHeader, Routes, Tcp, Udp};
-    use crate::group::Settings;
+    use crate::failure::{Cause, Stage};
+    use crate::group::{Condition, Settings};
     use crate::refusing::Refusing;
     use crate::router::{Conditions, Router, Rule};
     use crate::udp::lanes::LaneNumbers;
@@ -362,12 +367,20 @@ mod tests {
     ) -> Arc<str> {
         let target: Address = "192.0.2.7:7".parse().unwrap();
         let wanted = Wanted { target: &target, source: "192.0.2.8".parse().unwrap(), chance: 7 };
-        let Ok(Pick { path, due, .. }) = member(door, lanes, group, &wanted, now) else { panic!("nowhere") };
+        let Ok(Pick { path, due, trial }) = member(door, lanes, group, &wanted, now) else {
+            panic!("nowhere")
+        };
         if lanes.along(&path).is_none() {
             let other = lanes.first().filter(|_| !door.inbound.routes.has_rules());
             other.map(|other| lanes.remove(other));
-            let number = LaneNumbers::default().next();
+            let mut numbers = LaneNumbers::default();
+            let mut further = std::iter::repeat_with(|| numbers.next());
+            let number = further.find(|number| lanes.get_mut(*number).is_none()).unwrap();
             lanes.push(Lane::new(number, Arc::clone(&path), Way::along(&path, &door.net).unwrap()));
+        }
+        if let Some(trial) = trial {
+            let number = lanes.along(&path).unwrap().number();
+            lanes.begin_trial(number, trial);
         }
         if !door.inbound.routes.has_rules() {
             lanes.settle_all(due);
@@ -405,6 +418,48 @@ mod tests {
                 "it is asked each second, no more"
             );
             assert_eq!(&*member_at(&door, &mut lanes, &group, now + REVIEW_SECS), "other");
+        }
+    }
+
+    fn is_on_trial(group: &Group, now: Instant) -> bool {
+        let [(_, status), _] = &group.datagrams.describe(now)[..] else { panic!("there are two") };
+        matches!(status.condition, Condition::Down { is_on_trial: true, .. })
+    }
+
+    #[tokio::test]
+    async fn what_our_own_machine_lacks_is_held_against_no_member() {
+        let failure = |cause| Failure::outbound(Stage::Connect, cause);
+        let lacking = || failure(Cause::Io(io::Error::from_raw_os_error(24)));
+        let unable = || failure(Cause::Command(Command::UdpAssociate));
+        for has_rules in [false, true] {
+            let (group, door) = group_behind(has_rules);
+            let (mut lanes, mut now) = (Lanes::default(), Instant::now());
+            let failed = || {
+                let of_path = group.paths_of_datagrams()[0].counts().datagrams_failed;
+                (of_path, group.datagrams.describe(now)[0].1.sessions_failed)
+            };
+            assert_eq!(&*member_at(&door, &mut lanes, &group, now), "one");
+            let number = lanes.first().unwrap();
+            path_failed(&door, &mut lanes, number, &lacking(), now);
+            assert_eq!(failed(), (0, 0));
+            path_failed(&door, &mut lanes, number, &unable(), now);
+            assert_eq!(failed(), (1, 1));
+            // On trial it says as little.
+            judge(&group, 0, false, now);
+            let before = failed();
+            now += Settings::default().health.retry_time + REVIEW_SECS;
+            let mut lanes = Lanes::default();
+            assert_eq!(&*member_at(&door, &mut lanes, &group, now), "one");
+            assert!(is_on_trial(&group, now));
+            let number = lanes.first().unwrap();
+            path_failed(&door, &mut lanes, number, &lacking(), now);
+            assert!(!is_on_trial(&group, now), "another may try it at once");
+            let after = group.datagrams.describe(now)[0].1;
+            assert_eq!(after.sessions_failed, before.1);
+            assert!(
+                matches!(after.condition, Condition::Down { retry_in: Duration::ZERO, .. }),
+                "its rest is not renewed"
+            );
         }
     }
 

@@ -57,9 +57,9 @@ impl Trial {
         self.end(None, now);
     }
 
-    /// The path could not be taken, or has broken.
+    /// The path could not be taken, or has broken. That says nothing about the member where it is our own machine that has nothing left.
     pub(super) fn fail(mut self, why: &Failure, now: Instant) {
-        self.end(Some(why), now);
+        self.end(Some(why).filter(|why| !why.is_ours()), now);
     }
 
     /// Its lane is left, and no answer has come.
