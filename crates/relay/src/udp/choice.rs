@@ -231,20 +231,15 @@ fn member<N: Net>(
         }
     }
     if let (Some(left), Some(_)) = (&chosen, &other) {
-        leave(lanes, left, now);
+        // If that was on trial, no answer has come.
+        if let Some(trial) = lanes.end_trial(left, group) {
+            trial.leave(now);
+        }
     }
     // If all others are down as well, it may be well again.
     let (path, trial) = other.or(chosen.map(|path| (path, None))).ok_or(Why::Unroutable)?;
     debug!(path = %path.name, "chosen path");
     Ok(pick(path, trial, lanes))
-}
-
-/// Another member is taken in the place of `path`: if that was on trial, no answer has come.
-fn leave(lanes: &mut Lanes, path: &Arc<Path>, now: Instant) {
-    let number = lanes.along(path).map(|lane| lane.number());
-    if let Some(trial) = number.and_then(|number| lanes.end_trial(number)) {
-        trial.leave(now);
-    }
 }
 
 /// Something has come back by the lane `number` for the first time: its path is well.
@@ -256,12 +251,10 @@ pub(super) fn path_answered<N: Net>(
 ) {
     let Some(lane) = lanes.get_mut(number) else { return };
     (lane.has_failed, lane.has_answered) = (false, true);
-    let path = Arc::clone(&lane.path);
-    if let Some(trial) = lanes.end_trial(number) {
+    lane.path.tally.datagrams.reached.add();
+    for trial in tell(door, lanes, number, None, now) {
         trial.succeed(now);
     }
-    path.tally.datagrams.reached.add();
-    note(door, lanes, &path, None, now);
 }
 
 /// The path of the lane `number` could not be taken, or has broken: if it is one of several, another is chosen for the next datagram.
@@ -276,59 +269,78 @@ pub(super) fn path_failed<N: Net>(
     debug!(path = %lane.path.name, "path for datagrams failed");
     (lane.has_failed, lane.has_answered) = (true, false);
     let path = Arc::clone(&lane.path);
-    match lanes.end_trial(number) {
-        Some(trial) => trial.fail(why, now),
-        // As with streams: what our own machine has not is held against nobody.
-        None if why.is_ours() => {}
-        None => {
-            path.tally.datagrams.failed.add();
-            note(door, lanes, &path, Some(why), now);
-        }
+    // As with streams: what our own machine has not is held against nobody.
+    if why.is_ours() {
+        return lanes.end_trials(number).into_iter().for_each(Trial::abandon);
+    }
+    let trials = tell(door, lanes, number, Some(why), now);
+    // Each trial counts itself.
+    if trials.is_empty() {
+        path.tally.datagrams.failed.add();
+    }
+    for trial in trials {
+        trial.fail(why, now);
     }
 }
 
-/// How many there are to choose from where `path` was chosen; one, if that was in no group.
-pub(super) fn choices<N: Net>(door: &Door<N>, lanes: &Lanes, path: &Arc<Path>) -> u32 {
-    let members = group_of(door, lanes, path).map(|group| group.datagrams.with_state(|state| state.len()));
+/// How many there are to choose from where the path of the lane `number` was chosen; one, if that was in no group.
+pub(super) fn choices<N: Net>(door: &Door<N>, lanes: &Lanes, number: LaneNumber) -> u32 {
+    let members = |(group, _): (&Arc<Group>, _)| group.datagrams.with_state(|state| state.len());
+    let members = groups_of(door, lanes, number).map(members).max();
     members.map_or(1, |members| u32::try_from(members).unwrap_or(u32::MAX))
 }
 
-/// The group that `path` was chosen in.
-fn group_of<'d, N: Net>(door: &'d Door<N>, lanes: &'d Lanes, path: &Arc<Path>) -> Option<&'d Arc<Group>> {
+/// The groups that the path of the lane `number` was chosen in, each with what it calls that path.
+fn groups_of<'d, N: Net>(
+    door: &'d Door<N>,
+    lanes: &'d Lanes,
+    number: LaneNumber,
+) -> impl Iterator<Item = (&'d Arc<Group>, &'d Arc<Path>)> {
     let routes = &door.inbound.routes;
-    match routes.otherwise() {
-        Route::Group(group) if !routes.has_rules() => Some(group),
-        Route::Group(_) | Route::Path(_) | Route::Refuse(_) => lanes.group_of(path),
-    }
+    let lane = lanes.iter().find(|lane| lane.number() == number);
+    let only = match (routes.otherwise(), lane) {
+        (Route::Group(group), Some(lane)) if !routes.has_rules() => Some((group, &lane.path)),
+        (Route::Group(_) | Route::Path(_) | Route::Refuse(_), _) => None,
+    };
+    only.into_iter().chain(lanes.chosen_along(number))
 }
 
-/// Tells the group that `path` was chosen in, if it was in one, how it is: well, unless it has failed.
-fn note<N: Net>(
+/// Tells every group that the path of the lane `number` was chosen in how it is: well, unless it has failed. Where it was on trial, that
+/// is left to whoever is given the trial.
+fn tell<N: Net>(
     door: &Arc<Door<N>>,
-    lanes: &Lanes,
-    path: &Arc<Path>,
+    lanes: &mut Lanes,
+    number: LaneNumber,
     failure: Option<&Failure>,
     now: Instant,
-) {
-    if let Some(group) = group_of(door, lanes, path) {
+) -> Vec<Trial> {
+    let trials = lanes.end_trials(number);
+    for (group, path) in groups_of(door, lanes, number) {
+        if trials.iter().any(|trial| trial.is_for(group)) {
+            continue;
+        }
         let change = group.datagrams.with_state(|state| state.note(path.member(), failure.is_none(), now));
         door.notices.change(group, path, change, failure.map(|failure| failure as &dyn Display));
     }
+    trials
 }
 
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::num::NonZeroUsize;
+    use std::num::{NonZeroU16, NonZeroUsize};
     use std::time::Duration;
 
     use umbra_proto::address::Address;
     use umbra_proto::request::Command;
 
     use super::*;
-    use crate::config::{Hop, Inbound, Mode, Parent, Protocol, ProxyDoor, ProxyHeader, Routes, Tcp, Udp};
+    use crate::config::{
+        Candidate, Hop, Inbound, Mode, Parent, Protocol, ProxyDoor, ProxyHeader, Routes, Tcp, Udp,
+    };
     use crate::failure::{Cause, Stage};
     use crate::group::{Condition, Settings};
+    use crate::limits::TRIAL_ANSWER_SECS;
     use crate::refusing::Refusing;
     use crate::router::{Conditions, Router, Rule};
     use crate::udp::lanes::LaneNumbers;
@@ -357,6 +369,13 @@ mod tests {
             proxy_header: ProxyHeader::default(),
         };
         (group, Arc::new(Door::new(inbound, Refusing::default(), 1)))
+    }
+
+    /// Another group of the same paths.
+    fn beside(group: &Group) -> Arc<Group> {
+        let member = |path| Candidate { path, weight: NonZeroU16::MIN };
+        let members = group.paths_of_datagrams().into_iter().map(member).collect();
+        Arc::new(Group::new("other", Settings::default(), members))
     }
 
     fn member_at(
@@ -461,6 +480,59 @@ mod tests {
                 "its rest is not renewed"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn whatever_becomes_of_a_lane_is_told_to_every_group_that_has_chosen_its_path() {
+        let (one, door) = group_behind(true);
+        let other = beside(&one);
+        let (mut lanes, mut now) = (Lanes::default(), Instant::now());
+        let groups = [&one, &other];
+        let rest = Settings::default().health.retry_time + REVIEW_SECS;
+        let choose_in_both = |lanes: &mut Lanes, now| {
+            for group in groups {
+                assert_eq!(&*member_at(&door, lanes, group, now), "one");
+            }
+            lanes.first().unwrap()
+        };
+        let is_up = |now| groups.map(|group| group.datagrams.describe(now)[0].1.condition == Condition::Up);
+        let failed = || one.paths_of_datagrams()[0].counts().datagrams_failed;
+        let refused =
+            || Failure::outbound(Stage::Connect, Cause::Io(io::ErrorKind::ConnectionRefused.into()));
+
+        let number = choose_in_both(&mut lanes, now);
+        path_failed(&door, &mut lanes, number, &refused(), now);
+        assert_eq!((is_up(now), failed()), ([false; 2], 1));
+        groups.into_iter().for_each(|group| judge(group, 0, false, now));
+        now += rest;
+        // Both have it on trial, by one lane.
+        let (mut lanes, mut next) = (Lanes::default(), Lanes::default());
+        let number = choose_in_both(&mut lanes, now);
+        assert_eq!(groups.map(|group| is_on_trial(group, now)), [true; 2]);
+        path_failed(&door, &mut lanes, number, &refused(), now);
+        assert_eq!(groups.map(|group| is_on_trial(group, now)), [false; 2]);
+        assert_eq!((is_up(now), failed()), ([false; 2], 3), "each trial counts");
+        now += rest;
+        let number = choose_in_both(&mut next, now);
+        path_answered(&door, &mut next, number, now);
+        assert_eq!((is_up(now), failed()), ([true; 2], 3));
+        assert_eq!(one.paths_of_datagrams()[0].counts().datagrams_reached, 1);
+    }
+
+    #[tokio::test]
+    async fn a_trial_is_left_for_the_group_that_leaves_it_and_for_no_other() {
+        let (one, door) = group_behind(true);
+        let other = beside(&one);
+        let (mut lanes, mut now) = (Lanes::default(), Instant::now());
+        for group in [&one, &other] {
+            judge(group, 0, false, now);
+        }
+        now += Settings::default().health.retry_time + REVIEW_SECS;
+        assert_eq!(&*member_at(&door, &mut lanes, &one, now), "one");
+        now += TRIAL_ANSWER_SECS;
+        assert_eq!(&*member_at(&door, &mut lanes, &other, now), "one");
+        assert_eq!(&*member_at(&door, &mut lanes, &one, now), "other", "it has had its time there");
+        assert_eq!([&one, &other].map(|group| is_on_trial(group, now)), [false, true]);
     }
 
     #[tokio::test]

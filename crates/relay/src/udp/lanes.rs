@@ -247,17 +247,28 @@ impl Lanes {
         trials.map(|(_, trial)| trial).any(|trial| trial.is_of(path, group) && trial.may_be_answered(now))
     }
 
-    /// The trial by the lane `number`, if it is one, for whoever says what has come of it.
-    pub(super) fn end_trial(&mut self, number: LaneNumber) -> Option<Trial> {
+    /// The trial of `path` for `group`, if it is one, for whoever says what has come of it.
+    pub(super) fn end_trial(&mut self, path: &Arc<Path>, group: &Arc<Group>) -> Option<Trial> {
         let trials = &mut self.further.as_mut()?.trials;
-        let at = trials.iter().position(|(other, _)| *other == number)?;
+        let at = trials.iter().position(|(_, trial)| trial.is_of(path, group))?;
         Some(trials.swap_remove(at).1)
     }
 
-    /// The group in which `path` was chosen.
-    pub(super) fn group_of(&self, path: &Arc<Path>) -> Option<&Arc<Group>> {
-        let choices = &self.further.as_ref()?.choices;
-        choices.iter().find(|(_, chosen, _)| Arc::ptr_eq(chosen, path)).map(|(group, ..)| group)
+    /// All trials by the lane `number`: one for each group in which its path was down.
+    pub(super) fn end_trials(&mut self, number: LaneNumber) -> Vec<Trial> {
+        let trials = self
+            .further
+            .iter_mut()
+            .flat_map(|further| further.trials.extract_if(.., |(other, _)| *other == number));
+        trials.map(|(_, trial)| trial).collect()
+    }
+
+    /// The groups in which a path was chosen that the lane `number` leads along, each with what it calls that path.
+    pub(super) fn chosen_along(&self, number: LaneNumber) -> impl Iterator<Item = (&Arc<Group>, &Arc<Path>)> {
+        let choices = self.further.iter().flat_map(|further| &further.choices);
+        let lane = self.iter().find(|lane| lane.number == number);
+        let is_along = move |path| lane.is_some_and(|lane| lane.is_along(path));
+        choices.map(|(group, path, _)| (group, path)).filter(move |(_, path)| is_along(path))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Lane> {

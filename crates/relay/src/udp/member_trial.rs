@@ -42,9 +42,14 @@ impl Trial {
         }
     }
 
+    /// Whether a path is tried for `group`.
+    pub(super) fn is_for(&self, group: &Arc<Group>) -> bool {
+        Arc::ptr_eq(&self.group, group)
+    }
+
     /// Whether `path` is tried for `group`.
     pub(super) fn is_of(&self, path: &Arc<Path>, group: &Arc<Group>) -> bool {
-        Arc::ptr_eq(&self.path, path) && Arc::ptr_eq(&self.group, group)
+        self.is_for(group) && Arc::ptr_eq(&self.path, path)
     }
 
     /// Whether it is too early to give up.
@@ -52,14 +57,19 @@ impl Trial {
         now.saturating_duration_since(self.since) < TRIAL_ANSWER_SECS
     }
 
-    /// An answer has come, of which the group is told as of any other.
+    /// An answer has come, of which the group learns as of any other.
     pub(super) fn succeed(mut self, now: Instant) {
-        self.end(None, now);
+        let Some(attempt) = self.attempt.take() else { return };
+        let change = self.group.datagrams.with_state(|state| {
+            state.abandon(attempt);
+            state.note(self.path.member(), true, now)
+        });
+        self.notices.change(&self.group, &self.path, change, None);
     }
 
-    /// The path could not be taken, or has broken. That says nothing about the member where it is our own machine that has nothing left.
+    /// The path could not be taken, or has broken.
     pub(super) fn fail(mut self, why: &Failure, now: Instant) {
-        self.end(Some(why).filter(|why| !why.is_ours()), now);
+        self.end_failed(why, now);
     }
 
     /// Its lane is left, and no answer has come.
@@ -67,20 +77,30 @@ impl Trial {
         self.end_unanswered(now);
     }
 
-    fn end_unanswered(&mut self, now: Instant) {
-        let why = Failure::outbound(Stage::Relay, Cause::Unanswered);
-        self.end((!self.may_be_answered(now)).then_some(&why), now);
+    /// It says nothing about the member.
+    pub(super) fn abandon(mut self) {
+        self.end_abandoned();
     }
 
-    /// It has failed for this reason, or nothing is held against the member.
-    fn end(&mut self, failure: Option<&Failure>, now: Instant) {
+    fn end_unanswered(&mut self, now: Instant) {
+        if self.may_be_answered(now) {
+            self.end_abandoned();
+        } else {
+            self.end_failed(&Failure::outbound(Stage::Relay, Cause::Unanswered), now);
+        }
+    }
+
+    fn end_failed(&mut self, why: &Failure, now: Instant) {
         let Some(attempt) = self.attempt.take() else { return };
-        let Some(why) = failure else {
-            return self.group.datagrams.with_state(|state| state.abandon(attempt));
-        };
         self.path.tally.datagrams.failed.add();
         let change = self.group.datagrams.with_state(|state| state.report(attempt, Outcome::Failed, now));
         self.notices.change(&self.group, &self.path, change, Some(why));
+    }
+
+    fn end_abandoned(&mut self) {
+        if let Some(attempt) = self.attempt.take() {
+            self.group.datagrams.with_state(|state| state.abandon(attempt));
+        }
     }
 }
 

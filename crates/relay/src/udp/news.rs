@@ -1,7 +1,6 @@
 //! What an engine does with letters: what slow work has come to.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use umbra_proto::address::{Address, AddressBlock};
 use umbra_proto::socks5::udp as socks5;
@@ -195,8 +194,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
             return self.end(id.association);
         }
         path_failed(door, lanes, id.number, why, now.instant);
-        let Some(path) = lanes.get_mut(id.number).map(|lane| Arc::clone(&lane.path)) else { return };
-        let choices = choices(door, lanes, &path);
+        let choices = choices(door, lanes, id.number);
         let Some((form, queue)) = self.stop_waiting(id, now) else { return };
         // Each member is given it once: where all are dead it would go round among them as fast as they refuse.
         if queue.in_vain() + 1 < choices {
