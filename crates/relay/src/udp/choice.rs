@@ -55,7 +55,8 @@ pub(super) fn choose<N: Net, D: Datagrams>(
     let lanes = &mut association.lanes;
     let (number, left) = match lanes.along(&path) {
         Some(lane) => {
-            lane.has_failed = false;
+            // As long as nobody looks for it again, others had better not take it for a way that may serve.
+            lane.has_failed &= lane.rests(now);
             if trial.is_some() {
                 // What has come of it before is no answer to a trial.
                 lane.has_answered = false;
@@ -192,10 +193,11 @@ fn member<N: Net>(
     // It may serve for all that its group believes.
     let mut may_serve = false;
     if let Some((path, due)) = &chosen {
-        may_serve = lanes.along(path).is_none_or(|lane| !lane.has_failed);
-        if may_serve && due.is_some_and(|due| now < due) {
+        // Also where it has failed: it was due at once then, and there was nobody else.
+        if due.is_some_and(|due| now < due) {
             return Ok(Pick { path: Arc::clone(path), due: *due, trial: None });
         }
+        may_serve = lanes.along(path).is_none_or(|lane| !lane.has_failed);
     }
     let due = Some(now + REVIEW_SECS);
     let pick = |path: Arc<Path>, trial, lanes: &mut Lanes| {
@@ -220,15 +222,21 @@ fn member<N: Net>(
     if attempts.wakes() {
         wake(door, group);
     }
-    let mut other = None;
+    let (mut other, mut resting) = (None, None);
     while let Some(held) = group.datagrams.next(&mut attempts, now) {
+        let path = Arc::clone(held.member());
         // One that is believed to be down as well is no better.
         let is_better = !may_serve || held.kind() == Kind::Regular;
-        if is_better && !is_left(held.member()) {
-            let path = Arc::clone(held.member());
-            other = Some((path, Trial::of(held, group, &door.notices, now)));
-            break;
+        if !is_better || is_left(&path) {
+            continue;
         }
+        // It has just failed this association, which took it by another group or rule.
+        if lanes.along(&path).is_some_and(|lane| lane.rests(now)) {
+            resting = resting.or(Some(path));
+            continue;
+        }
+        other = Some((path, Trial::of(held, group, &door.notices, now)));
+        break;
     }
     if let (Some(left), Some(_)) = (&chosen, &other) {
         // If that was on trial, no answer has come.
@@ -237,7 +245,8 @@ fn member<N: Net>(
         }
     }
     // If all others are down as well, it may be well again.
-    let (path, trial) = other.or(chosen.map(|path| (path, None))).ok_or(Why::Unroutable)?;
+    let last = chosen.or(resting).map(|path| (path, None));
+    let (path, trial) = other.or(last).ok_or(Why::Unroutable)?;
     debug!(path = %path.name, "chosen path");
     Ok(pick(path, trial, lanes))
 }
@@ -269,6 +278,7 @@ pub(super) fn path_failed<N: Net>(
     debug!(path = %lane.path.name, "path for datagrams failed");
     (lane.has_failed, lane.has_answered) = (true, false);
     let path = Arc::clone(&lane.path);
+    lanes.revoke(number);
     // As with streams: what our own machine has not is held against nobody.
     if why.is_ours() {
         return lanes.end_trials(number).into_iter().for_each(Trial::abandon);

@@ -54,7 +54,7 @@ pub(super) struct Lane {
 pub(super) struct Lanes {
     /// There from the first datagram on.
     first: Option<Lane>,
-    /// When the only lane is to be chosen again, where no rules tell targets apart.
+    /// When the only lane is to be chosen again, where no rules tell targets apart, unless that is when it fails.
     due: Option<Instant>,
     further: Option<Box<Further>>,
 }
@@ -65,7 +65,7 @@ struct Further {
     lanes: Vec<Lane>,
     /// All lanes, the one that was used last at the end.
     order: Vec<LaneNumber>,
-    /// What was chosen in groups, and when it is to be chosen again.
+    /// What was chosen in groups, and when it is to be chosen again: at once, where that is not said.
     choices: Vec<(Arc<Group>, Arc<Path>, Option<Instant>)>,
     /// The last target, and where it has gone.
     settled: Option<(Vec<u8>, Chosen)>,
@@ -82,6 +82,11 @@ impl Lane {
 
     pub(super) fn number(&self) -> LaneNumber {
         self.number
+    }
+
+    /// Whether nothing goes there for now.
+    pub(super) fn rests(&mut self, now: Instant) -> bool {
+        self.way.link().is_some_and(|link| link.rests(now))
     }
 
     /// Whether it leads along `path`. Everything that goes direct goes one way, so that anybody may answer to one address.
@@ -234,6 +239,19 @@ impl Lanes {
             choices.remove(0);
         }
         choices.push((Arc::clone(group), Arc::clone(path), due));
+    }
+
+    /// Whatever was chosen along the lane `number` is due.
+    pub(super) fn revoke(&mut self, number: LaneNumber) {
+        let Self { first, due, further } = self;
+        *due = None;
+        let Some(Further { lanes, choices, .. }) = further.as_deref_mut() else { return };
+        let Some(lane) = first.iter().chain(&*lanes).find(|lane| lane.number == number) else { return };
+        for (_, path, due) in choices {
+            if lane.is_along(path) {
+                *due = None;
+            }
+        }
     }
 
     /// The member of the lane `number` is tried by it.

@@ -65,6 +65,11 @@ impl Link {
         }
     }
 
+    /// Whether it was not found a moment ago, so that nothing goes there for now.
+    pub(super) fn rests(&self, now: Instant) -> bool {
+        self.next(now) == Next::Drop
+    }
+
     /// Keeps a datagram, ready to be sent, until the way is open.
     pub(super) fn keep(&mut self, datagram: &[u8]) -> Result<(), NoRoom> {
         match self {

@@ -1,14 +1,17 @@
 //! Members of groups that fail, return and are on trial, as associations find them.
 
-use std::net::IpAddr;
-use std::num::NonZeroU32;
+use std::net::{IpAddr, SocketAddr};
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 use umbra_proto::address::Address;
-use umbra_relay::config::{self, Group, Hop, Parent, Path};
+use umbra_relay::config::{self, Candidate, Group, Hop, Parent, Path};
 use umbra_relay::group::{Health, Policy, Settings};
+use umbra_relay::limits::HOP_RETRY_DELAY;
+use umbra_relay::router::{Conditions, Router, Rule};
 use umbra_sim::datagrams::DatagramPeer;
 use umbra_sim::link::Link;
 use umbra_sim::log::{Line, events_of};
@@ -17,30 +20,40 @@ use umbra_sim::seed::one_seed;
 use umbra_sim::street::door;
 
 use crate::life::WHILE;
-use crate::route::{Client, Plan, Route, target_at};
+use crate::route::{Client, Plan, Route, other_port, target_at};
 
 /// How long a member rests that is down.
 const REST: Duration = Duration::from_secs(5);
 
 /// Through the parents at the doors 8 and 9, in order; one failure marks a member down.
 fn group(name: &str) -> Arc<Group> {
-    let health = Health { fail_threshold: NonZeroU32::MIN, retry_time: REST, ..Health::default() };
-    let settings = Settings { policy: Policy::Ordered, health, ..Settings::default() };
-    let members = [8, 9].map(|number| {
-        let hop = Hop::Parent(Parent::socks5(door(number).into(), None));
-        Path::new(format!("parent {number}"), [hop]).into()
-    });
-    Arc::new(Group::new(name, settings, members.into()))
+    group_of(name, &parents())
 }
 
-/// Opens a parent that answers each datagram itself, after `delay` and as if its target did, or never.
-fn open(route: &Route, number: usize, delay: Option<Duration>) {
+fn parents() -> [Arc<Path>; 2] {
+    [8, 9].map(|number| {
+        let hop = Hop::Parent(Parent::socks5(door(number).into(), None));
+        Arc::new(Path::new(format!("parent {number}"), [hop]))
+    })
+}
+
+fn group_of(name: &str, members: &[Arc<Path>]) -> Arc<Group> {
+    let health = Health { fail_threshold: NonZeroU32::MIN, retry_time: REST, ..Health::default() };
+    let settings = Settings { policy: Policy::Ordered, health, ..Settings::default() };
+    let member = |path: &Arc<Path>| Candidate { path: Arc::clone(path), weight: NonZeroU16::MIN };
+    Arc::new(Group::new(name, settings, members.iter().map(member).collect()))
+}
+
+/// Opens a parent that answers each datagram itself, after `delay` and as if its target did, or never. Aborted, it has gone with all of its
+/// associations.
+fn open(route: &Route, number: usize, delay: Option<Duration>) -> AbortHandle {
     let mut listener = route.net.listen(door(number), Link::plain());
-    drop(tokio::spawn(async move {
+    let accepting = tokio::spawn(async move {
+        let mut associations = JoinSet::new();
         while let Some((socket, _)) = listener.accept().await {
-            drop(tokio::spawn(agree(Peer::new(socket), number)));
+            associations.spawn(agree(Peer::new(socket), number));
         }
-    }));
+    });
     let speaker = Arc::new(DatagramPeer::new(&route.air, door(number)));
     drop(tokio::spawn(async move {
         loop {
@@ -53,6 +66,7 @@ fn open(route: &Route, number: usize, delay: Option<Duration>) {
             }));
         }
     }));
+    accepting.abort_handle()
 }
 
 /// Agrees to an association, which lives as long as its control connection.
@@ -68,7 +82,11 @@ async fn agree(peer: Peer, number: usize) {
 
 /// Whether what the client sends is answered in a short while.
 async fn is_served(client: &Client) -> bool {
-    client.send(&Address::Ip(target_at(1)), b"hello");
+    is_served_at(client, target_at(1)).await
+}
+
+async fn is_served_at(client: &Client, target: SocketAddr) -> bool {
+    client.send(&Address::Ip(target), b"hello");
     client.receive_within(WHILE).await.is_some()
 }
 
@@ -133,4 +151,56 @@ fn a_member_that_answers_late_is_waited_for_on_trial_and_one_that_is_silent_is_l
             ["path restored", "path tried again and still down"].map(|words| told(&lines, words).len());
         assert_eq!(told, if reached == 1 { [1, 0] } else { [0, 1] }, "{delay:?}");
     }
+}
+
+/// A way that leads to one group where the target's port is that of `target`, and to the other everywhere else.
+fn split(target: SocketAddr, [one, other]: &[Arc<Group>; 2]) -> config::Routes {
+    let ports = Some(vec![target.port()..=target.port()]);
+    let conditions = Conditions { ports, ..Conditions::default() };
+    let verdict = config::Route::Group(Arc::clone(one));
+    let rules = vec![Rule { name: "by port".into(), conditions, verdict }];
+    config::Routes::new(Router { rules, otherwise: config::Route::Group(Arc::clone(other)) })
+}
+
+#[test]
+fn a_path_that_has_failed_one_group_serves_no_other_of_the_same_association_before_it_is_tried_again() {
+    let [one, other] = [target_at(1), other_port(target_at(1))];
+    one_seed(1, |net, mut chance| async move {
+        let paths = parents();
+        let groups = ["g", "h"].map(|name| group_of(name, &paths));
+        let plan = Plan { routes: Some(split(one, &groups)), ..Plan::new(None) };
+        let route = Route::lay(&net, &mut chance, plan);
+        open(&route, 9, Some(Duration::ZERO));
+        let client = route.associate(1000).await;
+        assert!(is_served_at(&client, one).await, "what has waited goes by the next member");
+        assert!(is_served_at(&client, other).await, "which is there for the other group as well");
+        assert_eq!(net.dials_to(door(8)), 1);
+    });
+}
+
+#[test]
+fn a_group_that_has_nobody_else_hides_from_no_other_that_their_path_has_failed() {
+    let [one, other] = [target_at(1), other_port(target_at(1))];
+    one_seed(1, |net, mut chance| async move {
+        let paths = parents();
+        let groups = [group_of("alone", &paths[..1]), group_of("both", &paths)];
+        let plan = Plan { routes: Some(split(one, &groups)), ..Plan::new(None) };
+        let route = Route::lay(&net, &mut chance, plan);
+        let first = open(&route, 8, Some(Duration::ZERO));
+        open(&route, 9, Some(Duration::ZERO));
+        let client = route.associate(1000).await;
+        for target in [one, other] {
+            assert!(is_served_at(&client, target).await);
+        }
+        first.abort();
+        sleep(WHILE).await;
+        // Its only member is asked again, and then waited for.
+        for _ in 0..3 {
+            assert!(!is_served_at(&client, one).await);
+        }
+        assert!(is_served_at(&client, other).await);
+        open(&route, 8, Some(Duration::ZERO));
+        sleep(HOP_RETRY_DELAY).await;
+        assert!(is_served_at(&client, one).await, "and tried once more");
+    });
 }
