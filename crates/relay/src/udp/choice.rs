@@ -199,6 +199,8 @@ fn member<N: Net>(
         }
         may_serve = lanes.along(path).is_none_or(|lane| !lane.has_failed);
     }
+    // Whoever probed the group may have ended with its own relay, however much it is in use.
+    wake(door, group);
     let due = Some(now + REVIEW_SECS);
     let pick = |path: Arc<Path>, trial, lanes: &mut Lanes| {
         if has_rules {
@@ -208,9 +210,6 @@ fn member<N: Net>(
     };
     if let Some((path, _)) = chosen.as_ref().filter(|_| may_serve) {
         let kept = group.datagrams.with_state(|state| state.keep(path.member(), now));
-        if kept.wakes {
-            wake(door, group);
-        }
         // One that is on trial is down until it has answered, and is given the time for that.
         if kept.is_up || lanes.awaits_answer(path, group, now) {
             return Ok(pick(Arc::clone(path), None, lanes));
@@ -219,9 +218,6 @@ fn member<N: Net>(
     let chosen = chosen.map(|(path, _)| path);
     let is_left = |path: &Arc<Path>| chosen.as_ref().is_some_and(|left| Arc::ptr_eq(left, path));
     let mut attempts = group.datagrams.begin(wanted, now);
-    if attempts.wakes() {
-        wake(door, group);
-    }
     let (mut other, mut resting) = (None, None);
     while let Some(held) = group.datagrams.next(&mut attempts, now) {
         let path = Arc::clone(held.member());
@@ -346,7 +342,8 @@ mod tests {
 
     use super::*;
     use crate::config::{
-        Candidate, Hop, Inbound, Mode, Parent, Protocol, ProxyDoor, ProxyHeader, Routes, Tcp, Udp,
+        Candidate, Hop, Inbound, Mode, Parent, Probe, ProbeKind, Protocol, ProxyDoor, ProxyHeader, Routes,
+        Tcp, Udp,
     };
     use crate::failure::{Cause, Stage};
     use crate::group::{Condition, Settings};
@@ -362,7 +359,9 @@ mod tests {
     /// A group of two, and a door that leads to it, with rules or without.
     fn group_behind(has_rules: bool) -> (Arc<Group>, Arc<Door<Refusing>>) {
         let members = vec![through("one").into(), through("other").into()];
-        let group = Arc::new(Group::new("any", Settings::default(), members));
+        let kind = ProbeKind::Handshake("192.0.2.7:7".parse().unwrap());
+        let probe = Probe { kind, patience: Duration::from_secs(1) };
+        let group = Arc::new(Group::new("any", Settings::default(), members).with_probe(probe));
         let otherwise = Route::Group(Arc::clone(&group));
         let rule =
             || Rule { name: "rule".into(), conditions: Conditions::default(), verdict: Route::direct() };
@@ -453,6 +452,26 @@ mod tests {
     fn is_on_trial(group: &Group, now: Instant) -> bool {
         let [(_, status), _] = &group.datagrams.describe(now)[..] else { panic!("there are two") };
         matches!(status.condition, Condition::Down { is_on_trial: true, .. })
+    }
+
+    #[tokio::test]
+    async fn each_choice_and_each_review_of_it_has_a_group_probed_that_nobody_probes() {
+        for has_rules in [false, true] {
+            let (group, door) = group_behind(has_rules);
+            let (mut lanes, mut now) = (Lanes::default(), Instant::now());
+            let take = |lanes: &mut Lanes, now| {
+                assert_eq!(&*member_at(&door, lanes, &group, now), "one");
+                group.claim_probes().is_none()
+            };
+            assert!(take(&mut lanes, now));
+            for _ in 0..2 {
+                // Whoever has begun to probe it finds that there is nothing to do, and ends.
+                tokio::task::yield_now().await;
+                assert!(!take(&mut lanes, now), "nothing is chosen");
+                now += REVIEW_SECS;
+                assert!(take(&mut lanes, now));
+            }
+        }
     }
 
     #[tokio::test]
