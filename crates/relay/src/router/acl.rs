@@ -14,6 +14,10 @@
 //!
 //! Both names of a section mean the same, and entries before the first section are in the bypass list. Where the two programs
 //! differ, the stricter one is followed; where both pass over what they cannot read, nothing starts.
+//!
+//! - `meant`: what a line was meant to be that could be a pattern as well.
+
+mod meant;
 
 use std::fmt;
 use std::io::BufRead;
@@ -64,7 +68,7 @@ pub struct LeftAside {
 /// What is wrong with a section, or with a line that could be one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SectionError {
-    /// There is no such section.
+    /// There is no such section, or more than the section stands on the line.
     Unknown(Box<str>),
     /// The opposite was said before.
     Contradiction(Box<str>, usize),
@@ -243,25 +247,15 @@ const ALLOW: usize = 3;
 
 impl Sections {
     fn take(&mut self, text: &str, line: usize) -> Result<(), Why> {
-        let section = match text {
-            "[proxy_all]" | "[accept_all]" => Section::Strangers(Strangers::Pass),
-            "[bypass_all]" | "[reject_all]" => Section::Strangers(Strangers::Stop),
-            "[outbound_allow_all]" => Section::Outbound(Strangers::Pass),
-            "[outbound_block_all]" => Section::Outbound(Strangers::Stop),
-            "[bypass_list]" | "[black_list]" => Section::List(BYPASS),
-            "[proxy_list]" | "[white_list]" => Section::List(PROXY),
-            "[outbound_block_list]" => Section::List(BLOCK),
-            "[outbound_allow_list]" => Section::List(ALLOW),
-            other if could_be_section(other) => {
-                return Err(Why::Section(SectionError::Unknown(other.into())));
+        let Some((_, section)) = SECTIONS.iter().find(|(name, _)| *name == text) else {
+            if meant::is_section(text) {
+                return Err(Why::Section(SectionError::Unknown(text.into())));
             }
-            entry => {
-                let list = &mut self.lists[self.current];
-                list.line.get_or_insert(line);
-                return list.add(entry).map_err(Why::Entry);
-            }
+            let list = &mut self.lists[self.current];
+            list.line.get_or_insert(line);
+            return list.add(text).map_err(Why::Entry);
         };
-        match section {
+        match *section {
             Section::Strangers(said) => say_once(&mut self.strangers, said, text, line),
             Section::Outbound(said) => say_once(&mut self.outbound, said, text, line),
             Section::List(list) => {
@@ -275,11 +269,27 @@ impl Sections {
     }
 }
 
+#[derive(Clone, Copy)]
 enum Section {
     Strangers(Strangers),
     Outbound(Strangers),
     List(usize),
 }
+
+const SECTIONS: [(&str, Section); 12] = [
+    ("[proxy_all]", Section::Strangers(Strangers::Pass)),
+    ("[accept_all]", Section::Strangers(Strangers::Pass)),
+    ("[bypass_all]", Section::Strangers(Strangers::Stop)),
+    ("[reject_all]", Section::Strangers(Strangers::Stop)),
+    ("[outbound_allow_all]", Section::Outbound(Strangers::Pass)),
+    ("[outbound_block_all]", Section::Outbound(Strangers::Stop)),
+    ("[bypass_list]", Section::List(BYPASS)),
+    ("[black_list]", Section::List(BYPASS)),
+    ("[proxy_list]", Section::List(PROXY)),
+    ("[white_list]", Section::List(PROXY)),
+    ("[outbound_block_list]", Section::List(BLOCK)),
+    ("[outbound_allow_list]", Section::List(ALLOW)),
+];
 
 /// The last of two that contradict each other would win by standing last, which nobody means.
 fn say_once(
@@ -315,28 +325,11 @@ impl Reading {
             self.networks.push(network);
             return Ok(());
         }
-        if is_meant_as_network(entry) {
+        if meant::is_network(entry) {
             return Err(EntryError::NoNetwork);
         }
         self.names.pattern(entry)
     }
-}
-
-/// A whole line in brackets is a set of characters as a pattern, and would fit nearly every name.
-fn could_be_section(text: &str) -> bool {
-    text.strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'))
-        .is_some_and(|inner| !inner.contains([']', '[']))
-}
-
-/// As a pattern it would fit no name, or not those that it looks like: no name has a slash, a colon or a blank, and `300.1.1.1`,
-/// `192.168.*` and `10.0.0.1-10.0.0.9` are addresses that somebody got wrong. What has the signs of a pattern is meant as one.
-fn is_meant_as_network(text: &str) -> bool {
-    let is_pattern = text.contains(['^', '$', '\\', '(', '[', '{', '|', '+', '?']);
-    let in_no_name = |c: char| matches!(c, ':' | '%' | ',' | '!' | '@') || c.is_whitespace();
-    let is_numbers = text.contains(|c: char| c.is_ascii_digit())
-        && text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'*' | b'-'));
-    text.contains('/') || is_numbers || !is_pattern && text.contains(in_no_name)
 }
 
 impl SectionError {
@@ -344,9 +337,9 @@ impl SectionError {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Unknown(_) => {
-                "sections are [proxy_all], [bypass_all], [proxy_list], [bypass_list] for a client; [accept_all], [reject_all], \
+                "write a section alone on its line, and what is said of it behind #; sections are [proxy_all], [bypass_all], [proxy_list], [bypass_list] for a client; [accept_all], [reject_all], \
                  [white_list], [black_list], [outbound_allow_all], [outbound_block_all], [outbound_allow_list], \
-                 [outbound_block_list] for a server; write a pattern of one set of characters as (?:[…])"
+                 [outbound_block_list] for a server; write a pattern that looks like one as (?:…)"
             }
             Self::Contradiction(..) => "keep one of them",
         }

@@ -198,6 +198,9 @@ fn a_line_that_cannot_be_meant_is_refused_with_its_number_and_a_remedy() {
         ("192.168.*", entry(EntryError::NoNetwork)),
         ("fe80::1%eth0", entry(EntryError::NoNetwork)),
         ("2001:db8::g", entry(EntryError::NoNetwork)),
+        ("[2001:db8::1]", entry(EntryError::NoNetwork)),
+        ("[2001:db8::1]:443", entry(EntryError::NoNetwork)),
+        ("[2001:db8::]/32", entry(EntryError::NoNetwork)),
         ("10.0.0.1, 10.0.0.2", entry(EntryError::NoNetwork)),
         ("example.com example.org", entry(EntryError::NoNetwork)),
         ("!include others", entry(EntryError::NoNetwork)),
@@ -236,6 +239,75 @@ fn patterns_in_brackets_are_patterns_where_they_are_more_than_that() {
         assert_eq!(ask(&router, "::1", direct, &[]).0, Some(AclVerdict::Direct), "{direct}");
     }
     assert_eq!(ask(&router, "::1", "12", &[]).0, Some(AclVerdict::Proxy));
+}
+
+#[test]
+fn a_section_that_is_not_written_as_one_is_no_pattern() {
+    for (word, _) in SECTIONS {
+        let bare = word.trim_matches(['[', ']']);
+        for (before, behind) in [
+            ("[", "]:"),
+            ("[", "] ;mine"),
+            ("[", "];mine"),
+            ("[", "] // mine"),
+            ("[", "] mine"),
+            ("[", "]mine"),
+            ("[", "]+"),
+            ("[", "]."),
+            ("[", "]$"),
+            ("[", ""),
+            ("[[", "]]"),
+            ("[ ", " ]:"),
+            ("", ""),
+            ("", "]"),
+            ("", "] mine"),
+            ("", "];"),
+            ("", ":"),
+            ("(", ")"),
+            ("{", "}"),
+            ("<", ">"),
+            ("\"[", "]\""),
+            ("- [", "]"),
+            ("list: [", "]"),
+            ("^", "$"),
+            ("== ", " =="),
+        ] {
+            for bare in [bare.to_owned(), bare.to_uppercase(), bare.replace('_', "-"), bare.replace('_', "")]
+            {
+                let line = format!("{before}{bare}{behind}");
+                let error = wrong(&format!("[proxy_all]\n{line}\n||secret.example\n"));
+                assert_eq!(error.why, Why::Section(SectionError::Unknown(line.clone().into())), "{line}");
+                assert_eq!(error.line, 2);
+                assert!(error.to_string().contains("write a section alone on its line"), "{error}");
+            }
+        }
+    }
+    for line in
+        ["[proxy_lst]:", "[proxy_lst].", "[prxy_list] x", "[outbound_blok_list];", "prxy_list]", "[a-z];x"]
+    {
+        let why = wrong(&format!("[proxy_all]\n{line}\n")).why;
+        assert_eq!(why, Why::Section(SectionError::Unknown(line.into())), "{line}");
+    }
+}
+
+#[test]
+fn a_pattern_that_has_the_name_of_a_section_among_others_is_a_pattern() {
+    for (line, name) in [
+        (r"(^|\.)proxy_list\.example$", "a.proxy_list.example"),
+        (r"[a-z0-9-]+\.example\.com", "a-1.example.com"),
+        (r"[[:digit:]]+proxy_list", "1proxy_list"),
+        (r"[^.]+\.black_list\.exa", "x.black_list.example"),
+        (r"[_a-z]{2}\d-x", "a_1-x"),
+        (r"[a-z]?[0-9]-cdn", "7-cdn"),
+        (r"my_proxy_list", "my_proxy_list.example"),
+        (r"(?:proxy_list)", "proxy_list.example"),
+        (r"(?:[proxy_list])$", "x.example.s"),
+        (r"|proxy_list", "proxy_list"),
+    ] {
+        let router = acl(&format!("[bypass_list]\n{line}\n")).client();
+        assert_eq!(ask(&router, "::1", name, &[]).0, Some(AclVerdict::Direct), "{line}");
+        assert_eq!(ask(&router, "::1", "other.EXAMPLE2", &[]).0, Some(AclVerdict::Proxy), "{line}");
+    }
 }
 
 #[test]
