@@ -106,7 +106,10 @@ fn read_root(root: &Object<'_>, report: &mut Report) -> Raw {
 fn read_list(key: &str, place: Place, root: &Object<'_>, report: &mut Report) -> Option<Vec<Settings>> {
     let array = match &root.get(key)?.value {
         Json::Array(array) => array,
-        Json::NullKeyword(_) => return None,
+        Json::NullKeyword(_) => {
+            report.error(key, NULL);
+            return None;
+        }
         Json::StringLit(_) | Json::NumberLit(_) | Json::BooleanLit(_) | Json::Object(_) => {
             report.error(key, format!("wants a list: \"{key}\": [ {{ … }}, … ]"));
             return None;
@@ -201,13 +204,19 @@ fn read_object(path: &str, place: Place, object: &Object<'_>, report: &mut Repor
             }
             continue;
         }
-        if matches!(property.value, Json::NullKeyword(_)) {
-            continue;
-        }
+        let is_null = matches!(property.value, Json::NullKeyword(_));
         let Some(setting) = Setting::find(place, key) else {
-            judge_stranger(place, key, key_path, &property.value, report);
+            if !is_null || place.is_strict() {
+                judge_stranger(place, key, key_path, &property.value, report);
+            }
             continue;
         };
+        if is_null {
+            if setting.id.wants_value(place) {
+                report.error(key_path, NULL);
+            }
+            continue;
+        }
         let Some(value) = read_value(setting, &key_path, &property.value, report) else { continue };
         if let Some(earlier) = settings.insert(setting.id, &key_path, value)
             && setting.key != "remarks"
@@ -380,6 +389,8 @@ fn lower_first(text: &str) -> String {
 /// Far more than ten thousand servers need; keeps a mistaken path from filling memory.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
+const NULL: &str = "null, which says nothing, and more or other traffic could go here than is meant; give it a value, or leave it out";
+
 const SYNTAX: &str = "this is JSON, in which // and /* */ comments and trailing commas may stand";
 
 const JSON_WITH_COMMENTS: ParseOptions =
@@ -420,7 +431,7 @@ mod tests {
     fn comments_trailing_commas_and_quoted_numbers_read() {
         let (raw, warnings) = read_good(
             "\u{feff}{ // one\n /* two */ \"server\": \"::1\", \"server_port\": \"8388\", \"timeout\": 60,\n\
-             \"fast_open\": true, \"plugin\": \"\", \"acl\": null, \"one_time_auth\": false, }",
+             \"fast_open\": true, \"plugin\": \"\", \"plugin_opts\": null, \"one_time_auth\": false, }",
         );
         assert_eq!(raw.root.text(Id::Server), Some(("::1", "server")));
         assert_eq!(raw.root.number(Id::ServerPort), Some((8388, "server_port")));
@@ -548,6 +559,59 @@ mod tests {
         for (found, expected) in found.iter().zip(expected) {
             assert!(found.starts_with(expected), "{found} / {expected}");
         }
+    }
+
+    #[test]
+    fn null_says_nothing_where_other_programs_write_it_and_is_an_error_where_it_could_open() {
+        let (_, warnings) = read_good(
+            r#"{"port_password": null, "dns_server": null, "libopenssl": null, "plugin": null, "plugin_opts": null, "remarks": null,
+                "forbidden_ip": null, "forbid_private": null, "password": null, "method": null, "timeout": null, "zzzz": null,
+                "security": null, "rules": [{"name": null, "disabled": null, "ports": 1, "to": "direct"}],
+                "paths": [{"name": "p", "hops": [{"address": "a", "user": null, "password": null}]}]}"#,
+        );
+        assert_eq!(warnings, Vec::<String>::new());
+        let wanted = |text: &str, place: &str| {
+            let found = errors(text);
+            let error = format!("{place}: null, which says nothing");
+            assert!(found.len() == 1 && found[0].starts_with(&error), "{text}: {found:?}");
+            assert!(found[0].ends_with("give it a value, or leave it out"), "{found:?}");
+        };
+        for key in [
+            "acl",
+            "socks_config",
+            "records_config",
+            "outbound_proxy",
+            "rules",
+            "otherwise",
+            "paths",
+            "groups",
+            "users",
+            "socks5_auth_config_path",
+            "server",
+            "servers",
+            "locals",
+        ] {
+            wanted(&format!(r#"{{"{key}": null}}"#), key);
+        }
+        for key in [
+            "domains",
+            "domain_files",
+            "networks",
+            "network_files",
+            "ports",
+            "sources",
+            "inbounds",
+            "users",
+            "network",
+            "to",
+            "reply",
+        ] {
+            wanted(&format!(r#"{{"rules": [{{"{key}": null}}]}}"#), &format!("rules[0].{key}"));
+        }
+        wanted(r#"{"locals": [{"users": null}]}"#, "locals[0].users");
+        wanted(r#"{"paths": [{"hops": [{"tls": null}]}]}"#, "paths[0].hops[0].tls");
+        let found = errors(r#"{"rules": [{"domain": null}], "security": {"insecure": null}}"#);
+        assert!(found.len() == 2 && found.iter().all(|error| error.contains("unknown key")), "{found:?}");
     }
 
     #[test]

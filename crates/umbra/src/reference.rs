@@ -425,6 +425,29 @@ impl Id {
     pub(crate) fn protects(self) -> bool {
         PROTECTING.contains(&self)
     }
+
+    /// Whether `null` keeps everything from starting at `place`, since without a value more or other traffic could go where it should not:
+    /// a rule that lost a condition fits more, and a way that lost its proxies is the direct one.
+    ///
+    /// Elsewhere `null` says nothing, as other programs mean it. The first implementation has it for the default of `port_password`,
+    /// `dns_server` and the paths of libraries; those who write files write it for a server without a plugin, a note or a login. What is
+    /// held by default without a word, such as `forbidden_ip`, stays so with it, and a switch that is `null` is off.
+    pub(crate) fn wants_value(self, place: Place) -> bool {
+        match place {
+            Place::Rule => !matches!(self, Self::Name | Self::Remarks | Self::Disabled),
+            Place::Root
+            | Place::Server
+            | Place::Inbound
+            | Place::User
+            | Place::Security
+            | Place::Online
+            | Place::Path
+            | Place::Hop
+            | Place::Group
+            | Place::Member
+            | Place::Probe => self.leads() || matches!(self, Self::Users | Self::UsersFile),
+        }
+    }
 }
 
 impl Setting {

@@ -195,7 +195,8 @@ group holds against its members. `socks5` and `socks4` have names of targets res
 An unknown key is an error in the objects that are Umbra's own (`paths[]`, `hops[]`, `groups[]`, `members[]`, `probe`, `rules[]`) and in `security`, and wherever it is spelled like a key that says where traffic goes or that
 protects, such as `users`, `forbid_private` or `acl`. Elsewhere it is left aside with a warning, so that files of other programs can be read.
 
-The methods are in [a table below](#methods). Numbers may stand in quotes; `null` is the same as nothing.
+The methods are in [a table below](#methods). Numbers may stand in quotes. `null` is the same as nothing, but an error where a session could go elsewhere without a value: in `rules[]`,
+and for whatever says where traffic goes (`acl`, `outbound_proxy`, `socks_config`, `rules`, `otherwise`, `servers`) or who may come in (`users`).
 
 ## Keys
 

@@ -242,7 +242,7 @@ fn a_chain_may_stand_in_place_of_the_server() {
     let alone = hop_words(&path_of(config.inbounds[0].routes.otherwise()).hops[0]);
     assert_eq!(alone, "socks5 false a:1080 on", "as it has always been");
     let errors = Outcome::bad("umbra local", r#"{"outbound_proxy": null}"#);
-    assert!(errors[0].starts_with("server: missing"), "{errors:?}");
+    assert!(errors[0].starts_with("outbound_proxy: null, which says nothing"), "{errors:?}");
     let errors = Outcome::bad("umbra local", r#"{"outbound_proxy": ["socks5://a:0"]}"#);
     assert_eq!(errors, ["outbound_proxy[0]: 0 is no port to connect to"]);
     let errors = Outcome::bad(
