@@ -61,6 +61,13 @@ pub(super) fn read_parents(
             "cannot stand beside default_servers of records_config, which say the same; keep one of them",
         );
     }
+    // Whoever names a file means something, and all of it would go where `otherwise` leads.
+    if records.default_servers.is_empty() && config.says_nothing() {
+        let text = "there is no dest_ip line and no no_socks line in the file, and records_config has no default_servers, so no session would \
+                    go through a parent; check the path and whether all of the file has come, or take the key out";
+        report.error(format!("{path}:1"), text);
+        return None;
+    }
     let house = House { records: &records, config: &config };
     let otherwise = if records.default_servers.is_empty() {
         otherwise.unwrap_or(Route::Refuse(Refusal::NotAllowed))

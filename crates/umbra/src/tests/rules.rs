@@ -343,19 +343,19 @@ fn traffic_servers_files_are_followed_and_lead_nowhere_but_where_they_say() {
 #[test]
 fn what_is_wrong_in_traffic_servers_files_starts_nothing() {
     for (records, socks, rest, error) in [
-        ("socks_needed INT 0", "", "", "records.config:1: the file says socks_needed 0"),
+        ("socks_needed INT 0", "no_socks 10.0.0.1", "", "records.config:1: the file says socks_needed 0"),
         ("socks_needed INT 1;socks_version INT 6", "", "", "records.config:2: socks_version: 6 does not do"),
         ("socks_needed INT 1", "no_socks 10.0.0.1 -", "", "socks.config:1: no_socks: 10.0.0.1 -"),
         ("socks_needed INT 1;socks_config_file STRING none", "", "", "none cannot be read"),
         (
             "socks_needed INT 1",
-            "",
+            "no_socks 10.0.0.1",
             r#", "direct": true"#,
             "direct: cannot stand beside Traffic Server's files",
         ),
         (
             "socks_needed INT 1",
-            "",
+            "no_socks 10.0.0.1",
             r#", "rules": [{"ports": 1, "to": "direct"}]"#,
             "cannot stand beside rules",
         ),
@@ -375,6 +375,36 @@ fn what_is_wrong_in_traffic_servers_files_starts_nothing() {
     }
     let errors = Outcome::bad("umbra local", &client(r#""socks_config": "/nonexistent""#));
     assert!(errors[0].starts_with("socks_config: /nonexistent cannot be read"), "{errors:?}");
+}
+
+#[test]
+fn traffic_servers_files_that_lead_nowhere_are_an_error_as_a_list_without_an_entry_is() {
+    for (records, socks) in [
+        ("socks_needed INT 1", ""),
+        ("socks_needed INT 1", "# parents\n\n"),
+        ("socks_needed INT 1;socks_version INT 5", "auth u me secret\n"),
+        ("socks_needed INT 1;default_servers STRING NULL", "# none\n"),
+    ] {
+        let folder = traffic_server(records, socks);
+        let path = folder.path().display();
+        for keys in [
+            format!(r#""records_config": "{path}/records.config""#),
+            format!(r#""records_config": "{path}/records.config", "otherwise": "direct""#),
+            format!(r#""socks_config": "{path}/socks.config", "otherwise": "direct""#),
+        ] {
+            let errors = Outcome::bad("umbra local", &client(&keys));
+            assert_eq!(errors.len(), 1, "{records} {socks}: {errors:?}");
+            let wanted = format!("{path}/socks.config:1: there is no dest_ip line and no no_socks line");
+            assert!(
+                errors[0].starts_with(&wanted) && errors[0].contains("or take the key out"),
+                "{errors:?}"
+            );
+        }
+    }
+    let folder = traffic_server("socks_needed INT 1", "no_socks 127.0.0.1\n");
+    let path = folder.path().display();
+    let file = client(&format!(r#""records_config": "{path}/records.config", "otherwise": "direct""#));
+    Outcome::good("umbra local", &file);
 }
 
 #[test]

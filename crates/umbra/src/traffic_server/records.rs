@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::parents::read_parents;
 use super::{Findings, ParentAt, is_blank, shown};
-use crate::reference::nearest;
+use crate::reference::{is_nearly, nearest};
 use crate::report::Report;
 
 /// What a `records.config` says of SOCKS; the default is what holds where it says nothing.
@@ -98,9 +98,18 @@ impl Records {
     fn read_line(&mut self, line: &Line<'_>, said: &mut Vec<Name>, findings: &mut Findings<'_>) {
         let short = &line.name[PREFIX.len()..];
         let Some((known, name)) = NAMES.into_iter().find(|(known, _)| *known == short) else {
-            let hint = nearest(short, NAMES.into_iter().map(|(known, _)| known))
-                .map_or_else(String::new, |near| format!("; did you mean {PREFIX}{near}?"));
-            return findings.warn(format!("unknown name {}, which is left aside{hint}", shown(line.name)));
+            let unknown = format!("unknown name {}", shown(line.name));
+            return match nearest(short, NAMES.into_iter().map(|(known, _)| known)) {
+                // Left aside, one letter would make a line say nothing of what it was written for: parents, or that they are needed.
+                Some(near) if is_nearly(short, near) => {
+                    findings
+                        .error(format!("{unknown}; did you mean {PREFIX}{near}? correct it, or take it out"));
+                }
+                Some(near) => {
+                    findings.warn(format!("{unknown}, which is left aside; did you mean {PREFIX}{near}?"));
+                }
+                None => findings.warn(format!("{unknown}, which is left aside")),
+            };
         };
         if said.contains(&name) {
             findings.warn(format!("{known} was said before; this is what counts"));

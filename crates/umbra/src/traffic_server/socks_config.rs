@@ -70,6 +70,11 @@ impl SocksConfig {
         self.rules.iter().rev()
     }
 
+    /// Whether no line of it says where anything goes, as in a file of comments, or one that has come in part.
+    pub(crate) fn says_nothing(&self) -> bool {
+        self.rules.is_empty() && self.no_socks == Self::default().no_socks
+    }
+
     /// The networks that are reached directly.
     pub(crate) fn no_socks_networks(&self) -> Vec<IpNet> {
         IpNet::aggregate(&self.no_socks.iter().flat_map(Range::networks).collect())

@@ -170,14 +170,55 @@ fn lines_of_another_form_are_not_passed_over_if_they_are_about_socks() {
 
 #[test]
 fn an_unknown_name_is_a_warning_with_the_nearest_one() {
-    let told = warning("CONFIG proxy.config.socks.default_server STRING 10.0.0.1:1080");
-    assert!(told.starts_with("records.config:1: unknown name proxy.config.socks.default_server"), "{told}");
-    assert!(told.ends_with("did you mean proxy.config.socks.default_servers?"), "{told}");
-    assert!(warning("CONFIG proxy.config.socks.Socks_Needed INT 1").contains("did you mean"));
+    let told = warning("CONFIG proxy.config.socks.server_timeout INT 300");
+    assert!(
+        told.starts_with("records.config:1: unknown name proxy.config.socks.server_timeout, which is"),
+        "{told}"
+    );
+    assert!(told.contains("did you mean proxy.config.socks."), "{told}");
     let told = warning("CONFIG proxy.config.socks.password STRING hunter2");
     assert!(!told.contains("hunter2"), "{told}");
     // Nothing of the name itself is left.
     assert!(warning("CONFIG proxy.config.socks. INT 1").contains("unknown name"));
+}
+
+#[test]
+fn a_name_that_is_nearly_a_known_one_is_an_error() {
+    for (name, near) in [
+        ("default_server", "default_servers"),
+        ("defualt_servers", "default_servers"),
+        ("Socks_Needed", "socks_needed"),
+        ("sock_needed", "socks_needed"),
+        ("socks_need", "socks_needed"),
+        ("socks_confg_file", "socks_config_file"),
+        ("connect_attempts", "connection_attempts"),
+    ] {
+        let told = error(&format!("CONFIG proxy.config.socks.{name} STRING 10.0.0.1:1080"));
+        let wanted = format!("did you mean proxy.config.socks.{near}? correct it, or take it out");
+        assert!(told.starts_with("records.config:1: unknown name") && told.ends_with(&wanted), "{told}");
+    }
+}
+
+#[test]
+fn the_names_of_a_whole_server_are_passed_over_without_a_word() {
+    let names = [
+        "proxy_name STRING me",
+        "http.server_ports STRING 8080",
+        "http.connect_attempts_max_retries INT 3",
+        "http.connect_attempts_timeout INT 30",
+        "http.parent_proxy.retry_time INT 300",
+        "http.parent_proxy.fail_threshold INT 10",
+        "http.parent_proxy.self_detect INT 2",
+        "net.connections_throttle INT 30000",
+        "net.default_inactivity_timeout INT 86400",
+        "hostdb.timeout INT 86400",
+        "ssl.client.verify.server.policy STRING PERMISSIVE",
+        "accept_threads INT 1",
+        "log.rolling_enabled INT 1",
+        "url_remap.filename STRING remap.config",
+    ];
+    let lines: String = names.iter().map(|name| format!("CONFIG proxy.config.{name}\n")).collect();
+    assert!(good(&(lines + &line("socks_needed", "1"))).socks_needed);
 }
 
 #[test]
