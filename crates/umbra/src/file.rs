@@ -19,6 +19,7 @@ use crate::raw::{Raw, Said, Settings, Value};
 use crate::reference::{Id, Kind, LISTS, Place, Setting};
 use crate::report::Report;
 use crate::secret::expand_password;
+use crate::variable::{Part, refuse_in_host, warn_of_variable};
 
 /// Reads the file at `path`. What is wrong with it goes into `report`; there is no `Raw` if it cannot be read at all.
 pub(crate) fn read(path: &Path, report: &mut Report) -> Option<Raw> {
@@ -163,7 +164,7 @@ fn read_entries(key: &str, place: Place, array: &Array<'_>, report: &mut Report)
 fn read_link(path: &str, text: &str, report: &mut Report) -> Option<Settings> {
     match text.parse() {
         Ok(url) => {
-            let settings = link_settings(url, path, path);
+            let settings = link_settings(url, path, path, report);
             refuse_strange_plugin(&settings, report);
             Some(settings)
         }
@@ -250,7 +251,12 @@ fn read_value(setting: &Setting, path: &str, value: &Json<'_>, report: &mut Repo
         }
         (kind, value) => {
             match read_scalar(kind, setting.key, value).and_then(|value| expand(setting.id, value)) {
-                Ok(value) => Some(value),
+                Ok(value) => {
+                    if let (Id::UserName, Value::Text(name)) = (setting.id, &value) {
+                        warn_of_variable(name, Part::User, path, report);
+                    }
+                    Some(value)
+                }
                 Err(why) => {
                     report.error(path, why);
                     None
@@ -260,10 +266,16 @@ fn read_value(setting: &Setting, path: &str, value: &Json<'_>, report: &mut Repo
     }
 }
 
-/// A password may stand in the environment.
+/// A password may stand in the environment. A host may not, and where one is looked for it is not to be found.
 fn expand(id: Id, value: Value) -> Result<Value, String> {
     match (id, value) {
         (Id::Password, Value::Text(text)) => expand_password(text).map(Value::Text),
+        // A link or a document that stands there is read later, each in its own way.
+        (Id::Server | Id::LocalAddress | Id::ForwardAddress | Id::ProbeTarget, Value::Text(text))
+            if !text.contains('/') =>
+        {
+            refuse_in_host(&text).map(|()| Value::Text(text))
+        }
         (_, value) => Ok(value),
     }
 }
@@ -293,7 +305,7 @@ fn read_items(setting: &Setting, path: &str, array: &Array<'_>, report: &mut Rep
     let mut items = Vec::new();
     for (index, element) in array.elements.iter().enumerate() {
         let place = format!("{path}[{index}]");
-        match read_scalar(setting.kind, setting.key, element) {
+        match read_scalar(setting.kind, setting.key, element).and_then(|value| expand(setting.id, value)) {
             Ok(value) => items.push(Said { place, value }),
             Err(why) => report.error(place, why),
         }

@@ -399,8 +399,15 @@ fn find_conflict(role: Option<Role>, has_url: bool, settings: &Settings) -> Opti
     Some(format!("--server-url and {said} both describe the server; give one of them"))
 }
 
-/// A secret that was to be a variable's value, and would be what everybody can read in a manual.
-fn find_variable(settings: &Settings) -> Option<String> {
+/// A secret that was to be a variable's value, and would be what everybody can read in a manual; or a host that nobody would find.
+pub(crate) fn find_variable(settings: &Settings) -> Option<String> {
+    let hosts = [Id::Server, Id::LocalAddress, Id::ForwardAddress];
+    let mut hosts = hosts.into_iter().filter_map(|id| settings.text(id));
+    if let Some((_, place)) = hosts.find(|(text, _)| text.contains("${") && !text.contains('/')) {
+        return Some(format!(
+            "{place} has ${{…}} for a host, and no shell has put the value there; leave out the single quotes around it"
+        ));
+    }
     let said = [Id::Password, Id::OutboundProxy].into_iter().filter_map(|id| settings.text(id));
     let (_, place) = said.into_iter().find(|(text, _)| names_variable(text))?;
     Some(format!(

@@ -8,6 +8,7 @@ use crate::raw::{Settings, Value};
 use crate::reference::Id;
 use crate::report::Report;
 use crate::secret::escape_password;
+use crate::variable::{Part, refuse_in_host, warn_of_variable};
 
 /// The servers of all links in `text`, one on each line. What is wrong with one goes into `report`, without its secret.
 pub(crate) fn read_links(text: &str, report: &mut Report) -> Vec<ServerUrl> {
@@ -32,12 +33,16 @@ pub(crate) fn explain(error: UrlError) -> String {
     format!("{error}; it looks like ss://METHOD:PASSWORD@HOST:PORT#NAME")
 }
 
-/// What a link says, as an object at `path` whose values were all written at `place`.
-pub(crate) fn link_settings(url: ServerUrl, path: &str, place: &str) -> Settings {
+/// What a link says, as an object at `path` whose values were all written at `place`. What looks like a variable in it is told.
+pub(crate) fn link_settings(url: ServerUrl, path: &str, place: &str, report: &mut Report) -> Settings {
     let host = match &url.address {
         Address::Ip(address) => address.ip().to_string(),
         Address::Name(name, _) => name.as_str().into(),
     };
+    warn_of_variable(&url.password, Part::LinkPassword, place, report);
+    if let Err(why) = refuse_in_host(&host) {
+        report.error(place, why);
+    }
     let mut settings = Settings::new(path);
     let mut say = |id, text| settings.insert(id, place, Value::Text(text));
     say(Id::Server, Zeroizing::new(host));
@@ -183,7 +188,7 @@ mod tests {
             )).collect();
             prop_assert_eq!(&read_back(&to_json(&urls)), &expected);
 
-            let settings: Vec<_> = urls.into_iter().map(|url| link_settings(url, "", "x")).collect();
+            let settings: Vec<_> = urls.into_iter().map(|url| link_settings(url, "", "x", &mut Report::default())).collect();
             let text = |settings: &Settings, id| settings.text(id).map(|(text, _)| text.to_owned());
             for (settings, expected) in settings.iter().zip(expected) {
                 prop_assert_eq!(text(settings, Id::Plugin), expected.4);

@@ -120,7 +120,7 @@ fn expand(
 fn read_link(text: &str, path: &str, place: &str, report: &mut Report) -> Settings {
     match text.parse() {
         Ok(url) => {
-            let settings = link_settings(url, path, place);
+            let settings = link_settings(url, path, place, report);
             refuse_strange_plugin(&settings, report);
             settings
         }
@@ -134,7 +134,7 @@ fn read_link(text: &str, path: &str, place: &str, report: &mut Report) -> Settin
 /// In the place of what is wrong, which is told already, so that nothing more is said of it.
 fn stand_in(path: &str, place: &str) -> Settings {
     let url = "ss://aes-128-gcm:long-enough@localhost:1".parse().expect("it is a link");
-    link_settings(url, path, place)
+    link_settings(url, path, place, &mut Report::default())
 }
 
 fn refuse_too_many(documents: &mut Vec<Subscription>, report: &mut Report) {

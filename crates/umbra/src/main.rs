@@ -30,6 +30,7 @@ mod subscription;
 mod traffic_server;
 mod up;
 mod url;
+mod variable;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;

@@ -162,8 +162,15 @@ fn url_password(url: &str) -> Option<(&str, &str, &str)> {
     Some((&url[..password], &url[password..host], &url[host..]))
 }
 
+/// The name in the URL of a proxy, as it is written there.
+pub(crate) fn url_user(url: &str) -> Option<&str> {
+    let login = url.find("://")? + "://".len();
+    let login = url.get(login..url.rfind('@')?)?;
+    Some(login.split_once(':').map_or(login, |(name, _)| name))
+}
+
 /// The `$` and what stands between the braces, where all of `text` is `${NAME}` with one or more `$`.
-fn braced(text: &str) -> Option<(&str, &str)> {
+pub(crate) fn braced(text: &str) -> Option<(&str, &str)> {
     let rest = text.trim_start_matches('$');
     let (dollars, _) = text.split_at(text.len() - rest.len());
     let name = rest.strip_prefix('{')?.strip_suffix('}')?;

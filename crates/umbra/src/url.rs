@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use umbra_proto::url::ServerUrl;
 use zeroize::Zeroizing;
 
-use crate::flags::{Role, Servers, Url};
+use crate::flags::{Role, Servers, Url, find_variable};
 use crate::link::{read_links, to_json};
 use crate::report::Report;
 use crate::resolve::describe_servers;
@@ -38,6 +38,10 @@ type Link = (ServerUrl, Zeroizing<String>);
 /// Each server with its link, in the form that was asked for.
 fn encode(servers: Servers, report: &mut Report) -> Option<Vec<Link>> {
     let Servers { options, host, tag, legacy } = servers;
+    if let Some(complaint) = find_variable(&options.settings) {
+        report.error("", complaint);
+        return None;
+    }
     let sources = load(Role::Client, read(options, report)?);
     let mut links = Vec::new();
     for mut url in describe_servers(sources, host.as_deref(), report) {

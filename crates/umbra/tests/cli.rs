@@ -536,12 +536,29 @@ fn a_variable_that_no_shell_has_expanded_is_no_secret_of_the_command_line() {
         &["server", "-s", "127.0.0.1:0", "-k", &named],
         &["local", "-s", "127.0.0.1:9", "-l", "0", "-k", &named],
         &["local", "-l", "0", "--outbound-proxy", &proxy],
+        &["url", "encode", "-s", "192.0.2.1", "-p", "1", "-k", &named],
+        &["url", "qr", "-s", "192.0.2.1", "-p", "1", "-k", &named],
     ] {
         let output = umbra_with(&[(VARIABLE, "of the environment")], args);
         let told = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{args:?} {told}");
+        let code = if args[0] == "url" { 1 } else { 2 };
+        assert_eq!(
+            (output.status.code(), text(&output.stdout)),
+            (Some(code), String::new()),
+            "{args:?} {told}"
+        );
         assert!(told.contains("has ${…} for a password") && told.contains("a file for -c"), "{told}");
         assert!(!told.contains(VARIABLE), "{told}");
+    }
+    for args in [
+        &["check", "-s", &named, "-k", "long-enough"][..],
+        &["url", "encode", "-s", &named, "-k", "long-enough"],
+    ] {
+        let told = text(&umbra_with(&[(VARIABLE, "192.0.2.1")], args).stderr);
+        assert!(
+            told.contains("-s has ${…} for a host, and no shell has put the value there"),
+            "{args:?} {told}"
+        );
     }
 }
 

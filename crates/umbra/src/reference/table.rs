@@ -42,8 +42,9 @@ pub(super) const SETTINGS: &[Setting] = &[
                is the same byte throughout are refused. A client that is one of a 2022 port's `users` joins the port's key and its own with a colon. \
                Where all of it is `${NAME}`, here and in every other password of a file, those in URLs of proxies included, it is the value of \
                that environment variable, without which nothing starts. `$${NAME}` is a secret that is written `${NAME}`: of what begins so, one `$` is \
-               taken off, and `umbra url decode` puts one there. The password of a link or of a document from elsewhere is what it says; that of \
-               a flag as well, and `${NAME}` is refused there, since no shell has put the value in its place.",
+               taken off, and `umbra url decode` puts one there. The password of a link or of a document from elsewhere is what it says, and so is the \
+               name of a user: `${NAME}` is warned of in a link and for a name, and is an error for a host. That of a flag is what it says as well, and \
+               `${NAME}` is refused there, since no shell has put the value in its place.",
     },
     Setting {
         id: Id::PortPassword,

@@ -49,7 +49,7 @@ pub(super) fn client_way(sources: &mut Sources, common: &Common, report: &mut Re
     let servers = match url {
         None if is_alone => Vec::new(),
         Some(url) => {
-            let settings = link_settings(url, "", "--server-url");
+            let settings = link_settings(url, "", "--server-url", report);
             refuse_strange_plugin(&settings, report);
             vec![settings]
         }

@@ -17,7 +17,8 @@ use crate::link::{explain, is_link, link_settings};
 use crate::raw::{Said, Settings, Value};
 use crate::reference::{Id, nearest};
 use crate::report::Report;
-use crate::secret::{InsecureMethods, expand_url, read_credentials};
+use crate::secret::{InsecureMethods, expand_url, read_credentials, url_user};
+use crate::variable::{Part, refuse_in_host, warn_of_variable};
 
 /// What is said once for all hops.
 pub(super) struct HopReader {
@@ -194,7 +195,11 @@ impl HopReader {
 /// What an `ss://` link says.
 fn read_link(url: &str, path: &str, place: &str, report: &mut Report) -> Option<Settings> {
     match url.parse() {
-        Ok(url) => Some(link_settings(url, path, place)),
+        Ok(url) => {
+            let errors = report.errors.len();
+            let settings = link_settings(url, path, place, report);
+            (report.errors.len() == errors).then_some(settings)
+        }
         Err(error) => {
             report.error(place, explain(error));
             None
@@ -216,6 +221,15 @@ fn read_url(url: &str, place: &str, report: &mut Report) -> Option<Draft> {
             return None;
         }
     };
+    if let Some(user) = url_user(url) {
+        warn_of_variable(user, Part::User, place, report);
+    }
+    if let Address::Name(name, _) = &address
+        && let Err(why) = refuse_in_host(name.as_str())
+    {
+        report.error(place, why);
+        return None;
+    }
     if address.port() == 0 {
         report.error(place, "0 is no port to connect to");
         return None;

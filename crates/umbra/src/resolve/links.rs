@@ -34,7 +34,7 @@ pub(crate) fn describe_servers(
     let is_alone = online.iter().any(|online| online.subscription.alone)
         || (!online.is_empty() && !names_server(&file, &flags));
     if let Some(url) = url {
-        servers.push(link_settings(url, "", "--server-url"));
+        servers.push(link_settings(url, "", "--server-url", report));
     } else if !is_alone {
         servers.extend(entries(&ids, LISTS[0], &file.root, file.servers, &flags, report));
     }

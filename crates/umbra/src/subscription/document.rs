@@ -69,7 +69,14 @@ fn parse_links(text: &str, name: &str) -> Document {
     let mut found = Report::default();
     for (index, url) in read_links(text, &mut found).into_iter().enumerate() {
         let path = format!("{name} server {}", index + 1);
-        document.entries.push(Entry { id: None, settings: link_settings(url, &path, &path) });
+        let mut told = Report::default();
+        let settings = link_settings(url, &path, &path, &mut told);
+        document.faults.warnings.append(&mut told.warnings);
+        if let Some(fault) = told.errors.first() {
+            document.faults.warn(&fault.place, left_out(&fault.text));
+        } else {
+            document.entries.push(Entry { id: None, settings });
+        }
     }
     for fault in found.errors {
         document.faults.warn(format!("{name} {}", fault.place), left_out(&fault.text));

@@ -42,6 +42,77 @@ fn a_link_is_taken_wherever_a_client_names_a_server() {
 }
 
 #[test]
+fn a_link_that_looks_for_a_variable_is_taken_as_it_is_and_tells() {
+    let group = r#""groups": [{"name": "g", "members":"#;
+    for link in [
+        "ss://aes-128-gcm:${PW_IN_LINK}@192.0.2.1:8389",
+        "ss://YWVzLTEyOC1nY206JHtQV19JTl9MSU5LfQ@192.0.2.1:8389",
+    ] {
+        for (words, file) in [
+            ("", format!(r#"{{"server": "{link}"}}"#)),
+            ("", format!(r#"{{"server": ["{link}"]}}"#)),
+            ("", format!(r#"{{"servers": ["{link}"]}}"#)),
+            ("", format!(r#"{{"servers": [{{"server": "{link}"}}]}}"#)),
+            ("", format!(r#"{{"outbound_proxy": "{link}"}}"#)),
+            ("", format!(r#"{{"outbound_proxy": [{{"url": "{link}"}}]}}"#)),
+            ("", format!(r#"{{"paths": [{{"name": "p", "hops": ["{link}"]}}], "otherwise": "p"}}"#)),
+            ("", format!(r#"{{{group} ["{link}"]}}], "otherwise": "g"}}"#)),
+            (" -s LINK", String::new()),
+            (" --server-url LINK", String::new()),
+        ] {
+            let words = format!("umbra local{}", words.replace("LINK", link));
+            let (config, warnings) = Outcome::good(&words, &file);
+            assert_eq!(servers(&config), [MEANT], "{words} {file}");
+            let told =
+                warnings.iter().filter(|told| told.contains("the password in the link is taken as it is"));
+            assert_eq!(told.count(), 1, "{words} {file}: {warnings:?}");
+            assert!(!warnings.concat().contains("PW_IN_LINK"), "{warnings:?}");
+        }
+    }
+    let (_, warnings) =
+        Outcome::good("umbra local", r#"{"server": "ss://aes-128-gcm:x${PW_IN_LINK}@192.0.2.1:8389"}"#);
+    assert_eq!(warnings, [""; 0]);
+}
+
+#[test]
+fn a_host_that_is_a_variable_is_none_and_a_user_is_one_with_a_warning() {
+    let hop = |hop: &str| format!(r#"{{"paths": [{{"name": "p", "hops": [{hop}]}}], "otherwise": "p"}}"#);
+    for file in [
+        r#"{"server": "${HOST}", "password": "long-enough"}"#.to_owned(),
+        r#"{"server": "${HOST}:8388", "password": "long-enough"}"#.into(),
+        r#"{"server": ["a.example", "${HOST}"], "password": "long-enough"}"#.into(),
+        r#"{"servers": [{"server": "${HOST}.example", "password": "long-enough"}]}"#.into(),
+        r#"{"server": "ss://aes-128-gcm:long-enough@${HOST}:1"}"#.into(),
+        r#"{"server": "a.example", "password": "long-enough", "local_address": "${HOST}"}"#.into(),
+        r#"{"outbound_proxy": "socks5://${HOST}:1080"}"#.into(),
+        hop(r#""socks5://${HOST}""#),
+        hop(r#""ss://aes-128-gcm:long-enough@${HOST}:1""#),
+        hop(r#"{"protocol": "socks5", "address": "${HOST}:1080"}"#),
+    ] {
+        let errors = Outcome::bad("umbra local", &file);
+        assert!(
+            errors.iter().any(|error| error.contains("is no host: the environment is asked")),
+            "{file}: {errors:?}"
+        );
+    }
+    let told = "the name of the user is taken as it is";
+    for file in [
+        r#"{"outbound_proxy": "socks5://${USER}:long-enough@192.0.2.1"}"#.to_owned(),
+        hop(r#""http://${USER}:long-enough@192.0.2.1""#),
+        hop(r#""socks4://${USER}@192.0.2.1""#),
+        hop(
+            r#"{"protocol": "socks5", "address": "192.0.2.1", "user": "${USER}", "password": "long-enough"}"#,
+        ),
+        r#"{"direct": true, "users": [{"name": "${USER}", "password": "long-enough"}]}"#.into(),
+    ] {
+        let (_, warnings) = Outcome::good("umbra local", &file);
+        assert!(warnings.len() == 1 && warnings[0].contains(told), "{file}: {warnings:?}");
+    }
+    let (_, warnings) = Outcome::good("umbra local", &hop(r#""socks5://x${USER}:long-enough@192.0.2.1""#));
+    assert_eq!(warnings, [""; 0]);
+}
+
+#[test]
 fn a_server_listens_where_a_link_says() {
     for (words, file) in [
         ("", format!(r#"{{"server": "{LINK}"}}"#)),

@@ -15,6 +15,7 @@ use super::parents::read_parents;
 use super::{Findings, ParentAt, Range, is_blank, shown};
 use crate::reference::nearest;
 use crate::report::Report;
+use crate::variable::{Part, explain_variable};
 
 /// What a `socks.config` says.
 #[derive(Clone, Debug)]
@@ -113,7 +114,13 @@ impl SocksConfig {
     fn read_auth(&mut self, rest: &str, findings: &mut Findings<'_>) {
         let words: Vec<_> = rest.split(is_blank).filter(|word| !word.is_empty()).collect();
         let login = match *words.as_slice() {
-            ["u", name, password] => Login::new(name, password).map_err(|why| why.to_string()),
+            ["u", name, password] => {
+                let parts = [(name, Part::User), (password, Part::SocksConfigPassword)];
+                for why in parts.into_iter().filter_map(|(text, part)| explain_variable(text, part)) {
+                    findings.warn(format!("auth: {why}"));
+                }
+                Login::new(name, password).map_err(|why| why.to_string())
+            }
             ["u", _, _, ..] => {
                 Err("more than a user and a password; neither can have blanks, and nothing follows them"
                     .into())

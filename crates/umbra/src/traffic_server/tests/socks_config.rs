@@ -318,3 +318,18 @@ proptest! {
         prop_assert_eq!(config.rules, expected);
     }
 }
+
+#[test]
+fn a_login_that_is_a_variable_is_taken_as_it_is_and_tells() {
+    let mut report = Report::default();
+    let config =
+        SocksConfig::read("auth u ${USER} ${PW}\nno_socks 10.0.0.1\n", "socks.config", &mut report).unwrap();
+    assert!(config.auth.is_some() && report.errors.is_empty());
+    let told: Vec<_> = report.warnings.iter().map(ToString::to_string).collect();
+    assert!(told[0].starts_with("socks.config:1: auth: the name of the user is taken as it is"), "{told:?}");
+    assert!(told[1].starts_with("socks.config:1: auth: the password is taken as it is"), "{told:?}");
+    assert!(told.len() == 2 && !told.concat().contains("PW"), "{told:?}");
+    let mut report = Report::default();
+    SocksConfig::read("auth u me x${PW}\nno_socks 10.0.0.1\n", "socks.config", &mut report).unwrap();
+    assert_eq!(report.warnings, []);
+}
