@@ -104,6 +104,26 @@ impl Forbidden {
         stands_for(numbers(name)?.into())
     }
 
+    /// The networks of a machine and its cloud that [`Forbidden::standard`] has and that are reached here, in part at least, without being
+    /// exempt: for a warning, where a list has taken the place of the standard one.
+    pub fn missing_of_standard(&self) -> impl Iterator<Item = (Rule, IpNet)> {
+        let own = STANDARD.iter().copied().filter(|(rule, _)| match rule {
+            Rule::Loopback | Rule::Metadata | Rule::LinkLocal => true,
+            Rule::Unspecified
+            | Rule::Multicast
+            | Rule::Broadcast
+            | Rule::Private
+            | Rule::Cgnat
+            | Rule::UniqueLocal
+            | Rule::Listed
+            | Rule::BeyondAscii => false,
+        });
+        own.filter(|(_, network)| {
+            let ends = [network.network(), network.broadcast()];
+            !ends.into_iter().all(|end| self.exempt.contains(end) || self.check(end).is_some())
+        })
+    }
+
     /// Whether nothing is forbidden at all.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty() && self.listed.0.is_empty()

@@ -334,3 +334,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_list_in_place_of_the_standard_one_knows_what_it_lets_through() {
+    let missing = |forbidden: &Forbidden| {
+        let networks: Vec<_> =
+            forbidden.missing_of_standard().map(|(_, network)| network.to_string()).collect();
+        networks
+    };
+    assert_eq!(missing(&Forbidden::standard()), [""; 0]);
+    assert_eq!(missing(&Forbidden::standard().except(networks(&["127.0.0.0/8", "169.254.0.0/16"]))), [""; 0]);
+    let all = missing(&Forbidden::NOTHING);
+    assert!(all.contains(&"127.0.0.0/8".into()) && all.contains(&"169.254.169.254/32".into()), "{all:?}");
+    let loopback = missing(&Forbidden::listed(networks(&["127.0.0.0/8", "::1/128"])));
+    assert!(!loopback.contains(&"127.0.0.0/8".into()) && loopback.contains(&"169.254.0.0/16".into()));
+    assert_eq!(loopback.len(), all.len() - 2);
+    let half = missing(&Forbidden::listed(networks(&["127.0.0.0/9"])));
+    assert!(half.contains(&"127.0.0.0/8".into()), "the other half is reached");
+    assert_eq!(missing(&Forbidden::listed(networks(&["0.0.0.0/0", "::/0"]))), [""; 0]);
+    let exempt = Forbidden::listed(networks(&["10.0.0.0/8"])).except(networks(&["0.0.0.0/0", "::/0"]));
+    assert_eq!(missing(&exempt), [""; 0], "what is exempt is meant to be");
+}

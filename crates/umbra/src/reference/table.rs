@@ -232,8 +232,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         flag: flag(None, "forbidden-ip", "LIST", Reach::Both),
         default: "server: loopback, unspecified, link-local, cloud metadata, multicast, broadcast; client: none",
         help: "Addresses and networks to which a server, or a client that has no servers or goes some ways directly, leads nobody, by whatever name or form they are \
-               asked for; separated by commas, and without a prefix one address. It takes the place of the default; empty it \
-               forbids nothing. Proxies on the way are not asked for them either, as far as names are resolved here.",
+               asked for; separated by commas, and without a prefix one address. It takes the place of the default, with a warning where loopback, link-local \
+               or cloud metadata is reached for that and `allowed_ip` does not say so; empty it forbids nothing. Proxies on the way are not asked for them either, as far as names are resolved here.",
     },
     Setting {
         id: Id::ForbidPrivate,

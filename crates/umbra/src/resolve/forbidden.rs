@@ -56,7 +56,37 @@ pub(crate) fn read_forbidden(
         None => Forbidden::NOTHING,
     };
     let forbidden = if private { forbidden.with_private() } else { forbidden };
-    forbidden.except(exempt)
+    let forbidden = forbidden.except(exempt);
+    if private || role == Role::Server {
+        warn_of_what_is_reached(&forbidden, settings, report);
+    }
+    forbidden
+}
+
+/// A list takes the place of all that would be forbidden without it, the addresses by which a cloud gives its secrets away among it.
+fn warn_of_what_is_reached(forbidden: &Forbidden, settings: &Settings, report: &mut Report) {
+    let listed = entries(settings, Id::ForbiddenIp).is_some_and(|entries| !entries.is_empty());
+    let Some(said) = settings.get(Id::ForbiddenIp).filter(|_| listed) else { return };
+    let mut rules = Vec::new();
+    let mut networks = Vec::new();
+    for (rule, network) in forbidden.missing_of_standard() {
+        let rule = rule.to_string();
+        if !rules.contains(&rule) {
+            rules.push(rule);
+        }
+        networks.push(network);
+    }
+    if networks.is_empty() {
+        return;
+    }
+    let networks: Vec<_> = IpNet::aggregate(&networks).iter().map(ToString::to_string).collect();
+    let text = format!(
+        "takes the place of the list that is there without it, so clients reach what this machine and its cloud keep for themselves ({}): \
+         add {}, or name in allowed_ip what they may reach",
+        rules.join(", "),
+        networks.join(",")
+    );
+    report.warn(&said.place, text);
 }
 
 /// The entries of one text or of a list, each with its place, if anything was said.

@@ -900,6 +900,62 @@ fn forbids(config: &Config) -> Vec<&'static str> {
 }
 
 #[test]
+fn a_list_that_takes_the_place_of_the_standard_one_tells_what_is_reached() {
+    let file = |words: &str, keys: &str| match words {
+        "umbra server" => {
+            let comma = if keys.is_empty() { "" } else { ", " };
+            format!(r#"{{"password": "{SECRET}"{comma}{keys}}}"#)
+        }
+        _ => format!("{{{keys}}}"),
+    };
+    let all = "127.0.0.0/8,::1,169.254.0.0/16,fe80::/10,168.63.129.16,100.100.100.200,192.0.0.192,fd00::/8";
+    for (words, keys, told) in [
+        (
+            "umbra server",
+            r#""forbidden_ip": ["10.0.0.0/8"]"#,
+            "(loopback, cloud metadata, link-local): add 100.100.100.200/32,127.0.0.0/8,",
+        ),
+        (
+            "umbra server",
+            r#""forbidden_ip": "127.0.0.0/8,::1/128""#,
+            "(cloud metadata, link-local): add 100.100.100.200/32,168.63.129.16/32,169.254.0.0/16,",
+        ),
+        (
+            "umbra server",
+            r#""forbidden_ip": "10.0.0.0/8", "forbid_private": true"#,
+            "(loopback, cloud metadata, link-local)",
+        ),
+        (
+            "umbra server",
+            r#""forbidden_ip": "169.254.0.0/16,fe80::/10,::/0", "allowed_ip": "168.63.129.16,100.100.100.200,192.0.0.192""#,
+            "(loopback): add 127.0.0.0/8,",
+        ),
+        (
+            "umbra local --direct",
+            r#""forbidden_ip": "10.0.0.0/8", "forbid_private": true"#,
+            "(loopback, cloud metadata, link-local)",
+        ),
+    ] {
+        let (_, warnings) = Outcome::good(words, &file(words, keys));
+        let told_of =
+            warnings.iter().filter(|warning| warning.starts_with("forbidden_ip: takes the place of"));
+        let told_of: Vec<_> = told_of.collect();
+        assert!(told_of.len() == 1 && told_of[0].contains(told), "{words} {keys}: {warnings:?}");
+    }
+    let all_and_more = format!(r#""forbidden_ip": "{all},fd20:ce::254,10.0.0.0/8""#);
+    for (words, keys) in [
+        ("umbra server", ""),
+        ("umbra server", r#""forbid_private": true, "allowed_ip": "127.0.0.1""#),
+        ("umbra server", &all_and_more),
+        ("umbra server", r#""forbidden_ip": "10.0.0.0/8", "allowed_ip": "0.0.0.0/0,::/0""#),
+        ("umbra local --direct", r#""forbidden_ip": "10.0.0.0/8""#),
+    ] {
+        let (_, warnings) = Outcome::good(words, &file(words, keys));
+        assert!(!warnings.concat().contains("takes the place of"), "{words} {keys}: {warnings:?}");
+    }
+}
+
+#[test]
 fn a_server_forbids_by_itself_and_a_list_takes_the_place_of_that() {
     let own = ["127.0.0.1", "169.254.169.254"];
     let private = ["127.0.0.1", "169.254.169.254", "10.0.0.1"];
@@ -953,7 +1009,7 @@ fn what_is_doubtful_in_a_list_of_networks_is_said() {
     }
     let (config, warnings) = Outcome::good("umbra server", &server(r#", "forbidden_ip": "192.0.2.0""#));
     assert_eq!(forbids(&config), ["192.0.2.0"], "without a prefix, one address");
-    assert_eq!(warnings, ["forbidden_ip: 192.0.2.0 is one address; a network is said like 192.0.2.0/24"]);
+    assert_eq!(warnings[0], "forbidden_ip: 192.0.2.0 is one address; a network is said like 192.0.2.0/24");
 
     let (_, warnings) = Outcome::good("umbra local -s a --forbidden-ip=::1", &server(""));
     assert_eq!(warnings, ["--forbidden-ip: left aside: it is for a server, or for a client without servers"]);
@@ -979,7 +1035,7 @@ fn what_is_doubtful_in_a_list_of_networks_is_said() {
         let (_, warnings) = Outcome::good(words.trim_end(), &server(keys));
         let text = "held to addresses and to names that are resolved here: what a name means to a proxy that resolves it, only the \
                     proxy could refuse";
-        assert_eq!(warnings, [format!("{place}: {text}")]);
+        assert_eq!(warnings[0], format!("{place}: {text}"));
     }
     // A client without servers has it for itself: no server has the same file.
     let to = r#""paths": [{"name": "p", "hops": "socks5h://a.example:1"}], "otherwise": "p""#;
