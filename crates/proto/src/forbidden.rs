@@ -98,7 +98,7 @@ impl Forbidden {
         {
             return stands_for(Ipv4Addr::LOCALHOST.into()).or_else(|| stands_for(Ipv6Addr::LOCALHOST.into()));
         }
-        if name.eq_ignore_ascii_case("metadata.google.internal") {
+        if is_of_metadata(name) {
             return stands_for(Ipv4Addr::new(169, 254, 169, 254).into());
         }
         stands_for(numbers(name)?.into())
@@ -147,6 +147,23 @@ const LOCAL_NAMES: [&str; 7] = [
     "ip6-localhost",
     "ip6-loopback",
 ];
+
+/// What clouds call the service that tells a machine its secrets.
+const METADATA_NAMES: [&str; 3] = ["metadata.google.internal", "metadata.goog", "instance-data.ec2.internal"];
+
+/// The first labels of these, which the search domains of such a machine complete.
+const METADATA_LABELS: [&str; 2] = ["metadata", "instance-data"];
+
+/// Where EC2 has its names in all regions but the first: `instance-data.eu-west-1.compute.internal`.
+const EC2_REGIONS: &str = ".compute.internal";
+
+fn is_of_metadata(name: &str) -> bool {
+    let is_among = |known: &[&str]| known.iter().any(|known| name.eq_ignore_ascii_case(known));
+    let (first, rest) = name.split_at(name.find('.').unwrap_or(name.len()));
+    is_among(&METADATA_NAMES)
+        || is_among(&METADATA_LABELS)
+        || first.eq_ignore_ascii_case("instance-data") && rest.to_ascii_lowercase().ends_with(EC2_REGIONS)
+}
 
 /// Where systems connect to instead of the unspecified address (RFC 1122, 3.2.1.3).
 fn where_it_leads(form: IpAddr) -> Option<IpAddr> {

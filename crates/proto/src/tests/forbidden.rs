@@ -355,3 +355,33 @@ fn a_list_in_place_of_the_standard_one_knows_what_it_lets_through() {
     let exempt = Forbidden::listed(networks(&["10.0.0.0/8"])).except(networks(&["0.0.0.0/0", "::/0"]));
     assert_eq!(missing(&exempt), [""; 0], "what is exempt is meant to be");
 }
+
+#[test]
+fn the_names_of_a_clouds_metadata_are_known_in_every_form() {
+    let (standard, exempt) =
+        (Forbidden::standard(), Forbidden::standard().except(networks(&["169.254.169.254/32"])));
+    for name in [
+        "metadata.google.internal",
+        "METADATA.goog",
+        "metadata.goog.",
+        "metadata",
+        "metadata.",
+        "instance-data",
+        "Instance-Data.ec2.internal",
+        "instance-data.eu-west-1.compute.internal",
+    ] {
+        assert_eq!(standard.check_name(name), Some(Rule::Metadata), "{name}");
+        assert_eq!(exempt.check_name(name), None, "{name}");
+        assert_eq!(Forbidden::NOTHING.check_name(name), None, "{name}");
+    }
+    for name in [
+        "metadata.example",
+        "x.metadata",
+        "metadata.goog.example",
+        "instance-data.example",
+        "xmetadata",
+        "compute.internal",
+    ] {
+        assert_eq!(standard.check_name(name), None, "{name}");
+    }
+}
