@@ -79,6 +79,8 @@ pub enum EntryError {
     Pattern(Box<str>),
     /// A pattern that would be too slow.
     LargePattern,
+    /// A pattern that fits every name, as one does that fits no letters at all.
+    FitsAll,
     /// More words or patterns, or more of everything, than one rule may have.
     TooMany,
 }
@@ -130,7 +132,10 @@ impl TargetsBuilder {
             .case_insensitive(true)
             .size_limit(PATTERN_PROGRAM_BYTES_MAX)
             .build();
-        alone.map_err(|error| explain_pattern(&error))?;
+        let alone = alone.map_err(|error| explain_pattern(&error))?;
+        if !EVERYTHING.contains(&pattern) && alone.is_match(b"") && alone.is_match(&ALL_CHARACTERS) {
+            return Err(EntryError::FitsAll);
+        }
         self.patterns.push(pattern.into());
         Ok(())
     }
@@ -296,6 +301,20 @@ fn check_characters(text: &str) -> Result<(), EntryError> {
     }
 }
 
+/// How one says that every name is meant.
+const EVERYTHING: [&str; 4] = [".*", "^.*$", "^.*", ".*$"];
+
+/// What only a pattern has that fits all names: `^[^.]*$`, the names without a dot, fits none of them as well.
+const ALL_CHARACTERS: [u8; 94] = {
+    let mut all = [b'!'; 94];
+    let mut index = 1;
+    while index < all.len() {
+        all[index] = all[index - 1] + 1;
+        index += 1;
+    }
+    all
+};
+
 /// The name that `pattern` is in other words: `^a\.example$`, or `(^|\.)a\.example$` with all that is below it. Lists have
 /// thousands of these, and a set of names takes them as they come.
 fn plain_name(pattern: &str) -> Option<(String, Kind)> {
@@ -346,6 +365,7 @@ impl EntryError {
             Self::Pattern(_) => {
                 "write it in the syntax of Rust's regex, which has no look-around and no back-references"
             }
+            Self::FitsAll => "take out the part of it that may be empty, or write .* if every name is meant",
             Self::LargePattern => "take out repetitions of repetitions, or split it",
             Self::TooMany => "split the list among several rules, or write suffixes in place of patterns",
         }
@@ -366,6 +386,9 @@ impl fmt::Display for EntryError {
             Self::AddressAsName => f.write_str("it is an IP address, which no rule about names fits"),
             Self::NoNetwork => f.write_str("it is neither a network nor an IP address"),
             Self::Pattern(why) => write!(f, "it is no regular expression: {why}"),
+            Self::FitsAll => {
+                f.write_str("the regular expression fits every name, since it fits one without letters")
+            }
             Self::LargePattern => f.write_str("the regular expression is too large to be fast"),
             Self::TooMany => f.write_str("there are more entries than one rule may have"),
         }
@@ -520,6 +543,18 @@ mod tests {
         let set = builder.build().unwrap();
         assert!(fit(&set, &"a".repeat(255)).is_some());
         assert_eq!(fit(&set, &("a".repeat(126) + "-" + &"0".repeat(126) + "!")), None);
+    }
+
+    #[test]
+    fn a_pattern_that_fits_every_name_is_said_as_such() {
+        let mut builder = TargetsBuilder::default();
+        for pattern in ["(a|)", "a*", "^a?", "(ads)?$", "a|", "()", "(?:)", "^", "$", "(.*)", r"\b|"] {
+            assert_eq!(builder.pattern(pattern), Err(EntryError::FitsAll), "{pattern}");
+        }
+        for pattern in [".*", "^.*$", r"^[^.]*$", "^a*$", "^(ads)?$", ".", ".+", "^(a|)b$", "a*b"] {
+            assert_eq!(builder.pattern(pattern), Ok(()), "{pattern}");
+        }
+        assert!(fit(&builder.build().unwrap(), "any.example").is_some());
     }
 
     #[test]
