@@ -203,6 +203,9 @@ fn explain(
             let purpose = if session.is_udp {
                 ask(verdict, &inbound.forbidden, session, allowed, &mut lines).map(Purpose::Datagrams)
             } else {
+                if verdict.is_direct() && allowed.as_ref().is_some_and(Vec::is_empty) {
+                    lines.say("", "where the name has no address to connect to, so every one fails".into());
+                }
                 Some(Purpose::Stream { target: session.target.clone(), addresses: allowed })
             };
             Explained { text: lines.0, rows, purpose }

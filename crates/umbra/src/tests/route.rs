@@ -125,6 +125,12 @@ fn a_question_goes_to_the_address_that_the_datagrams_of_a_session_would_go_to() 
     let told = Told::new(&nowhere, &words, &[]);
     assert_eq!(told.asked(), None);
     assert!(told.text().contains("has no address to send to, so they are dropped"), "{}", told.text());
+    for words in [&["two.example:80"][..], &["--no-dial", "two.example:80"]] {
+        let told = Told::new(&nowhere, words, &[]);
+        let text = "where the name has no address to connect to, so every one fails";
+        assert!(told.text().contains(text), "{}", told.text());
+        assert!(!Told::new(&nowhere, words, &TWO).text().contains(text));
+    }
     // A proxy has the name, where no rule had to know.
     let proxy = r#"{"local_port": 0, "mode": "tcp_and_udp", "outbound_proxy": "socks5h://192.0.2.9"}"#;
     assert_eq!(Told::new(proxy, &words, &TWO).asked().as_deref(), Some("two.example:53"));
