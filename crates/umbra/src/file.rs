@@ -36,6 +36,10 @@ pub(crate) fn read(path: &Path, report: &mut Report) -> Option<Raw> {
 /// Reads the users of the file at `path`, which is named at `place` and is one of shadowsocks-rust's: `{ "password": { "users": [ … ] } }`.
 /// There are none if it cannot be read, which is told.
 pub(crate) fn read_users(path: &Path, place: &str, report: &mut Report) -> Option<Vec<Settings>> {
+    if path.as_os_str().is_empty() {
+        report.error(place, NO_PATH);
+        return None;
+    }
     let name = path.display().to_string();
     let text = match read_text(path, FILE_BYTES_MAX) {
         Ok(text) => text,
@@ -397,6 +401,9 @@ fn lower_first(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
 }
+
+/// What is wrong with an empty path of a file that a key names.
+pub(crate) const NO_PATH: &str = "empty; give the path of a file, or leave it out";
 
 /// Far more than ten thousand servers need; keeps a mistaken path from filling memory.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;

@@ -1,6 +1,8 @@
 //! Traffic Server's files as rules: `dest_ip` leads to a group of parents, `no_socks` to the target itself, and the rest nowhere
 //! unless somebody says where.
 
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +15,7 @@ use umbra_relay::group::{Policy, Settings as Choice};
 use umbra_relay::router::{Conditions, Networks, Router, Rule, Targets};
 use zeroize::Zeroizing;
 
-use crate::file::read_text;
+use crate::file::{NO_PATH, read_text};
 use crate::raw::Settings;
 use crate::reference::Id;
 use crate::report::Report;
@@ -159,13 +161,33 @@ fn warn_of_door(both: &Settings, records: &Records, place: &str, report: &mut Re
 }
 
 fn read(path: &str, place: &str, report: &mut Report) -> Option<Zeroizing<String>> {
+    if path.is_empty() {
+        report.error(place, NO_PATH);
+        return None;
+    }
     match read_text(FilePath::new(path), FILE_BYTES_MAX) {
         Ok(text) => Some(text),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            let line = line_that_is_no_text(path).map_or_else(String::new, |line| format!(":{line}"));
+            report.error(
+                format!("{path}{line}"),
+                "the line is not UTF-8 text; check the path, and save the file as UTF-8",
+            );
+            None
+        }
         Err(error) => {
             report.error(place, format!("{path} cannot be read: {error}; check the path"));
             None
         }
     }
+}
+
+/// The line of a file at which it is no UTF-8 text any more, counted from 1.
+fn line_that_is_no_text(path: &str) -> Option<usize> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    File::open(path).ok()?.take(FILE_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    let good = str::from_utf8(&bytes).err()?.valid_up_to();
+    Some(bytes[..good].iter().filter(|byte| **byte == b'\n').count() + 1)
 }
 
 /// Twice what the readers take, who say it better.

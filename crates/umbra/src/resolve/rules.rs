@@ -13,6 +13,7 @@ use umbra_relay::router::{
 
 use super::forbidden::{entries, read_networks};
 use super::ways::{REFUSE, Ways, carries_datagrams, in_use};
+use crate::file::NO_PATH;
 use crate::raw::Settings;
 use crate::reference::{Id, nearest};
 use crate::report::Report;
@@ -184,6 +185,9 @@ pub(super) fn tell_file_errors(place: &str, errors: &FileErrors, report: &mut Re
 
 /// A file to be read line by line.
 pub(super) fn open(path: &str) -> Result<BufReader<File>, String> {
+    if path.is_empty() {
+        return Err(NO_PATH.into());
+    }
     let opened = File::open(path).and_then(|file| {
         // A folder opens like a file, and reads like none.
         if file.metadata()?.is_dir() { Err(io::Error::from(io::ErrorKind::IsADirectory)) } else { Ok(file) }

@@ -8,6 +8,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
+use crate::file::NO_PATH;
+
 /// The configurations for TLS, one for each file of certificates, since each has all of its roots in memory.
 #[derive(Default)]
 pub(super) struct Trust(HashMap<Option<String>, Result<Arc<ClientConfig>, String>>);
@@ -50,6 +52,9 @@ fn roots_of_system() -> Result<RootCertStore, String> {
 }
 
 fn roots_of_file(path: &str) -> Result<RootCertStore, String> {
+    if path.is_empty() {
+        return Err(NO_PATH.into());
+    }
     let wanted = "give a file of certificates in PEM";
     let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let certificates = certificates.map_err(|error| format!("{path} cannot be read: {error}; {wanted}"))?;

@@ -479,6 +479,35 @@ fn every_line_of_a_list_that_is_wrong_is_told_and_a_list_of_none_is_wrong() {
 }
 
 #[test]
+fn a_file_without_a_path_and_one_that_is_no_text_are_told_as_such() {
+    for keys in [
+        r#""server": "a", "password": "long-enough", "acl": """#,
+        r#""socks_config": """#,
+        r#""records_config": """#,
+        r#""otherwise": "direct", "rules": [{"domain_files": [""], "to": "refuse"}]"#,
+        r#""otherwise": "direct", "rules": [{"network_files": "", "to": "refuse"}]"#,
+        r#""otherwise": "p", "paths": [{"name": "p", "hops": [{"url": "https://a", "ca_file": ""}]}]"#,
+    ] {
+        let errors = outcome("umbra local", &client(keys)).errors;
+        let told = errors
+            .iter()
+            .filter(|error| error.ends_with(": empty; give the path of a file, or leave it out"));
+        assert_eq!(told.count(), 1, "{keys}: {errors:?}");
+        assert!(!errors.concat().contains("cannot be read"), "{errors:?}");
+    }
+    let users = Outcome::bad("umbra local", r#"{"direct": true, "socks5_auth_config_path": ""}"#);
+    assert_eq!(users, ["socks5_auth_config_path: empty; give the path of a file, or leave it out"]);
+    let folder = traffic_server("socks_needed INT 1", "");
+    let path = folder.path().display();
+    for (file, key) in [("socks.config", "socks_config"), ("records.config", "records_config")] {
+        fs::write(folder.path().join(file), b"# one\n# two\n\xff\xfe\n").unwrap();
+        let errors = Outcome::bad("umbra local", &client(&format!(r#""{key}": "{path}/{file}""#)));
+        let wanted = format!("{path}/{file}:3: the line is not UTF-8 text; check the path, and save");
+        assert!(errors[0].starts_with(&wanted), "{errors:?}");
+    }
+}
+
+#[test]
 fn a_network_with_zeros_in_front_is_none_wherever_it_stands() {
     let rule = |key: &str| {
         let file = client(&format!(
