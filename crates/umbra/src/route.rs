@@ -303,6 +303,10 @@ fn ask(
             lines.say("", "where the name has no address to send to, so they are dropped".into());
             return None;
         }
+        Some(None) if has_direct_member(route) => {
+            lines.say("", "the name has no address to send to, so a path that is direct drops them".into());
+            session.target.clone()
+        }
         Some(Some(address)) => Address::Ip(address),
         Some(None) | None => session.target.clone(),
     };
@@ -311,6 +315,13 @@ fn ask(
         Address::Name(name, _) => forbidden.check_name(name.as_str()),
     };
     rule.is_none().then_some(target)
+}
+
+fn has_direct_member(route: &Route) -> bool {
+    match route {
+        Route::Group(group) => group.paths_of_datagrams().iter().any(|path| path.hops.is_empty()),
+        Route::Path(_) | Route::Refuse(_) => false,
+    }
 }
 
 /// The one of `addresses` that datagrams are sent to, by the order of a session: rather one that there is a route to, and one that is not

@@ -46,11 +46,17 @@ pub(super) fn choose<N: Net, D: Datagrams>(
     wayfarer: &Wayfarer<'_>,
     now: Instant,
 ) -> Result<Option<Chosen>, Why> {
-    let Some((route, address)) = route_for(door, outside, association, wayfarer, now)? else {
+    let Some((route, seen)) = route_for(door, outside, association, wayfarer, now)? else {
         return Ok(None);
     };
     let target = wayfarer.target;
     let Pick { path, due, trial } = path_along(door, association, route, target, now)?;
+    let address = match seen {
+        Seen::At(address) => Some(address),
+        // Nobody may look for another address than the rules have seen, and there is none.
+        Seen::Nowhere if path.hops.is_empty() => return Err(Why::Unroutable),
+        Seen::Nowhere | Seen::Unasked => None,
+    };
     let has_rules = door.inbound.routes.has_rules();
     let lanes = &mut association.lanes;
     let (number, left) = match lanes.along(&path) {
@@ -86,6 +92,16 @@ pub(super) fn choose<N: Net, D: Datagrams>(
     Ok(Some(chosen))
 }
 
+/// What rules have seen of where a datagram goes.
+enum Seen {
+    /// None had to know.
+    Unasked,
+    /// This address, which is sent to.
+    At(SocketAddr),
+    /// The name has no address, or none that the route is for.
+    Nowhere,
+}
+
 /// A path that was picked.
 struct Pick {
     path: Arc<Path>,
@@ -113,18 +129,18 @@ fn path_along<N: Net>(
     }
 }
 
-/// The route of a datagram by the door's rules. Where a rule has to know the address of its target's name, that comes with it and is what
-/// is sent to; until it is found, the datagram waits, and nothing is given.
+/// The route of a datagram by the door's rules. Where a rule has to know the address of its target's name, that comes with it; until it is
+/// found, the datagram waits, and nothing is given.
 fn route_for<'d, N: Net, D: Datagrams>(
     door: &'d Arc<Door<N>>,
     outside: &mut Outside<D>,
     association: &mut Association,
     wayfarer: &Wayfarer<'_>,
     now: Instant,
-) -> Result<Option<(&'d Route, Option<SocketAddr>)>, Why> {
+) -> Result<Option<(&'d Route, Seen)>, Why> {
     let routes = &door.inbound.routes;
     if !routes.has_rules() {
-        return Ok(Some((routes.otherwise(), None)));
+        return Ok(Some((routes.otherwise(), Seen::Unasked)));
     }
     let Association { client, face, lanes, .. } = association;
     let Wayfarer { id, target, payload } = *wayfarer;
@@ -132,7 +148,7 @@ fn route_for<'d, N: Net, D: Datagrams>(
     let query =
         Query { target: &address, transport: Transport::Udp, source, inbound: &door.inbound.name, user };
     match routes.decide(&query, None) {
-        Decision::Take { verdict, .. } => return Ok(Some((verdict, None))),
+        Decision::Take { verdict, .. } => return Ok(Some((verdict, Seen::Unasked))),
         Decision::Unresolvable { .. } => return Err(Why::Unroutable),
         Decision::Resolve => {}
     }
@@ -153,11 +169,10 @@ fn route_for<'d, N: Net, D: Datagrams>(
         }
     };
     match routes.decide(&query, Some(known)) {
-        Decision::Take { verdict, dial, .. } => match one_of(known, dial, &door.inbound.forbidden) {
-            // Nobody may look for another address than the rules have seen, and there is none.
-            None if verdict.is_direct() => Err(Why::Unroutable),
-            address => Ok(Some((verdict, address))),
-        },
+        Decision::Take { verdict, dial, .. } => {
+            let address = one_of(known, dial, &door.inbound.forbidden);
+            Ok(Some((verdict, address.map_or(Seen::Nowhere, Seen::At))))
+        }
         Decision::Resolve | Decision::Unresolvable { .. } => Err(Why::Unroutable),
     }
 }

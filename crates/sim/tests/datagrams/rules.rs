@@ -8,7 +8,8 @@ use tokio::time::sleep;
 use umbra_proto::address::Address;
 use umbra_proto::forbidden::Forbidden;
 use umbra_proto::request::Refusal;
-use umbra_relay::config;
+use umbra_relay::config::{self, Group, Path};
+use umbra_relay::group::Settings;
 use umbra_relay::router::{Conditions, Networks, Router, Rule, Targets};
 use umbra_sim::net::Name;
 use umbra_sim::seed::one_seed;
@@ -70,4 +71,42 @@ fn a_rule_about_networks_fits_a_name_by_any_of_its_addresses_and_only_those_are_
         [second; 3],
         "there is one that nobody forbids"
     );
+}
+
+#[test]
+fn a_name_without_an_address_for_the_rules_is_not_looked_up_anew_for_a_direct_way_alone_or_in_a_group() {
+    let group = || {
+        let members = vec![Path::direct().into()];
+        config::Route::Group(Arc::new(Group::new("any", Settings::default(), members)))
+    };
+    for otherwise in [config::Route::direct(), group()] {
+        let rule = Rule {
+            name: "elsewhere".into(),
+            conditions: Conditions {
+                target: Some(Targets::of_networks(Networks::new(["203.0.113.0/24".parse().unwrap()]))),
+                ..Conditions::default()
+            },
+            verdict: config::Route::Refuse(Refusal::NotAllowed),
+        };
+        let routes = config::Routes::new(Router { rules: vec![rule], otherwise });
+        one_seed(1, move |net, mut chance| {
+            let plan = Plan { routes: Some(routes.clone()), ..Plan::new(None) };
+            async move {
+                let route = Route::lay(&net, &mut chance, plan);
+                let arrivals = Arrivals::default();
+                arrivals.echo(&route.air, target_at(1));
+                // Whoever has the name says first that there is none.
+                let answers = [Vec::new(), vec![target_at(1).ip()]];
+                let answers = answers.map(|addresses| Name { addresses, delay: Duration::ZERO });
+                net.names("flip.example", answers);
+                let name = Address::from_host("flip.example", target_at(1).port()).unwrap();
+                let client = route.associate(1000).await;
+                for number in 0..3 {
+                    client.send(&name, &message(&mut chance, number, 10));
+                    sleep(WHILE).await;
+                }
+                assert!(arrivals.all().is_empty());
+            }
+        });
+    }
 }
