@@ -21,6 +21,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use umbra_proto::address::Address;
+use umbra_proto::forbidden::Forbidden;
 
 pub use conditions::{Conditions, Reason};
 use domains::Name;
@@ -119,6 +120,13 @@ impl Dial<'_> {
             Self::Target | Self::Addresses => true,
             Self::Within(networks) => networks.contains(address),
         }
+    }
+
+    /// The one of `addresses` that a datagram is sent to, of those that it allows: rather one that is not `forbidden` than one that is.
+    pub fn one_of(self, addresses: &[SocketAddr], forbidden: &Forbidden) -> Option<SocketAddr> {
+        let mut allowed = addresses.iter().filter(|address| self.allows(address.ip()));
+        let first = allowed.clone().next();
+        allowed.find(|address| forbidden.check(address.ip()).is_none()).or(first).copied()
     }
 }
 

@@ -324,12 +324,10 @@ fn has_direct_member(route: &Route) -> bool {
     }
 }
 
-/// The one of `addresses` that datagrams are sent to, by the order of a session: rather one that there is a route to, and one that is not
-/// forbidden rather than that.
+/// The one of `addresses` that datagrams are sent to, by the order of a session: those come first that there is a route to.
 fn one_of(mut addresses: Vec<SocketAddr>, forbidden: &Forbidden) -> Option<SocketAddr> {
     addresses.sort_by_cached_key(|address| !has_route(*address));
-    let is_good = |address: &&SocketAddr| forbidden.check(address.ip()).is_none();
-    addresses.iter().find(is_good).or(addresses.first()).copied()
+    Dial::Addresses.one_of(&addresses, forbidden)
 }
 
 /// Whether the system knows a way to `address`. It sends nothing for that.

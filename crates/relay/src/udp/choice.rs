@@ -7,7 +7,6 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::debug;
 use umbra_proto::address::AddressBlock;
-use umbra_proto::forbidden::Forbidden;
 
 use super::association::{Association, AssociationId, Face};
 use super::dropped::Why;
@@ -27,7 +26,7 @@ use crate::net::Net;
 use crate::net::datagram::Datagrams;
 use crate::path::chance;
 use crate::probe::wake;
-use crate::router::{Decision, Dial, Query, Transport};
+use crate::router::{Decision, Query, Transport};
 
 /// A datagram that looks for its way.
 pub(super) struct Wayfarer<'w> {
@@ -170,18 +169,11 @@ fn route_for<'d, N: Net, D: Datagrams>(
     };
     match routes.decide(&query, Some(known)) {
         Decision::Take { verdict, dial, .. } => {
-            let address = one_of(known, dial, &door.inbound.forbidden);
+            let address = dial.one_of(known, &door.inbound.forbidden);
             Ok(Some((verdict, address.map_or(Seen::Nowhere, Seen::At))))
         }
         Decision::Resolve | Decision::Unresolvable { .. } => Err(Why::Unroutable),
     }
-}
-
-/// The one of `addresses` that is sent to, of those that rules have left: rather one that is not forbidden than one that is.
-fn one_of(addresses: &[SocketAddr], dial: Dial<'_>, forbidden: &Forbidden) -> Option<SocketAddr> {
-    let mut left = addresses.iter().filter(|address| dial.allows(address.ip()));
-    let first = left.clone().next();
-    left.find(|address| forbidden.check(address.ip()).is_none()).or(first).copied()
 }
 
 /// What the operator calls the client, if it is one of several users.
