@@ -140,7 +140,7 @@ fn what_is_allowed_is_reached() {
         let server = server(extra);
         assert_echoes(local(&server).address, target);
         let warned = server.log().contains("clients reach what this machine and its cloud keep");
-        assert_eq!(warned, extra.contains(&"--forbidden-ip=") || extra.contains(&""), "{extra:?}");
+        assert_eq!(warned, extra[0].starts_with("--forbidden-ip"), "{extra:?}");
     }
     let (service, port) = own_service();
     let client = local(&server(&["--allowed-ip", "192.0.2.0/24"]));
