@@ -169,8 +169,8 @@ impl Routes {
     }
 
     /// Whether who the user is may decide about a session; see [`Router::asks_who`].
-    pub fn asks_who(&self, query: &Query<'_>) -> bool {
-        self.0.asks_who(query)
+    pub fn asks_who(&self, query: &Query<'_>, addresses: Option<&[SocketAddr]>) -> bool {
+        self.0.asks_who(query, addresses)
     }
 
     /// What is decided about a session; see [`Router::route`].

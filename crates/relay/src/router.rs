@@ -152,17 +152,31 @@ impl<V: Verdict> Router<V> {
         }
         Decision::Take { rule: None, verdict: &self.otherwise, dial }
     }
+
+    /// Whether it depends on the user what is decided about the session of `query`, whose user is not known: a rule about users may fit it,
+    /// and none before that decides for everybody. Where nobody has looked for the addresses of a name, what they could change may be so.
+    pub fn asks_who(&self, query: &Query<'_>, addresses: Option<&[SocketAddr]>) -> bool {
+        let target = Target::new(query.target);
+        for Rule { conditions, verdict, .. } in &self.rules {
+            let mut users = conditions.users.iter().flatten();
+            let for_some =
+                users.any(|user| conditions.fit_beside_target(&Query { user: Some(user), ..*query }));
+            let for_all = conditions.fit_beside_target(query);
+            if !for_some && !for_all {
+                continue;
+            }
+            match conditions.fit_target(&target, addresses) {
+                TargetFit::Fits | TargetFit::FitsWithin(_) => return for_some,
+                TargetFit::Unknown if verdict.refuses() => return for_some,
+                TargetFit::Unasked if for_some => return true,
+                TargetFit::Unasked | TargetFit::Unknown | TargetFit::Misses | TargetFit::MissesAddresses => {}
+            }
+        }
+        false
+    }
 }
 
 impl<V> Router<V> {
-    /// Whether a rule would fit the session of `query` for some users and not for others, as far as can be told without its target.
-    pub fn asks_who(&self, query: &Query<'_>) -> bool {
-        self.rules.iter().map(|rule| &rule.conditions).any(|conditions| {
-            let users = conditions.users.iter().flatten();
-            users.into_iter().any(|user| conditions.fit_beside_target(&Query { user: Some(user), ..*query }))
-        })
-    }
-
     /// The same rules with other verdicts.
     pub fn map<W>(self, mut verdict: impl FnMut(V) -> W) -> Router<W> {
         let mut map = |rule: Rule<V>| Rule {

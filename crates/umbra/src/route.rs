@@ -26,7 +26,7 @@ pub(crate) fn run(asked: Asked) -> ExitCode {
     let plan = plan_of(role, options, &mut report);
     let inbound = plan.as_ref().and_then(|plan| find_inbound(plan, &session, &mut report));
     let inbound = inbound.filter(|inbound| knows_user(inbound, &session, &mut report));
-    let inbound = inbound.filter(|inbound| lets_in(inbound, &session, &mut report));
+    let inbound = inbound.filter(|inbound| lets_in(inbound, &session, look_up, &mut report));
     tell(&report);
     let (Some(plan), Some(inbound)) = (&plan, inbound) else { return ExitCode::FAILURE };
     let Explained { text, mut rows, purpose } = explain(plan, inbound, &session, dials, look_up);
@@ -81,7 +81,12 @@ fn some_of(known: &[&str]) -> String {
 }
 
 /// Whether such a session could come in there at all.
-fn lets_in(inbound: &Inbound, session: &Session, report: &mut Report) -> bool {
+fn lets_in(
+    inbound: &Inbound,
+    session: &Session,
+    look_up: impl Fn(&Address) -> Vec<SocketAddr>,
+    report: &mut Report,
+) -> bool {
     let name = &inbound.name;
     let (carries, what, other) = if session.is_udp {
         (inbound.mode.datagrams().is_some(), "datagrams", "ask without it")
@@ -95,8 +100,7 @@ fn lets_in(inbound: &Inbound, session: &Session, report: &mut Report) -> bool {
         );
         return false;
     }
-    if session.user.is_none() && must_log_in(inbound) && inbound.routes.asks_who(&query_of(inbound, session))
-    {
+    if session.user.is_none() && must_log_in(inbound) && asks_who(inbound, session, look_up) {
         let users = some_of(&inbound.users());
         report.error(
             "--user",
@@ -115,6 +119,12 @@ fn lets_in(inbound: &Inbound, session: &Session, report: &mut Report) -> bool {
         return false;
     }
     true
+}
+
+/// Whether it depends on the user where the session goes. Names are asked for only if that could settle it.
+fn asks_who(inbound: &Inbound, session: &Session, look_up: impl Fn(&Address) -> Vec<SocketAddr>) -> bool {
+    let query = query_of(inbound, session);
+    inbound.routes.asks_who(&query, None) && inbound.routes.asks_who(&query, Some(&look_up(&session.target)))
 }
 
 /// Whether nobody comes in there without being one of its users.

@@ -423,6 +423,7 @@ fn a_route_says_what_in_its_rule_fits_and_whom_it_does_not_know() {
     let config = Config::new(
         r#"{"local_port": 0, "users": [{"name": "ann", "password": "a password"}, {"name": "bea", "password": "another one"}],
             "rules": [
+                {"name": "early", "domains": "b.example", "to": "direct"},
                 {"name": "calls", "network": "udp", "ports": ["1-5", "9000-9100"], "sources": "10.0.0.0/8", "users": ["bea", "ann"], "to": "direct"},
                 {"name": "mail", "domains": "keyword:mail", "ports": 25, "network": "tcp", "to": "refuse"},
                 {"name": "all", "inbounds": "local-0", "to": "direct"}],
@@ -443,6 +444,10 @@ fn a_route_says_what_in_its_rule_fits_and_whom_it_does_not_know() {
         "mail, which has the word mail, the port 25 and the network tcp"
     );
     assert_eq!(rule(&["a.example:9001"]), "all, which has the inbound local-0");
+    assert!(
+        rule(&["b.example:9001", "--udp", "--source", "10.1.2.3"]).starts_with("early, "),
+        "for everybody"
+    );
     // Whoever comes in has logged in, and this rule wants to know as whom.
     let said = umbra(&[
         "route",

@@ -391,3 +391,51 @@ fn verdicts_are_exchanged_and_rules_stay() {
     let verdicts: Vec<_> = mapped.rules.iter().map(|rule| rule.verdict.as_str()).collect();
     assert_eq!((verdicts, mapped.otherwise.as_str()), (vec!["Refuse", "Path(3)"], "Path(0)"));
 }
+
+#[test]
+fn who_it_is_is_asked_only_where_the_decision_depends_on_it() {
+    let rule = |conditions, verdict| Rule { name: "0".into(), conditions, verdict };
+    let named = |name: &str| {
+        let mut targets = TargetsBuilder::default();
+        targets.suffix(name).unwrap();
+        Conditions { target: Some(targets.build().unwrap()), ..Conditions::default() }
+    };
+    let within = |network: &str| {
+        let networks = Networks::new(vec![network.parse().unwrap()]);
+        Conditions { target: Some(Targets::of_networks(networks)), ..Conditions::default() }
+    };
+    let of_ann = |conditions| Conditions { users: Some(vec!["ann".into()]), ..conditions };
+    let asks = |rules: Vec<Rule<Way>>, target: &str, found: Option<&[&str]>| {
+        let router = Router { rules, otherwise: Way::Path(9) };
+        let target = Address::from_host(target, 443).unwrap();
+        let source = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let query = Query { target: &target, transport: Transport::Tcp, source, inbound: "", user: None };
+        let found = found.map(|found| {
+            found.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 443)).collect::<Vec<_>>()
+        });
+        router.asks_who(&query, found.as_deref())
+    };
+    let early =
+        || vec![rule(named("x.example"), Way::Path(1)), rule(of_ann(Conditions::default()), Way::Refuse)];
+    assert!(!asks(early(), "a.x.example", None), "the first rule decides for everybody");
+    assert!(asks(early(), "y.example", None));
+    let late = || vec![rule(of_ann(named("x.example")), Way::Path(1)), rule(named("y.example"), Way::Refuse)];
+    assert!(asks(late(), "x.example", None));
+    assert!(
+        !asks(late(), "y.example", None) && !asks(late(), "z.example", None),
+        "no user's rule fits these"
+    );
+    let found =
+        |way| vec![rule(within("10.0.0.0/8"), way), rule(of_ann(Conditions::default()), Way::Path(2))];
+    for (addresses, asked) in [(None, true), (Some(&["10.0.0.1"][..]), false), (Some(&["192.0.2.1"]), true)] {
+        assert_eq!(asks(found(Way::Path(1)), "x.example", addresses), asked, "{addresses:?}");
+    }
+    assert!(asks(found(Way::Path(1)), "x.example", Some(&[])));
+    assert!(!asks(found(Way::Refuse), "x.example", Some(&[])), "nobody is led to a name without an address");
+    let theirs = || vec![rule(of_ann(within("10.0.0.0/8")), Way::Path(1))];
+    for (addresses, asked) in
+        [(None, true), (Some(&["10.0.0.1"][..]), true), (Some(&["192.0.2.1"]), false), (Some(&[]), false)]
+    {
+        assert_eq!(asks(theirs(), "x.example", addresses), asked, "{addresses:?}");
+    }
+}
