@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use umbra_proto::address::Address;
 use umbra_proto::forbidden::Forbidden;
 use umbra_proto::request::Refusal;
-use umbra_relay::config::{self, Group, Path};
+use umbra_relay::config::{self, Group, Parent, Path};
 use umbra_relay::group::Settings;
 use umbra_relay::router::{Conditions, Networks, Router, Rule, Targets};
 use umbra_sim::net::Name;
@@ -86,7 +86,7 @@ fn a_name_without_an_address_for_the_rules_is_not_looked_up_anew_for_a_direct_wa
                 target: Some(Targets::of_networks(Networks::new(["203.0.113.0/24".parse().unwrap()]))),
                 ..Conditions::default()
             },
-            verdict: config::Route::Refuse(Refusal::NotAllowed),
+            verdict: config::Route::parent(Parent::socks5("192.0.2.99:1080".parse().unwrap(), None)),
         };
         let routes = config::Routes::new(Router { rules: vec![rule], otherwise });
         one_seed(1, move |net, mut chance| {
