@@ -38,6 +38,18 @@ pub struct At {
     pub hop: usize,
 }
 
+/// What is at the other end of a way, for whatever goes wrong there.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Whereabouts {
+    /// Nothing that has a name.
+    #[default]
+    Unnamed,
+    /// A hop.
+    Hop(At),
+    /// The target itself, to which this path leads without any.
+    Target(Arc<str>),
+}
+
 /// A failure below, as whoever speaks through that layer meets it: an error of the connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Buried {
@@ -236,6 +248,17 @@ impl Failure {
             // It may still be waiting for the target, or have no words for what became of that.
             (_, Some(at)) if at.hop == hops && self.stage == Stage::Answer => Outcome::Silent,
             (_, Some(_)) => Outcome::Failed,
+        }
+    }
+}
+
+impl Whereabouts {
+    /// A failure of whoever is there.
+    pub(crate) fn of(&self, failure: Failure) -> Failure {
+        match self {
+            Self::Unnamed => failure,
+            Self::Hop(at) => failure.at(at.clone()),
+            Self::Target(path) => failure.along(path),
         }
     }
 }

@@ -36,7 +36,7 @@ use umbra_proto::users::{UserName, Users};
 use crate::conn::Conn;
 use crate::door::Door;
 use crate::drive::{Inbox, write_all};
-use crate::failure::{Cause, Failure, Side, Stage};
+use crate::failure::{Cause, Failure, Side, Stage, Whereabouts};
 use crate::inbound::{ClientSide, see_off};
 use crate::limits::{HALF_CLOSED_SECS_MAX, REFUSAL_SECS_MAX};
 use crate::net::{Net, Socket};
@@ -64,6 +64,8 @@ struct Conversation<'d, N: Net> {
 struct State<S> {
     /// The connection to the target of the last request, for the next one.
     kept: Option<Onward>,
+    /// Who is at the other end of the way that was found last.
+    whereabouts: Whereabouts,
     /// Why the conversation ends.
     leaving: Leaving<S>,
     /// The sessions along the ways to targets. Dropped, they end.
@@ -90,7 +92,12 @@ pub(crate) async fn converse<N: Net>(
     let header = origin.header(door, &client);
     let io = Io::of_client(client, inbox.into_batch());
     let (moved, lookout) = (io.moved(), io.lookout());
-    let state = Mutex::new(State { kept: None, leaving: Leaving::Stays, carriers: JoinSet::new() });
+    let state = Mutex::new(State {
+        kept: None,
+        whereabouts: Whereabouts::default(),
+        leaving: Leaving::Stays,
+        carriers: JoinSet::new(),
+    });
     let conversation = Conversation { door, users, source: origin.source.ip(), header, lookout, state };
     let service = service_fn(|request| Box::pin(conversation.answer(request)));
     let mut connection = http1::Builder::new()
@@ -113,7 +120,7 @@ pub(crate) async fn converse<N: Net>(
         }
     };
     let http1::Parts { io, read_buf, .. } = connection.into_parts();
-    let State { kept, leaving, mut carriers } = conversation.into_state();
+    let State { kept, whereabouts: _, leaving, mut carriers } = conversation.into_state();
     drop(kept);
     let withheld = io.withheld();
     let Some((client, unread)) = io.into_inner() else { return Ok(None) };
@@ -262,7 +269,7 @@ impl<N: Net> Conversation<'_, N> {
             sent = self.send(&target, user, request) => sent,
             // Most likely nobody is there any more; whoever is reads why.
             () = self.lookout.ended_for(patience) => {
-                self.door.notices.failure(&Failure::outbound(Stage::Relay, Cause::Deadline));
+                self.door.notices.failure(&self.at_target(Cause::Deadline));
                 Err(Status::GatewayTimeout)
             }
         };
@@ -311,6 +318,7 @@ impl<N: Net> Conversation<'_, N> {
         };
         self.end_earlier().await;
         let side = self.reach(target, user).await?;
+        self.state().whereabouts = side.whereabouts.clone();
         let header = self.header.clone();
         let (pipe, gone) = self.carry(header, side);
         let mut onward = Onward::open(target, user, pipe, gone).await.map_err(|_| self.lost(None))?;
@@ -359,9 +367,14 @@ impl<N: Net> Conversation<'_, N> {
         failure.refusal().http()
     }
 
+    /// What went wrong at the other end of the way that was found last.
+    fn at_target(&self, cause: Cause) -> Failure {
+        self.state().whereabouts.of(Failure::outbound(Stage::Relay, cause))
+    }
+
     /// An answer that never came. Where the session that carried the request has failed, that one has told why.
     fn lost(&self, onward: Option<&Onward>) -> Status {
-        let failure = Failure::outbound(Stage::Relay, Cause::Truncated);
+        let failure = self.at_target(Cause::Truncated);
         if onward.is_some_and(Onward::is_told) {
             return failure.refusal().http();
         }

@@ -17,7 +17,7 @@ use crate::conn::Conn;
 use crate::dial::{allowed, dial, dial_any, dial_target, judge, resolve};
 use crate::door::Door;
 use crate::drive::Inbox;
-use crate::failure::{At, Cause, Failure, Side, Stage};
+use crate::failure::{At, Cause, Failure, Side, Stage, Whereabouts};
 use crate::group::{Doubtful, Held, Outcome, Wanted};
 use crate::inbound::ClientSide;
 use crate::net::{Net, Socket};
@@ -96,8 +96,8 @@ pub(crate) struct TargetSide<S> {
     bound: Bound,
     /// How a parent tells who has come, where it was asked to wait for somebody.
     visitor: Option<Visitor>,
-    /// The hop at the other end of the socket, if that is not the target itself.
-    pub(crate) at: Option<At>,
+    /// Who is at the other end of the socket.
+    pub(crate) whereabouts: Whereabouts,
 }
 
 /// The address that a target sees.
@@ -121,7 +121,8 @@ impl<S: Socket> TargetSide<S> {
     pub(crate) fn direct(socket: Conn<S>) -> Self {
         let inbox = Inbox::default();
         let (reader, writer) = (Reader::Plain, Writer::Plain);
-        Self { socket, reader, writer, inbox, bound: Bound::Ours, visitor: None, at: None }
+        let whereabouts = Whereabouts::default();
+        Self { socket, reader, writer, inbox, bound: Bound::Ours, visitor: None, whereabouts }
     }
 
     /// Waits for whom a parent was asked to wait for. Gives the visitor's address, if the parent tells it.
@@ -400,7 +401,10 @@ pub(crate) async fn travel_through<N: Net>(
 ) -> Result<TargetSide<N::Socket>, Failure> {
     match (hops.first(), hops.last()) {
         (Some(first), Some(last)) => hop_by_hop(door, path, hops, (first, last), errand, tcp).await,
-        (Some(_) | None, _) => straight(door, errand, tcp, path.deadlines.connect).await,
+        (Some(_) | None, _) => {
+            let reached = straight(door, errand, tcp, path.deadlines.connect).await?;
+            Ok(TargetSide { whereabouts: Whereabouts::Target(Arc::clone(&path.name)), ..reached })
+        }
     }
 }
 
@@ -477,7 +481,7 @@ async fn hop_by_hop<N: Net>(
             }
         };
         reached = agreed.map_err(|failure| failure.at(here(number)))?;
-        reached.at = Some(here(number));
+        reached.whereabouts = Whereabouts::Hop(here(number));
     }
     Ok(reached)
 }

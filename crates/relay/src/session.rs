@@ -16,7 +16,7 @@ use crate::bind::bind;
 use crate::conn::Conn;
 use crate::door::{Door, NetClock};
 use crate::drive::Inbox;
-use crate::failure::{At, Cause, Failure, Side, Stage};
+use crate::failure::{Cause, Failure, Side, Stage, Whereabouts};
 use crate::first_flight::first_flight;
 use crate::http::converse;
 use crate::inbound::{ClientSide, Wish, dismiss, understand};
@@ -33,8 +33,8 @@ pub(crate) struct Session<C, T> {
     target: T,
     uplink: Flow,
     downlink: Flow,
-    /// The hop at the other end of the target's connection.
-    at: Option<At>,
+    /// Who is at the other end of the target's connection.
+    whereabouts: Whereabouts,
 }
 
 /// A client that has been told that its way stands: bytes follow.
@@ -257,7 +257,7 @@ impl<C: Socket, T: Socket> Session<C, Conn<T>> {
         };
         let uplink = Flow::new(side.reader, target.writer, batch, early);
         let downlink = Flow::new(target.reader, side.writer, target.inbox.into_batch(), 0..0);
-        Self { client, target: target.socket, uplink, downlink, at: target.at }
+        Self { client, target: target.socket, uplink, downlink, whereabouts: target.whereabouts }
     }
 
     /// All that is left of a session.
@@ -285,7 +285,7 @@ impl<C: Socket, T: Socket> Session<C, Conn<T>> {
     }
 
     async fn carry<N: Net>(&mut self, door: &Door<N>) -> Ended {
-        let Self { client, target, uplink, downlink, at: _ } = self;
+        let Self { client, target, uplink, downlink, whereabouts: _ } = self;
         let ends = (Unfinished::new(client), Unfinished::new(target));
         let ended = pump(client, target, uplink, downlink, &NetClock(&door.net), door.inbound.idle).await;
         if let Ended::Whole = ended {
@@ -316,9 +316,9 @@ impl<C: Socket, T: Socket> Session<C, Conn<T>> {
             FlowError::Write(error) => (sink, Cause::Io(error)),
         };
         let failure = Failure::new(Stage::Relay, side, cause);
-        match (side, self.at) {
-            (Side::Outbound, Some(at)) => failure.at(at),
-            (Side::Outbound, None) | (Side::Inbound, _) => failure,
+        match side {
+            Side::Outbound => self.whereabouts.of(failure),
+            Side::Inbound => failure,
         }
     }
 }

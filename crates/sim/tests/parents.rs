@@ -385,6 +385,26 @@ fn a_request_whose_connection_breaks_is_told_of_once() {
         let failed: Vec<_> = lines.iter().filter(|line| line.text.contains("session failed")).collect();
         assert_eq!(failed.len(), 1, "{failed:?}");
         assert!(failed[0].text.contains(if is_end { "ended too early" } else { "reset" }), "{failed:?}");
+        assert!(failed[0].text.contains("path=\"way\""), "{failed:?}");
+    }
+}
+
+#[test]
+fn a_target_that_breaks_off_is_told_of_with_the_path_that_led_there() {
+    let lines = events_of(|| {
+        one_seed(1, |net, _| async move {
+            let mut street = Street::lay(&net, &Plan::direct());
+            let client = street.enter().await;
+            assert_eq!(client.ask_socks5(&Street::target(), b"").await.unwrap(), 0);
+            let target = street.arrive().await;
+            target.reset();
+            client.hear_out().await;
+        });
+    });
+    let failed: Vec<_> = lines.iter().filter(|line| line.text.contains("session failed")).collect();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    for part in ["stage=relay", "side=outbound", "path=\"way\"", "reset"] {
+        assert!(failed[0].text.contains(part), "{part}: {failed:?}");
     }
 }
 
