@@ -72,6 +72,13 @@ struct State<S> {
     carriers: JoinSet<()>,
 }
 
+impl<S> State<S> {
+    fn new() -> Self {
+        let (whereabouts, carriers) = (Whereabouts::default(), JoinSet::new());
+        Self { kept: None, whereabouts, leaving: Leaving::Stays, carriers }
+    }
+}
+
 enum Leaving<S> {
     Stays,
     /// The client has asked for a way, and it stands.
@@ -92,12 +99,7 @@ pub(crate) async fn converse<N: Net>(
     let header = origin.header(door, &client);
     let io = Io::of_client(client, inbox.into_batch());
     let (moved, lookout) = (io.moved(), io.lookout());
-    let state = Mutex::new(State {
-        kept: None,
-        whereabouts: Whereabouts::default(),
-        leaving: Leaving::Stays,
-        carriers: JoinSet::new(),
-    });
+    let state = Mutex::new(State::new());
     let conversation = Conversation { door, users, source: origin.source.ip(), header, lookout, state };
     let service = service_fn(|request| Box::pin(conversation.answer(request)));
     let mut connection = http1::Builder::new()

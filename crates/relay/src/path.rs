@@ -276,17 +276,11 @@ async fn through<N: Net>(
             Err(failure) => failure.along(&path.name),
         };
         let is_over = now >= until;
-        // The time of the group, and not its own, has run out: it has not had enough of it to be judged, unless there was no more of it.
-        let is_short = now.saturating_duration_since(began) < path.deadlines.connect;
-        let is_alone_in_it = attempts.are_of_one_turn();
-        let said = failure.outcome(path.hops.len());
-        let outcome = if is_over && is_short && !is_alone_in_it {
-            Outcome::Abandoned
-        } else if is_over && is_alone_in_it && said == Outcome::Silent {
-            // The next session would spend all its time there as well.
-            Outcome::Failed
+        let outcome = if is_over {
+            let is_short = now.saturating_duration_since(began) < path.deadlines.connect;
+            judged_late(failure.outcome(path.hops.len()), is_short, attempts.are_of_one_turn())
         } else {
-            said
+            failure.outcome(path.hops.len())
         };
         tried.end(outcome, Some(&failure));
         if would_be_repeated(outcome) {
@@ -295,13 +289,7 @@ async fn through<N: Net>(
         if would_be_repeated(outcome) || is_over {
             held.end_turn();
         }
-        // Another one may lead to the target, and show who was to blame.
-        let is_doubtful = match outcome {
-            Outcome::Doubtful | Outcome::Silent => true,
-            Outcome::Declined => failure.is_unreached(),
-            Outcome::Failed | Outcome::Abandoned | Outcome::Reached { .. } => false,
-        };
-        if is_doubtful {
+        if is_doubtful(outcome, &failure) {
             doubts.raise(held, outcome, &failure);
         } else {
             notices.change(group, &path, held.report(outcome, now), Some(&failure));
@@ -320,6 +308,27 @@ async fn through<N: Net>(
     // Where nobody is tried, no path has failed, and the operator has to know which group it is.
     let nobody = || Failure::outbound(Stage::Connect, Cause::NoPath).along(&group.name);
     Err(told.map_or_else(nobody, |(_, failure)| failure))
+}
+
+/// What is said of a member when the time of its group has run out, which may have been short for it, or all that there was.
+fn judged_late(outcome: Outcome, is_short: bool, had_all: bool) -> Outcome {
+    match outcome {
+        // It has not had enough of it to be judged.
+        _ if is_short && !had_all => Outcome::Abandoned,
+        // The next session would spend all its time there as well.
+        Outcome::Silent if had_all => Outcome::Failed,
+        Outcome::Reached { .. } | Outcome::Failed | Outcome::Declined => outcome,
+        Outcome::Doubtful | Outcome::Silent | Outcome::Abandoned => outcome,
+    }
+}
+
+/// Whether another one may lead to the target, and show who was to blame.
+fn is_doubtful(outcome: Outcome, failure: &Failure) -> bool {
+    match outcome {
+        Outcome::Doubtful | Outcome::Silent => true,
+        Outcome::Declined => failure.is_unreached(),
+        Outcome::Failed | Outcome::Abandoned | Outcome::Reached { .. } => false,
+    }
 }
 
 /// Whether whoever came to `outcome` would come to it again: the target is to blame, or we are.
@@ -440,14 +449,7 @@ async fn hop_by_hop<N: Net>(
     // server is always spoken to first.
     let tcp = Tcp { fast_open: tcp.fast_open && hops.len() == 1, ..tcp };
     let dialled = {
-        let connect = path.deadlines.connect;
-        let (patience, until) = match (first.address(), errand.until) {
-            // One deadline is enough: an address is all that there is to wait for.
-            (Address::Ip(_), Some(until)) => {
-                (connect.min(until.saturating_duration_since(Instant::now())), None)
-            }
-            (Address::Ip(_) | Address::Name(..), until) => (connect, until),
-        };
+        let (patience, until) = deadlines_of_dial(first.address(), path.deadlines.connect, errand.until);
         let dialling = pin!(dial(&door.net, first.address(), tcp, patience));
         in_time(until, Stage::Connect, dialling).await
     };
@@ -484,6 +486,19 @@ async fn hop_by_hop<N: Net>(
         reached.whereabouts = Whereabouts::Hop(here(number));
     }
     Ok(reached)
+}
+
+/// How long each address may be waited for, and until when all of it, if that has to be looked to as well: where an address is all that
+/// there is, one deadline is enough.
+fn deadlines_of_dial(
+    address: &Address,
+    connect: Duration,
+    until: Option<Instant>,
+) -> (Duration, Option<Instant>) {
+    match (address, until) {
+        (Address::Ip(_), Some(until)) => (connect.min(until.saturating_duration_since(Instant::now())), None),
+        (Address::Ip(_) | Address::Name(..), until) => (connect, until),
+    }
 }
 
 /// Holds a step to `until`, if there is such a time. It stays where it lies: a future that is given away is there twice, for whoever
