@@ -148,7 +148,7 @@ pub(crate) struct Accepting {
 }
 
 impl Accepting {
-    async fn run(self) {
+    async fn run(mut self) {
         let mut shortage = Shortage::default();
         loop {
             match self.listener.accept().await {

@@ -16,6 +16,7 @@ use std::process::{Child, Command};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
@@ -252,7 +253,11 @@ pub(crate) fn listen(address: SocketAddr, tcp: Tcp, speak_first: bool) -> io::Re
 
 /// A listening socket, watched by the worker it was made on. Its connections are not: they may go to any worker.
 #[derive(Debug)]
-pub(crate) struct Watched(AsyncFd<TcpListener>);
+pub(crate) struct Watched {
+    listener: AsyncFd<TcpListener>,
+    /// Whether one connection has come since it was last waited for: there may be others, or none.
+    has_given: bool,
+}
 
 impl Watched {
     #[expect(unsafe_code, reason = "the runtime cannot see that a std listener keeps its descriptor")]
@@ -260,13 +265,29 @@ impl Watched {
         // SAFETY: a TcpListener owns one descriptor, gives the same one each time, and closes it only when dropped, which
         // AsyncFd does after it has stopped watching.
         let watched = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) };
-        Ok(Self(watched.map_err(io::Error::from)?))
+        Ok(Self { listener: watched.map_err(io::Error::from)?, has_given: false })
     }
 
     /// The next connection, non-blocking and closed on exec.
-    pub(crate) async fn accept(&self) -> io::Result<(OwnedFd, SocketAddr)> {
-        self.0.async_io(Interest::READABLE, accept).await
+    pub(crate) async fn accept(&mut self) -> io::Result<(OwnedFd, SocketAddr)> {
+        let Self { listener, has_given } = self;
+        let next = |listener: &TcpListener| {
+            // For a connection that is not there the kernel makes a socket and throws it away, ten times the price of a look.
+            if std::mem::take(has_given) && !has_arrived(listener) {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let accepted = accept(listener)?;
+            *has_given = true;
+            Ok(accepted)
+        };
+        listener.async_io(Interest::READABLE, next).await
     }
+}
+
+/// Whether a connection waits, as far as can be told; where it cannot, accepting will tell.
+fn has_arrived(listener: &TcpListener) -> bool {
+    let mut listeners = [PollFd::new(listener, PollFlags::IN)];
+    !matches!(poll(&mut listeners, Some(&Timespec::default())), Ok(0))
 }
 
 fn accept(listener: &TcpListener) -> io::Result<(OwnedFd, SocketAddr)> {
