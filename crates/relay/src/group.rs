@@ -31,7 +31,7 @@ use umbra_proto::address::Address;
 
 use order::{Candidates, Order, Whom};
 pub use probe::{NextProbe, Probe};
-use record::{Outlook, Record};
+use record::{Grounds, Outlook, Record};
 pub use settings::{Health, NoneLeft, Policy, Probing, RetryFrom, Rounds, Settings};
 pub use shared::{Doubtful, Errand, Held, Shared};
 pub use status::{Condition, Status};
@@ -97,10 +97,7 @@ pub enum Outcome {
 /// An attempt of which it is not known whether the member or the target was to blame. A trial is one until that is known.
 #[derive(Debug)]
 #[must_use = "who was to blame is to be told, or a trial keeps others away"]
-pub struct Doubt {
-    attempt: Attempt,
-    has_answered: bool,
-}
+pub struct Doubt(Attempt);
 
 /// What is to be known by whoever goes on using a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,7 +253,7 @@ impl State {
                 record.reach(kind, health, now)
             }
             Outcome::Failed => {
-                let outlook = Outlook { kind, is_current, may_eject };
+                let outlook = Outlook { kind, is_current, may_eject, grounds: Grounds::Failure };
                 return self.failed(member, outlook, counts, now);
             }
             Outcome::Declined | Outcome::Doubtful | Outcome::Silent | Outcome::Abandoned => None,
@@ -265,7 +262,7 @@ impl State {
     }
 
     /// Keeps an attempt of which it is not known yet whether the target or the member was to blame, though the session goes on.
-    pub fn doubt(&mut self, attempt: Attempt, outcome: Outcome) -> Doubt {
+    pub fn doubt(&mut self, attempt: Attempt) -> Doubt {
         if !attempt.counts
             && let Some(member) = self.find(attempt.index, attempt.key)
             && let Some(record) = self.records.get_mut(member)
@@ -273,31 +270,47 @@ impl State {
             // The session has another try of the same turn.
             record.take_back(attempt.ticket);
         }
-        Doubt { attempt, has_answered: outcome != Outcome::Silent }
+        Doubt(attempt)
+    }
+
+    /// Whether the session has tried everybody there is.
+    pub fn has_tried_all(&self, attempts: &Attempts) -> bool {
+        !attempts.is_in_first_round() || (0..self.records.len()).all(|index| attempts.has_visited(index))
     }
 
     /// Another member has led where this one had not: it has failed. Tells what has become of it. The last one that is up stays so, or
     /// whoever has targets that tell their visitors apart could take out all.
     #[expect(clippy::needless_pass_by_value, reason = "it is blamed once")]
     pub fn blame(&mut self, doubt: Doubt, now: Instant) -> Option<Change> {
-        let Attempt { index, key, kind, ticket, counts, .. } = doubt.attempt;
+        let Attempt { index, key, kind, ticket, counts, .. } = doubt.0;
         let member = self.find(index, key)?;
-        let is_last = self.records.iter().filter(|record| !record.is_down()).count() <= 1;
+        let is_last = self.records.iter().filter(|record| record.out_since().is_none()).count() <= 1;
         let may_eject = !is_last && self.may_eject();
         let is_current = self.records.get_mut(member)?.take_back(ticket);
-        self.failed(member, Outlook { kind, is_current, may_eject }, counts, now)
+        let outlook = Outlook { kind, is_current, may_eject, grounds: Grounds::Failure };
+        self.failed(member, outlook, counts, now)
     }
 
-    /// It is not known that another member leads where this one has not: the target was to blame. A trial that has been answered is
-    /// over, since whoever says no is there. One that has been answered with silence says nothing, and neither does the word of one that
-    /// is asked because nobody else is left. Tells what has become of the member.
+    /// Nobody is known to lead where this one has not, and it may be to blame all the same: it has said nothing at all, or there are others
+    /// that have not been asked. As often as for a failure, and others are tried before it; but nobody is out of reach for it, since it
+    /// may have been the target each time. Tells what has become of the member.
+    #[expect(clippy::needless_pass_by_value, reason = "it is suspected once")]
+    pub fn suspect(&mut self, doubt: Doubt, now: Instant) -> Option<Change> {
+        let Attempt { index, key, kind, ticket, counts, .. } = doubt.0;
+        let member = self.find(index, key)?;
+        let is_current = self.records.get_mut(member)?.take_back(ticket);
+        let outlook = Outlook { kind, is_current, may_eject: false, grounds: Grounds::Suspicion };
+        self.failed(member, outlook, counts, now)
+    }
+
+    /// It has said no, and nobody is known to lead there: the target was to blame. A trial is over then, since whoever says no is there;
+    /// the word of one that is asked because nobody else is left changes nothing. Tells what has become of the member.
     #[expect(clippy::needless_pass_by_value, reason = "it is acquitted once")]
     pub fn acquit(&mut self, doubt: Doubt, now: Instant) -> Option<Change> {
-        let Doubt { attempt: Attempt { index, key, kind, ticket, .. }, has_answered } = doubt;
+        let Attempt { index, key, kind, ticket, .. } = doubt.0;
         let member = self.find(index, key)?;
         let record = self.records.get_mut(member)?;
-        let is_current = record.take_back(ticket);
-        let is_over = kind == Kind::Trial && is_current && has_answered;
+        let is_over = record.take_back(ticket) && kind == Kind::Trial;
         let event = if is_over { record.answer(kind, now) } else { None };
         event.map(|event| Change { member, event })
     }
@@ -328,7 +341,8 @@ impl State {
             record.reach(kind, health, now)
         } else {
             record.counted_failed();
-            record.fail(Outlook { kind, is_current: true, may_eject }, health, now)
+            let outlook = Outlook { kind, is_current: true, may_eject, grounds: Grounds::Failure };
+            record.fail(outlook, health, now)
         };
         event.map(|event| Change { member: index, event })
     }
@@ -373,12 +387,14 @@ impl State {
         if let Some(usable) = self.pick(attempts, Whom::Usable, now) {
             return Some(usable);
         }
-        let may_try_all = match self.settings.none_left {
-            NoneLeft::Fail => false,
-            NoneLeft::TryAll => attempts.is_in_first_round(),
-        };
-        if may_try_all && let Some(resort) = self.pick(attempts, Whom::All, now) {
-            return Some(resort);
+        if attempts.is_in_first_round() {
+            let others: &[Whom] = match self.settings.none_left {
+                NoneLeft::Fail => &[Whom::Suspected],
+                NoneLeft::TryAll => &[Whom::Suspected, Whom::All],
+            };
+            if let Some(resort) = others.iter().find_map(|whom| self.pick(attempts, *whom, now)) {
+                return Some(resort);
+            }
         }
         if self.settings.rounds == Rounds::One {
             return None;
@@ -430,7 +446,7 @@ impl State {
 
     /// Whether one more member may be taken out.
     fn may_eject(&self) -> bool {
-        let down = self.records.iter().filter(|record| record.is_down()).count();
+        let down = self.records.iter().filter(|record| record.out_since().is_some()).count();
         down < self.settings.health.ejected_max(self.records.len())
     }
 
@@ -438,7 +454,7 @@ impl State {
     fn hold_cap(&mut self, now: Instant) {
         let max = self.settings.health.ejected_max(self.records.len());
         let mut down: Vec<_> =
-            self.records.iter_mut().filter_map(|record| Some((record.down_since()?, record))).collect();
+            self.records.iter_mut().filter_map(|record| Some((record.out_since()?, record))).collect();
         let excess = down.len().saturating_sub(max);
         down.sort_by_key(|(since, _)| *since);
         for (_, record) in down.into_iter().take(excess) {

@@ -276,12 +276,10 @@ async fn through<N: Net>(
             Err(failure) => failure.along(&path.name),
         };
         let is_over = now >= until;
-        let outcome = if is_over {
-            let is_short = now.saturating_duration_since(began) < path.deadlines.connect;
-            judged_late(failure.outcome(path.hops.len()), is_short, attempts.are_of_one_turn())
-        } else {
-            failure.outcome(path.hops.len())
-        };
+        // The time of the group, and not its own, has run out: it has not had enough of it to be judged, unless there was no more of it.
+        let is_short = now.saturating_duration_since(began) < path.deadlines.connect;
+        let was_cut = is_over && is_short && !attempts.are_of_one_turn();
+        let outcome = if was_cut { Outcome::Abandoned } else { failure.outcome(path.hops.len()) };
         tried.end(outcome, Some(&failure));
         if would_be_repeated(outcome) {
             attempts.leave();
@@ -304,22 +302,11 @@ async fn through<N: Net>(
             break;
         }
     }
-    doubts.acquit(now);
+    let has_asked_all = group.streams.with_state(|state| state.has_tried_all(&attempts));
+    doubts.dismiss(has_asked_all, now);
     // Where nobody is tried, no path has failed, and the operator has to know which group it is.
     let nobody = || Failure::outbound(Stage::Connect, Cause::NoPath).along(&group.name);
     Err(told.map_or_else(nobody, |(_, failure)| failure))
-}
-
-/// What is said of a member when the time of its group has run out, which may have been short for it, or all that there was.
-fn judged_late(outcome: Outcome, is_short: bool, had_all: bool) -> Outcome {
-    match outcome {
-        // It has not had enough of it to be judged.
-        _ if is_short && !had_all => Outcome::Abandoned,
-        // The next session would spend all its time there as well.
-        Outcome::Silent if had_all => Outcome::Failed,
-        Outcome::Reached { .. } | Outcome::Failed | Outcome::Declined => outcome,
-        Outcome::Doubtful | Outcome::Silent | Outcome::Abandoned => outcome,
-    }
 }
 
 /// Whether another one may lead to the target, and show who was to blame.
@@ -343,32 +330,45 @@ fn would_be_repeated(outcome: Outcome) -> bool {
 struct Doubts<'g> {
     group: &'g Group,
     notices: &'g Notices,
-    raised: Vec<(Doubtful<'g, Path>, String)>,
+    raised: Vec<Doubt<'g>>,
+}
+
+/// That it is one of them who is to blame.
+struct Doubt<'g> {
+    whom: Doubtful<'g, Path>,
+    /// Whether they have said anything at all.
+    has_answered: bool,
+    why: String,
 }
 
 impl<'g> Doubts<'g> {
     fn raise(&mut self, held: Held<'g, Path>, outcome: Outcome, failure: &Failure) {
-        self.raised.extend(held.doubt(outcome).map(|doubt| (doubt, failure.to_string())));
+        let (has_answered, why) = (outcome != Outcome::Silent, failure.to_string());
+        self.raised.extend(held.doubt().map(|whom| Doubt { whom, has_answered, why }));
     }
 
     /// `reached` has been reached. If that shows that the target is there, it was not that which was to blame.
     fn end(self, reached: &Arc<Path>, now: Instant) {
         // Whoever was in doubt itself has seen the target change its mind.
-        let was_in_doubt = self.raised.iter().any(|(doubt, _)| Arc::ptr_eq(doubt.member(), reached));
+        let was_in_doubt = self.raised.iter().any(|doubt| Arc::ptr_eq(doubt.whom.member(), reached));
         if was_in_doubt || !tells_of_targets(reached) {
-            return self.acquit(now);
+            return self.dismiss(true, now);
         }
-        for (doubt, why) in self.raised {
-            let path = Arc::clone(doubt.member());
-            self.notices.change(self.group, &path, doubt.blame(now), Some(&why));
+        for Doubt { whom, why, .. } in self.raised {
+            let path = Arc::clone(whom.member());
+            self.notices.change(self.group, &path, whom.blame(now), Some(&why));
         }
     }
 
-    /// Nobody is known to lead there.
-    fn acquit(self, now: Instant) {
-        for (doubt, _) in self.raised {
-            let path = Arc::clone(doubt.member());
-            self.notices.change(self.group, &path, doubt.acquit(now), None);
+    /// Nobody is known to lead there, whether or not all have been asked. A suspicion is left where something speaks for another one.
+    fn dismiss(self, has_asked_all: bool, now: Instant) {
+        for Doubt { whom, has_answered, why } in self.raised {
+            let path = Arc::clone(whom.member());
+            if has_answered && has_asked_all {
+                self.notices.change(self.group, &path, whom.acquit(now), None);
+            } else {
+                self.notices.change(self.group, &path, whom.suspect(now), Some(&why));
+            }
         }
     }
 }

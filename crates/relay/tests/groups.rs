@@ -25,7 +25,7 @@ use umbra_relay::config::{
     Candidate, Deadlines, Group, Hop, Mode, Parent, ParentProtocol, Path, Probe, ProbeKind, Protocol,
     ProxyDoor, Route, Server,
 };
-use umbra_relay::group::{Condition, Health, Policy, Probing, Rounds, Settings};
+use umbra_relay::group::{Condition, Health, NoneLeft, Policy, Probing, Rounds, Settings};
 
 use common::{inbound, run};
 use parents::{Scripted, ask, hear_socks5, nobody, reset};
@@ -345,7 +345,8 @@ fn a_target_that_changes_its_mind_is_held_against_nobody() {
 }
 
 #[test]
-fn parents_that_wait_for_a_silent_target_or_break_off_for_its_sake_stay_up_unless_another_leads_there() {
+fn parents_that_wait_for_a_silent_target_or_break_off_for_its_sake_are_out_of_reach_only_if_another_leads_there()
+ {
     let http = |mut stream: TcpStream| {
         let _request = stream.read(&mut [0; 512]);
         parents::wait(stream);
@@ -366,12 +367,13 @@ fn parents_that_wait_for_a_silent_target_or_break_off_for_its_sake_stay_up_unles
             Candidate::from(path)
         };
         let health = Health { fail_threshold: number(1), ..Health::default() };
-        let settings = Settings { health, ..Settings::default() };
+        let settings = Settings { health, none_left: NoneLeft::Fail, ..Settings::default() };
         let group = Arc::new(Group::new("all", settings, vec![waiting("one"), waiting("two")]));
         let relay = door(&group);
-        assert_ne!(ask(relay.addresses()[0], &nobody().into()).0, 0);
-        assert_eq!(scripted.came(), 2);
-        assert!(group.health().iter().all(|member| member.condition == Condition::Up));
+        for session in 1..=3 {
+            assert_ne!(ask(relay.addresses()[0], &nobody().into()).0, 0);
+            assert_eq!(scripted.came(), 2 * session, "each is asked by every session");
+        }
         relay.stop();
         let members = vec![waiting("one"), path("good", &good.addresses()[..1])];
         let group = Arc::new(Group::new("one", settings, members));
@@ -381,6 +383,69 @@ fn parents_that_wait_for_a_silent_target_or_break_off_for_its_sake_stay_up_unles
         relay.stop();
     }
     good.stop();
+}
+
+#[test]
+fn parents_that_are_silent_behind_the_question_or_deny_all_hide_no_other_however_few_the_attempts() {
+    let (good, target) = (run(inbound(PROXY, Route::direct())), echo());
+    let hung = Scripted::silent();
+    let denying = Scripted::answering(1);
+    let http = |name: &str| {
+        let parent =
+            Parent { protocol: ParentProtocol::Http(None), ..Parent::socks5(hung.address.into(), None) };
+        let mut path = Path::new(name, [Hop::Parent(parent)]);
+        path.deadlines = Deadlines { connect: SOON, negotiate: SOON };
+        Candidate::from(path)
+    };
+    let good_path = || path("good", &good.addresses()[..1]);
+    let groups = [
+        (vec![http("hung"), good_path()], 1),
+        (vec![http("hung"), http("too"), good_path()], 2),
+        (vec![path("denying", &[denying.address]), good_path()], 1),
+    ];
+    for (members, attempts) in groups {
+        let settings = Settings {
+            attempts_max: number(attempts),
+            none_left: NoneLeft::Fail,
+            rounds: Rounds::UntilAttemptsEnd,
+            ..Settings::default()
+        };
+        let group = Arc::new(Group::new("parents", settings, members));
+        let relay = door(&group);
+        // As often as it takes to suspect them.
+        for _ in 0..2 {
+            assert!(!passes(&relay, target.address));
+        }
+        for _ in 0..3 {
+            assert!(passes(&relay, target.address));
+        }
+        relay.stop();
+    }
+    good.stop();
+}
+
+#[test]
+fn a_hung_parent_in_front_of_a_shadowsocks_server_costs_two_sessions_their_time_and_no_more() {
+    let (hung, listening) = (Scripted::silent(), Scripted::silent());
+    let server = Server {
+        address: listening.address.into(),
+        mode: Mode::Streams,
+        credentials: Credentials::from_password(Method::Aes256Gcm, "long enough").unwrap(),
+        heads: HeadReads::One,
+        one_time_auth: false,
+    };
+    let parent = Parent { protocol: ParentProtocol::Http(None), ..Parent::socks5(hung.address.into(), None) };
+    let mut silent = Path::new("hung", [Hop::Parent(parent)]);
+    silent.deadlines = Deadlines { connect: SOON, negotiate: SOON };
+    let members = vec![silent.into(), Path::new("server", [Hop::Shadowsocks(server)]).into()];
+    let group = Arc::new(Group::new("mixed", Settings::default(), members));
+    let relay = door(&group);
+    for _ in 0..5 {
+        assert_eq!(ask(relay.addresses()[0], &nobody().into()).0, 0);
+    }
+    assert_eq!(hung.came(), 2, "and then it is left alone");
+    assert!(matches!(group.health()[0].condition, Condition::Down { .. }));
+    relay.stop();
 }
 
 #[test]

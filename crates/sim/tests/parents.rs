@@ -71,6 +71,8 @@ enum State {
     Denying,
     /// Ends, or resets, in the middle of its answer.
     Breaking,
+    /// Hears what it is asked for, and says nothing of it.
+    Hung,
 }
 
 /// Parents whose health changes.
@@ -100,7 +102,7 @@ impl Parents {
             }
             State::Well => self.house.open(inbound(number + 1, Route::direct()), Link::plain()),
             State::Absent(absence) => self.net.absent(at, absence),
-            State::Mute | State::Denying | State::Breaking => {
+            State::Mute | State::Denying | State::Breaking | State::Hung => {
                 let mut listener = self.net.listen(at, Link::plain());
                 self.stand_ins[number] = Some(tokio::spawn(async move {
                     while let Some((socket, _)) = listener.accept().await {
@@ -120,7 +122,9 @@ async fn misbehave(peer: Peer, health: State) {
     let _gone = peer.hear(3).await;
     let _gone = peer.say(&[5, 0]).await;
     let _gone = peer.hear(10).await;
-    if health == State::Denying {
+    if health == State::Hung {
+        peer.hear_out().await;
+    } else if health == State::Denying {
         let _gone = peer.say(&[5, 1, 0, 1, 0, 0, 0, 0, 0, 0]).await;
     } else {
         let _gone = peer.say(&[5, 0, 0, 1]).await;
@@ -217,6 +221,7 @@ fn whoever_can_be_served_by_a_parent_that_is_well_is_served_in_time_and_within_t
                         State::Mute,
                         State::Denying,
                         State::Breaking,
+                        State::Hung,
                     ];
                     parents.turn(number, *chance.choose(&healths));
                 }
@@ -230,37 +235,45 @@ fn whoever_can_be_served_by_a_parent_that_is_well_is_served_in_time_and_within_t
 }
 
 #[test]
-fn no_target_that_nobody_reaches_takes_a_parent_out_that_is_well() {
+fn no_target_that_nobody_reaches_keeps_a_session_from_a_parent_that_is_well() {
     each_seed(150, |net, mut chance| async move {
         let count = chance.length(2..=4);
         let settings = Settings {
-            attempts_max: NonZeroU32::new(u32::try_from(chance.within(1..=9)).unwrap()).unwrap(),
             none_left: *chance.choose(&[NoneLeft::Fail, NoneLeft::TryAll]),
-            ..settings(&mut chance, count)
+            // So that each can be asked.
+            ..settings(&mut chance, count + 1)
         };
         let house = House::new(&net);
-        // A Shadowsocks server takes whatever it is told, and nobody knows what becomes of it.
-        let _server = hole(&net, door(count + 1));
-        let server = Server {
-            address: door(count + 1).into(),
-            mode: Mode::Streams,
-            credentials: Credentials::from_password(Method::Aes256Gcm, "long enough").unwrap(),
-            heads: HeadReads::One,
-            one_time_auth: false,
-        };
         let mut members = Vec::new();
         for number in 0..count {
             house.open(inbound(number + 1, Route::direct()), Link::plain());
             members.push(member(&number.to_string(), parent_at(number + 1, false)));
         }
-        if chance.one_in(2) {
+        // A Shadowsocks server takes whatever it is told, and nobody knows what becomes of it.
+        let _hole = hole(&net, door(count + 1));
+        let has_server = chance.one_in(2);
+        if has_server {
+            let server = Server {
+                address: door(count + 1).into(),
+                mode: Mode::Streams,
+                credentials: Credentials::from_password(Method::Aes256Gcm, "long enough").unwrap(),
+                heads: HeadReads::One,
+                one_time_auth: false,
+            };
             members.push(Path::new("server", [Hop::Shadowsocks(server)]).into());
         }
         let group = Arc::new(Group::new("parents", settings, members));
         house.open(inbound(0, Route::Group(Arc::clone(&group))), Link::plain());
         for _ in 0..20 {
-            net.absent(TARGET, *chance.choose(&[Absence::Refuses, Absence::Unreachable, Absence::Silent]));
+            let absence = *chance.choose(&[Absence::Refuses, Absence::Unreachable, Absence::Silent]);
+            let was_heard = absence != Absence::Silent;
+            net.absent(TARGET, absence);
             note(format!("{settings:?}"));
+            let down = || {
+                let health = group.health();
+                health.iter().filter(|member| matches!(member.condition, Condition::Down { .. })).count()
+            };
+            let before = down();
             let clients = (0..chance.length(1..=3)).map(|_| {
                 let net = net.clone();
                 tokio::spawn(async move {
@@ -271,12 +284,68 @@ fn no_target_that_nobody_reaches_takes_a_parent_out_that_is_well() {
             for client in clients.collect::<Vec<_>>() {
                 client.await.unwrap().expect("every session is answered by its deadline").unwrap();
             }
-            for member in group.health() {
-                assert!(!matches!(member.condition, Condition::Down { .. }), "{member:?}");
-            }
+            assert!(!was_heard || down() <= before, "whoever says no is well");
+            let echo = echo(&net);
+            let client = enter(&net).await;
+            let code = timeout(Duration::from_secs(61), client.ask_socks5(&Street::target(), b"")).await;
+            assert_eq!(code.unwrap().unwrap(), 0, "after {absence:?}");
+            drop(client);
+            echo.abort();
             sleep(Duration::from_secs(chance.within(0..=40))).await;
         }
         house.empties(Duration::from_secs(5)).await;
+    });
+}
+
+#[test]
+fn whoever_is_well_is_found_in_the_end_however_few_the_attempts_of_a_session_are() {
+    each_seed(150, |net, mut chance| async move {
+        let count = chance.length(2..=5);
+        let settings = settings(&mut chance, count);
+        let health = Health { retry_time: Duration::from_secs(36_000), ..settings.health };
+        let settings = Settings {
+            attempts_max: NonZeroU32::new(u32::try_from(chance.within(1..=3)).unwrap()).unwrap(),
+            none_left: *chance.choose(&[NoneLeft::Fail, NoneLeft::TryAll]),
+            // None of these has a turn that never comes.
+            policy: *chance.choose(&[
+                Policy::Ordered,
+                Policy::RoundRobin,
+                Policy::Latched,
+                Policy::TargetHash,
+            ]),
+            health: Health { fail_window: Duration::from_secs(36_000), ..health },
+            ..settings
+        };
+        let house = House::new(&net);
+        let mut parents = Parents {
+            net: net.clone(),
+            house: house.clone(),
+            health: vec![State::Well; count],
+            within_tls: vec![false; count],
+            stand_ins: (0..count).map(|_| None).collect(),
+        };
+        let well = chance.length(0..=count - 1);
+        for number in 0..count {
+            let sick = [State::Hung, State::Hung, State::Mute, State::Denying, State::Breaking];
+            parents.turn(number, if number == well { State::Well } else { *chance.choose(&sick) });
+        }
+        let members = (0..count).map(|number| member(&number.to_string(), parent_at(number + 1, false)));
+        let patience = Duration::from_millis(chance.within(1500..=9000));
+        let group = Group::new("parents", settings, members.collect()).with_patience(patience);
+        house.open(inbound(0, Route::Group(Arc::new(group))), Link::plain());
+        let _echo = echo(&net);
+        note(format!("{settings:?} {patience:?} {:?}", parents.health));
+        // Each session holds something against one of them at least.
+        let most = count * usize::try_from(settings.health.fail_threshold.get()).unwrap();
+        let mut codes = Vec::new();
+        for _ in 0..most + 5 {
+            let client = enter(&net).await;
+            let code = timeout(Duration::from_secs(61), client.ask_socks5(&Street::target(), b"")).await;
+            codes.push(code.unwrap().unwrap());
+            drop(client);
+        }
+        assert_eq!(codes[most..], [0; 5], "{codes:?}");
+        house.empties(Duration::from_secs(15)).await;
     });
 }
 

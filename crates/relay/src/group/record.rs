@@ -35,7 +35,17 @@ enum Standing {
         rests_from: Instant,
         since: Instant,
         trial: Slot,
+        grounds: Grounds,
     },
+}
+
+/// What speaks against a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Grounds {
+    /// That much, that sessions had better fail than go to it, if nobody else is left and the operator wishes so.
+    Failure,
+    /// It may have been the target each time: others are tried before it, and it is tried before a session fails.
+    Suspicion,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +73,7 @@ pub(super) struct Outlook {
     pub(super) is_current: bool,
     /// Whether one more member may be taken out.
     pub(super) may_eject: bool,
+    pub(super) grounds: Grounds,
 }
 
 impl Slot {
@@ -100,13 +111,19 @@ impl Record {
     }
 
     pub(super) fn is_down(&self) -> bool {
-        self.down_since().is_some()
+        matches!(self.standing, Standing::Down { .. })
     }
 
-    pub(super) fn down_since(&self) -> Option<Instant> {
+    /// Whether it is down and others are tried before it, and no more than that.
+    pub(super) fn is_suspected(&self) -> bool {
+        matches!(self.standing, Standing::Down { grounds: Grounds::Suspicion, .. })
+    }
+
+    /// Since when it is taken out.
+    pub(super) fn out_since(&self) -> Option<Instant> {
         match self.standing {
-            Standing::Up(_) => None,
-            Standing::Down { since, .. } => Some(since),
+            Standing::Down { since, grounds: Grounds::Failure, .. } => Some(since),
+            Standing::Up(_) | Standing::Down { grounds: Grounds::Suspicion, .. } => None,
         }
     }
 
@@ -181,25 +198,34 @@ impl Record {
                     }
                     Some(_) | None => Failures { count: 1, first: now, last: now },
                 };
-                self.judge(failures, outlook.may_eject, health, now)
+                self.judge(failures, outlook, health, now)
             }
-            Standing::Down { rests_from, .. } if outlook.kind == Kind::Trial && outlook.is_current => {
+            Standing::Down { rests_from, grounds, .. } => {
+                let is_trial = outlook.kind == Kind::Trial && outlook.is_current;
+                let is_worse = *grounds == Grounds::Suspicion
+                    && outlook.grounds == Grounds::Failure
+                    && outlook.may_eject;
+                if is_worse {
+                    *grounds = Grounds::Failure;
+                }
+                if !is_trial && !is_worse {
+                    return None;
+                }
                 *rests_from = now;
                 Some(Event::TrialFailed)
             }
-            Standing::Down { .. } => None,
         }
     }
 
-    fn judge(&mut self, failed: Failures, may_eject: bool, health: &Health, now: Instant) -> Option<Event> {
+    fn judge(&mut self, failed: Failures, outlook: Outlook, health: &Health, now: Instant) -> Option<Event> {
         let Failures { count: failures, first, .. } = failed;
         let threshold = health.fail_threshold.get();
-        if failures >= threshold && may_eject {
+        if failures >= threshold && (outlook.may_eject || outlook.grounds == Grounds::Suspicion) {
             let rests_from = match health.retry_from {
                 RetryFrom::FirstFailure => first,
                 RetryFrom::Marking => now,
             };
-            self.take_out(rests_from, now);
+            self.take_out(outlook.grounds, rests_from, now);
             return Some(Event::MarkedDown { failures });
         }
         self.standing = Standing::Up(Some(failed));
@@ -224,7 +250,7 @@ impl Record {
         let in_row = self.schedule.count(is_good);
         match self.standing {
             Standing::Up(_) if !is_good && in_row >= probing.fall.get() && may_eject => {
-                self.take_out(now, now);
+                self.take_out(Grounds::Failure, now, now);
                 Some(Event::Ejected { probes: in_row })
             }
             Standing::Down { .. } if is_good && in_row >= probing.rise.get() => {
@@ -235,8 +261,8 @@ impl Record {
         }
     }
 
-    fn take_out(&mut self, rests_from: Instant, now: Instant) {
-        self.standing = Standing::Down { rests_from, since: now, trial: Slot::default() };
+    fn take_out(&mut self, grounds: Grounds, rests_from: Instant, now: Instant) {
+        self.standing = Standing::Down { rests_from, since: now, trial: Slot::default(), grounds };
         self.returned = None;
         self.schedule.start_count();
     }
@@ -293,7 +319,7 @@ impl Record {
                 Some(back) if back < health.slow_start => Condition::Returning { back },
                 Some(_) | None => Condition::Up,
             },
-            Standing::Down { rests_from, since, trial } => Condition::Down {
+            Standing::Down { rests_from, since, trial, grounds: _ } => Condition::Down {
                 since: *since,
                 retry_in: health.retry_time.saturating_sub(now.saturating_duration_since(*rests_from)),
                 is_on_trial: !trial.is_free(now),

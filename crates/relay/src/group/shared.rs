@@ -151,9 +151,9 @@ impl<'a, M> Held<'a, M> {
     }
 
     /// It said no or nothing, and it cannot be told yet whether the target is to blame.
-    pub fn doubt(mut self, outcome: Outcome) -> Option<Doubtful<'a, M>> {
+    pub fn doubt(mut self) -> Option<Doubtful<'a, M>> {
         let attempt = self.attempt.take()?;
-        let doubt = Some(self.group.lock().state.doubt(attempt, outcome));
+        let doubt = Some(self.group.lock().state.doubt(attempt));
         Some(Doubtful { group: self.group, member: Arc::clone(&self.member), doubt })
     }
 }
@@ -170,7 +170,13 @@ impl<M> Doubtful<'_, M> {
         self.group.lock().state.blame(doubt, now)
     }
 
-    /// Nobody is known to. Tells what has become of the member.
+    /// Nobody is known to, and it may be to blame all the same. Tells what has become of the member.
+    pub fn suspect(mut self, now: Instant) -> Option<Change> {
+        let doubt = self.doubt.take()?;
+        self.group.lock().state.suspect(doubt, now)
+    }
+
+    /// Nobody is known to, and the target is. Tells what has become of the member.
     pub fn acquit(mut self, now: Instant) -> Option<Change> {
         let doubt = self.doubt.take()?;
         self.group.lock().state.acquit(doubt, now)
@@ -180,7 +186,7 @@ impl<M> Doubtful<'_, M> {
 impl<M> Drop for Doubtful<'_, M> {
     fn drop(&mut self) {
         if let Some(doubt) = self.doubt.take() {
-            self.group.lock().state.abandon(doubt.attempt);
+            self.group.lock().state.abandon(doubt.0);
         }
     }
 }

@@ -58,18 +58,18 @@ fn an_abandoned_trial_counts_as_nothing_and_another_may_be_one() {
 fn a_trial_that_says_no_has_failed_if_another_leads_there_and_is_back_if_nobody_does() {
     let mut world = due(2);
     let (_, trial) = step(&mut world);
-    let doubt = world.state.doubt(trial, Outcome::Doubtful);
+    let doubt = world.state.doubt(trial);
     let failed = Some(Change { member: 0, event: Event::TrialFailed });
     assert_eq!(world.state.blame(doubt, world.now), failed);
     assert_eq!(world.tried(), [1], "it rests once more");
     world.pass(31);
     let (_, trial) = step(&mut world);
-    let doubt = world.state.doubt(trial, Outcome::Doubtful);
+    let doubt = world.state.doubt(trial);
     let restored = Some(Change { member: 0, event: Event::Restored });
     assert_eq!(world.state.acquit(doubt, world.now), restored);
     let (_, regular) = step(&mut world);
     assert_eq!((regular.member(), regular.kind()), (0, Kind::Regular));
-    let doubt = world.state.doubt(regular, Outcome::Doubtful);
+    let doubt = world.state.doubt(regular);
     assert_eq!(world.state.acquit(doubt, world.now), None, "it is there already");
 }
 
@@ -78,25 +78,58 @@ fn a_trial_that_is_in_doubt_keeps_others_away_until_it_is_known_who_was_to_blame
     for is_blamed in [true, false] {
         let mut world = due(2);
         let (_, trial) = step(&mut world);
-        let doubt = world.state.doubt(trial, Outcome::Doubtful);
+        let doubt = world.state.doubt(trial);
         assert_eq!(step(&mut world).1.member(), 1, "another session leaves it alone");
         if is_blamed {
             world.state.blame(doubt, world.now);
             assert_eq!(world.tried(), [1]);
         } else {
-            world.state.abandon(doubt.attempt);
+            world.state.abandon(doubt.0);
             assert_eq!(step(&mut world).1.kind(), Kind::Trial);
         }
     }
 }
 
 #[test]
-fn silence_is_no_answer_to_a_trial_and_takes_no_rest_from_it_either() {
+fn a_trial_that_is_suspected_rests_once_more() {
     let mut world = due(2);
     let (_, trial) = step(&mut world);
-    let doubt = world.state.doubt(trial, Outcome::Silent);
-    assert_eq!(world.state.acquit(doubt, world.now), None);
-    assert_eq!(step(&mut world).1.kind(), Kind::Trial);
+    let doubt = world.state.doubt(trial);
+    let failed = Some(Change { member: 0, event: Event::TrialFailed });
+    assert_eq!(world.state.suspect(doubt, world.now), failed);
+    assert_eq!(world.tried(), [1]);
+}
+
+#[test]
+fn whoever_is_suspected_comes_after_the_others_and_before_a_session_fails() {
+    let mut world = strict(3);
+    world.state.settings.policy = Policy::Ordered;
+    assert_eq!(world.state.settings.none_left, NoneLeft::Fail);
+    let threshold = world.state.settings.health.fail_threshold.get();
+    for number in 1..=threshold {
+        let (_, attempt) = step(&mut world);
+        assert_eq!(attempt.member(), 0);
+        let doubt = world.state.doubt(attempt);
+        let change = world.state.suspect(doubt, world.now);
+        let marked = Some(Change { member: 0, event: Event::MarkedDown { failures: number } });
+        assert_eq!(change == marked, number == threshold);
+    }
+    let (_, other) = step(&mut world);
+    assert_eq!(other.member(), 1, "others are tried before it");
+    world.state.abandon(other);
+    for member in [1, 2] {
+        for _ in 0..threshold {
+            let (_, attempt) = step(&mut world);
+            assert_eq!(attempt.member(), member);
+            world.state.report(attempt, Outcome::Failed, world.now);
+        }
+    }
+    let (_, last) = step(&mut world);
+    assert_eq!((last.member(), last.kind()), (0, Kind::LastResort), "nobody else is left");
+    let failed = Some(Change { member: 0, event: Event::TrialFailed });
+    assert_eq!(world.state.report(last, Outcome::Failed, world.now), failed);
+    let mut attempts = world.begin();
+    assert!(world.state.next(&mut attempts, world.now).is_none(), "that was more than a suspicion");
 }
 
 #[test]
@@ -109,7 +142,7 @@ fn the_word_of_one_that_is_asked_for_want_of_others_does_not_bring_it_back() {
     let (_, resort) = step(&mut world);
     assert_eq!(resort.kind(), Kind::LastResort);
     let at = resort.member();
-    let doubt = world.state.doubt(resort, Outcome::Doubtful);
+    let doubt = world.state.doubt(resort);
     assert_eq!(world.state.acquit(doubt, world.now), None);
     assert!(world.is_down(at));
 }
@@ -124,7 +157,7 @@ fn the_last_one_that_is_up_is_not_taken_out_for_a_target_that_another_reached() 
     for _ in 0..9 {
         let (_, attempt) = step(&mut world);
         assert_eq!(attempt.member(), 1);
-        let doubt = world.state.doubt(attempt, Outcome::Doubtful);
+        let doubt = world.state.doubt(attempt);
         world.state.blame(doubt, world.now);
         assert!(!world.is_down(1));
     }
@@ -137,7 +170,7 @@ fn the_last_one_that_is_up_is_not_taken_out_for_a_target_that_another_reached() 
 fn one_that_said_no_before_it_was_marked_down_is_not_brought_back_by_it() {
     let mut world = strict(2).with_dead(&[0]);
     let (_, before) = step(&mut world);
-    let doubt = world.state.doubt(before, Outcome::Doubtful);
+    let doubt = world.state.doubt(before);
     world.session();
     assert!(world.is_down(0));
     assert_eq!(world.state.acquit(doubt, world.now), None);
