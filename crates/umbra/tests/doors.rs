@@ -272,10 +272,7 @@ fn two_thousand_ports_with_a_password_each_start_and_serve() {
     server.wait_for(&format!("starting server at 127.0.0.1:{}", PORT_FIRST + 1999));
     let took = start.elapsed();
     println!("2000 ports after {took:?}");
-    assert!(
-        took < Duration::from_secs(5),
-        "{took:?}, in a build that is not optimized and beside other tests"
-    );
+    assert!(took < Duration::from_secs(1), "{took:?}, in a build that is not optimized");
 
     let url = format!("http://{}/page", origin());
     for n in [0, 999, 1999] {

@@ -259,7 +259,13 @@ fn a_door_with_users_relays_datagrams_of_whoever_has_logged_in() {
     assert_eq!(choice, [5, 0xff]);
     let login = [&[5, 1, 2, 1, 5][..], b"alice", &[13], b"correct horse"].concat();
     let association = Association::open_after(local.address, &login, &[5, 2, 1, 0]);
-    association.assert_echoes(echo(), b"of a user");
+    // Nobody without a login gets anything through, not even while somebody else is at the door.
+    let stranger = UdpSocket::bind("127.0.0.9:0").unwrap();
+    let target = echo();
+    stranger.send_to(&[&[0; 3], &block(target)[..], b"of nobody"].concat(), association.relay).unwrap();
+    association.assert_echoes(target, b"of a user");
+    stranger.set_nonblocking(true).unwrap();
+    assert_eq!(stranger.recv(&mut [0; 64]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
 }
 
 #[test]
