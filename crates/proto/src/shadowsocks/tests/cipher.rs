@@ -72,6 +72,27 @@ fn the_gcm_ciphers_are_those_of_nist() {
     }
 }
 
+/// What the library of another language (cryptography 48, over OpenSSL) makes of a key and a text that count up from zero, under a nonce of
+/// zero.
+#[test]
+fn the_ocb_and_ccm_ciphers_are_those_of_another_library() {
+    let cases = [
+        (Method::Aes128Ocb, "01708547bad6976bb9121f2e427aa75f2b30d8e02ca7252eafdf2ddd0f6c6eb5d801dfea"),
+        (Method::Aes192Ocb, "1dbed913fe2743049de7d27abf974795985ea6440a12414ec6843a4b9c0920f903f14102"),
+        (Method::Aes256Ocb, "fdee3352464324e23ac0f031284ea40931b1a187eda6b2e4670a19d3e79ca83cefd1d994"),
+        (Method::Aes128Ccm, "74bcd7e843b6c3735b13a26ef0ced0d1d80ba4bb36a514836fff6548b22e958a7cbd6d0f"),
+        (Method::Aes192Ccm, "54e641e37f6a4b720d1787c83b05494fd5b68f4955c6bf523eaf550c3584a707ab12014a"),
+        (Method::Aes256Ccm, "7684781e391d792ab11b28f0d020022bf67ff973b1cadb07bbb02f52cbd92824222bff79"),
+    ];
+    let count = |len: usize| (0..len).map(|at| u8::try_from(at).unwrap()).collect::<Vec<_>>();
+    for (method, expected) in cases {
+        let mut sealed = [count(20), vec![0; TAG_BYTES]].concat();
+        let (text, tag) = sealed.split_at_mut(20);
+        Cipher::with_subkey(method, &count(method.key_len())).seal(text, tag);
+        assert_eq!(sealed, unhex(expected), "{method}");
+    }
+}
+
 #[test]
 fn session_keys_are_those_of_the_vectors() {
     for vector in AEAD {
