@@ -31,7 +31,7 @@ use umbra_proto::address::Address;
 
 use order::{Candidates, Order, Whom};
 pub use probe::{NextProbe, Probe};
-use record::{Grounds, Outlook, Record};
+use record::{Charge, Outlook, Record};
 pub use settings::{Health, NoneLeft, Policy, Probing, RetryFrom, Rounds, Settings};
 pub use shared::{Doubtful, Errand, Held, Shared};
 pub use status::{Condition, Status};
@@ -124,6 +124,11 @@ pub enum Event {
     Failing,
     /// It has failed too often and is left alone for a while.
     MarkedDown {
+        /// So often.
+        failures: u32,
+    },
+    /// It has failed as often, or its targets have: it is tried after the others.
+    Suspected {
         /// So often.
         failures: u32,
     },
@@ -253,7 +258,7 @@ impl State {
                 record.reach(kind, health, now)
             }
             Outcome::Failed => {
-                let outlook = Outlook { kind, is_current, may_eject, grounds: Grounds::Failure };
+                let outlook = Outlook { kind, is_current, may_eject, charge: Charge::Failure };
                 return self.failed(member, outlook, counts, now);
             }
             Outcome::Declined | Outcome::Doubtful | Outcome::Silent | Outcome::Abandoned => None,
@@ -273,9 +278,15 @@ impl State {
         Doubt(attempt)
     }
 
-    /// Whether the session has tried everybody there is.
-    pub fn has_tried_all(&self, attempts: &Attempts) -> bool {
-        !attempts.is_in_first_round() || (0..self.records.len()).all(|index| attempts.has_visited(index))
+    /// Whether the session has tried everybody whom it may.
+    pub fn has_tried_all(&self, attempts: &Attempts, now: Instant) -> bool {
+        let may_be_tried = |record: &Record| match self.settings.none_left {
+            NoneLeft::TryAll => true,
+            NoneLeft::Fail => record.is_suspected() || record.usable(&self.settings.health, now).is_some(),
+        };
+        let mut records = self.records.iter().enumerate();
+        !attempts.is_in_first_round()
+            || records.all(|(index, record)| attempts.has_visited(index) || !may_be_tried(record))
     }
 
     /// Another member has led where this one had not: it has failed. Tells what has become of it. The last one that is up stays so, or
@@ -287,7 +298,7 @@ impl State {
         let is_last = self.records.iter().filter(|record| record.out_since().is_none()).count() <= 1;
         let may_eject = !is_last && self.may_eject();
         let is_current = self.records.get_mut(member)?.take_back(ticket);
-        let outlook = Outlook { kind, is_current, may_eject, grounds: Grounds::Failure };
+        let outlook = Outlook { kind, is_current, may_eject, charge: Charge::Failure };
         self.failed(member, outlook, counts, now)
     }
 
@@ -299,7 +310,7 @@ impl State {
         let Attempt { index, key, kind, ticket, counts, .. } = doubt.0;
         let member = self.find(index, key)?;
         let is_current = self.records.get_mut(member)?.take_back(ticket);
-        let outlook = Outlook { kind, is_current, may_eject: false, grounds: Grounds::Suspicion };
+        let outlook = Outlook { kind, is_current, may_eject: false, charge: Charge::Suspicion };
         self.failed(member, outlook, counts, now)
     }
 
@@ -323,7 +334,10 @@ impl State {
             return None;
         }
         let event = record.fail(outlook, &self.settings.health, now);
-        self.order.failed(self.settings.policy, member);
+        // A suspicion moves nobody by itself.
+        if outlook.charge == Charge::Failure {
+            self.order.failed(self.settings.policy, member);
+        }
         event.map(|event| Change { member, event })
     }
 
@@ -341,7 +355,7 @@ impl State {
             record.reach(kind, health, now)
         } else {
             record.counted_failed();
-            let outlook = Outlook { kind, is_current: true, may_eject, grounds: Grounds::Failure };
+            let outlook = Outlook { kind, is_current: true, may_eject, charge: Charge::Failure };
             record.fail(outlook, health, now)
         };
         event.map(|event| Change { member: index, event })
@@ -388,11 +402,14 @@ impl State {
             return Some(usable);
         }
         if attempts.is_in_first_round() {
-            let others: &[Whom] = match self.settings.none_left {
-                NoneLeft::Fail => &[Whom::Suspected],
-                NoneLeft::TryAll => &[Whom::Suspected, Whom::All],
+            if let Some(suspected) = self.suspected(attempts) {
+                return Some(suspected);
+            }
+            let may_try_all = match self.settings.none_left {
+                NoneLeft::Fail => false,
+                NoneLeft::TryAll => true,
             };
-            if let Some(resort) = others.iter().find_map(|whom| self.pick(attempts, *whom, now)) {
+            if may_try_all && let Some(resort) = self.pick(attempts, Whom::All, now) {
                 return Some(resort);
             }
         }
@@ -404,6 +421,14 @@ impl State {
         let usable = self.pick(attempts, Whom::Usable, now);
         attempts.readmit(last);
         usable.or_else(|| self.pick(attempts, Whom::Usable, now))
+    }
+
+    /// The one of those that are down on no more than a suspicion that has not been tried for longest: the others have not been cleared of
+    /// it since.
+    fn suspected(&self, attempts: &Attempts) -> Option<(usize, Kind)> {
+        let suspected = self.records.iter().enumerate().filter(|(_, record)| record.is_suspected());
+        let left = suspected.filter(|(index, _)| !attempts.has_visited(*index));
+        left.min_by_key(|(_, record)| record.given()).map(|(index, _)| (index, Kind::LastResort))
     }
 
     /// The member that served `source` last, if it is up.

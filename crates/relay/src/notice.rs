@@ -66,6 +66,9 @@ impl Notices {
         match event {
             Event::Failing => info!(group, path, why, withheld, "path initially marked as failing"),
             Event::MarkedDown { failures } => info!(group, path, failures, why, withheld, "path marked down"),
+            Event::Suspected { failures } => {
+                info!(group, path, failures, why, withheld, "path suspected, and tried after the others");
+            }
             Event::Spared { failures } => {
                 let told = "path failed too often, and is kept since too many are down";
                 info!(group, path, failures, why, withheld, "{told}");

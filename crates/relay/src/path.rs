@@ -302,7 +302,7 @@ async fn through<N: Net>(
             break;
         }
     }
-    let has_asked_all = group.streams.with_state(|state| state.has_tried_all(&attempts));
+    let has_asked_all = group.streams.with_state(|state| state.has_tried_all(&attempts, now));
     doubts.dismiss(has_asked_all, now);
     // Where nobody is tried, no path has failed, and the operator has to know which group it is.
     let nobody = || Failure::outbound(Stage::Connect, Cause::NoPath).along(&group.name);
@@ -336,22 +336,23 @@ struct Doubts<'g> {
 /// That it is one of them who is to blame.
 struct Doubt<'g> {
     whom: Doubtful<'g, Path>,
-    /// Whether they have said anything at all.
-    has_answered: bool,
+    outcome: Outcome,
     why: String,
 }
 
 impl<'g> Doubts<'g> {
     fn raise(&mut self, held: Held<'g, Path>, outcome: Outcome, failure: &Failure) {
-        let (has_answered, why) = (outcome != Outcome::Silent, failure.to_string());
-        self.raised.extend(held.doubt().map(|whom| Doubt { whom, has_answered, why }));
+        let why = failure.to_string();
+        self.raised.extend(held.doubt().map(|whom| Doubt { whom, outcome, why }));
     }
 
     /// `reached` has been reached. If that shows that the target is there, it was not that which was to blame.
     fn end(self, reached: &Arc<Path>, now: Instant) {
-        // Whoever was in doubt itself has seen the target change its mind.
-        let was_in_doubt = self.raised.iter().any(|doubt| Arc::ptr_eq(doubt.whom.member(), reached));
-        if was_in_doubt || !tells_of_targets(reached) {
+        // Whoever was in doubt itself has seen the target change its mind, which says nothing about anybody.
+        if self.raised.iter().any(|doubt| Arc::ptr_eq(doubt.whom.member(), reached)) {
+            return;
+        }
+        if !tells_of_targets(reached) {
             return self.dismiss(true, now);
         }
         for Doubt { whom, why, .. } in self.raised {
@@ -360,14 +361,20 @@ impl<'g> Doubts<'g> {
         }
     }
 
-    /// Nobody is known to lead there, whether or not all have been asked. A suspicion is left where something speaks for another one.
+    /// Nobody is known to lead there, whether or not all have been asked. Some may be to blame all the same.
     fn dismiss(self, has_asked_all: bool, now: Instant) {
-        for Doubt { whom, has_answered, why } in self.raised {
+        for Doubt { whom, outcome, why } in self.raised {
             let path = Arc::clone(whom.member());
-            if has_answered && has_asked_all {
-                self.notices.change(self.group, &path, whom.acquit(now), None);
-            } else {
+            let is_suspect = match outcome {
+                Outcome::Silent => true,
+                // Words about us, perhaps, which the next one might not have said.
+                Outcome::Doubtful => !has_asked_all,
+                Outcome::Declined | Outcome::Failed | Outcome::Abandoned | Outcome::Reached { .. } => false,
+            };
+            if is_suspect {
                 self.notices.change(self.group, &path, whom.suspect(now), Some(&why));
+            } else {
+                self.notices.change(self.group, &path, whom.acquit(now), None);
             }
         }
     }

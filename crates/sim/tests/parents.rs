@@ -333,20 +333,31 @@ fn whoever_is_well_is_found_in_the_end_however_few_the_attempts_of_a_session_are
         let patience = Duration::from_millis(chance.within(1500..=9000));
         let group = Group::new("parents", settings, members.collect()).with_patience(patience);
         house.open(inbound(0, Route::Group(Arc::new(group))), Link::plain());
-        let _echo = echo(&net);
         note(format!("{settings:?} {patience:?} {:?}", parents.health));
         // Each session holds something against one of them at least.
         let most = count * usize::try_from(settings.health.fail_threshold.get()).unwrap();
-        let mut codes = Vec::new();
-        for _ in 0..most + 5 {
-            let client = enter(&net).await;
-            let code = timeout(Duration::from_secs(61), client.ask_socks5(&Street::target(), b"")).await;
-            codes.push(code.unwrap().unwrap());
-            drop(client);
+        for absence in [Absence::Refuses, Absence::Silent, Absence::Refuses] {
+            let echo = echo(&net);
+            let mut codes = Vec::new();
+            for _ in 0..most + 5 {
+                codes.push(asked(&net).await);
+            }
+            assert_eq!(codes[most..], [0; 5], "{codes:?}");
+            echo.abort();
+            // A target that nobody reaches hides nobody for longer.
+            net.absent(TARGET, absence);
+            for _ in 0..most {
+                asked(&net).await;
+            }
         }
-        assert_eq!(codes[most..], [0; 5], "{codes:?}");
         house.empties(Duration::from_secs(15)).await;
     });
+}
+
+/// What a client is told of the target.
+async fn asked(net: &SimNet) -> u8 {
+    let client = enter(net).await;
+    timeout(Duration::from_secs(61), client.ask_socks5(&Street::target(), b"")).await.unwrap().unwrap()
 }
 
 /// One session, judged.

@@ -30,8 +30,6 @@ pub(super) enum Whom {
     Usable,
     /// The same without those that return slowly and get none of this session.
     UsableInFull,
-    /// Those that are down as well on no more than a suspicion.
-    Suspected,
     /// Those that are down as well.
     All,
 }
@@ -53,7 +51,6 @@ impl Candidates<'_> {
         }
         let record = self.records.get(index)?;
         match self.whom {
-            Whom::Suspected => record.is_suspected().then_some(Kind::LastResort),
             Whom::All => Some(Kind::LastResort),
             Whom::Usable => record.usable(self.health, self.now),
             Whom::UsableInFull => {

@@ -1,6 +1,6 @@
 //! What is known of one member, and held against it.
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -22,6 +22,8 @@ pub(super) struct Record {
     latency: Option<Latency>,
     /// Since when a session measures it.
     measuring: Option<Instant>,
+    /// When a session was given it last.
+    given: Option<Instant>,
     pub(super) schedule: Schedule,
     reached: u64,
     failed: u64,
@@ -39,18 +41,31 @@ enum Standing {
     },
 }
 
-/// What speaks against a member.
+/// What speaks against a member that is down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Grounds {
+enum Grounds {
     /// That much, that sessions had better fail than go to it, if nobody else is left and the operator wishes so.
     Failure,
-    /// It may have been the target each time: others are tried before it, and it is tried before a session fails.
+    /// It may have been the target: others are tried before it, and it is tried before a session fails.
+    Suspicion {
+        /// Failures of its own beside that.
+        failures: u32,
+    },
+}
+
+/// What a session holds against a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Charge {
+    /// It has failed.
+    Failure,
+    /// It may have, or its target.
     Suspicion,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Failures {
     count: u32,
+    suspicions: u32,
     first: Instant,
     last: Instant,
 }
@@ -73,7 +88,7 @@ pub(super) struct Outlook {
     pub(super) is_current: bool,
     /// Whether one more member may be taken out.
     pub(super) may_eject: bool,
-    pub(super) grounds: Grounds,
+    pub(super) charge: Charge,
 }
 
 impl Slot {
@@ -91,6 +106,23 @@ impl Slot {
     }
 }
 
+impl Grounds {
+    /// What speaks against it after one more charge, by its trial or by somebody who had nobody else.
+    fn with(self, outlook: Outlook, is_trial: bool, threshold: NonZeroU32) -> Self {
+        match (self, outlook.charge) {
+            // What it was out for may be over: it is not known to be so still.
+            (Self::Failure, Charge::Suspicion) if is_trial => Self::Suspicion { failures: 0 },
+            (Self::Failure | Self::Suspicion { .. }, Charge::Suspicion)
+            | (Self::Failure, Charge::Failure) => self,
+            (Self::Suspicion { failures }, Charge::Failure) => {
+                let failures = failures.saturating_add(1);
+                let is_out = failures >= threshold.get() && outlook.may_eject;
+                if is_out { Self::Failure } else { Self::Suspicion { failures } }
+            }
+        }
+    }
+}
+
 impl Record {
     pub(super) fn new(Member { key, weight }: Member) -> Self {
         Self {
@@ -100,6 +132,7 @@ impl Record {
             returned: None,
             latency: None,
             measuring: None,
+            given: None,
             schedule: Schedule::default(),
             reached: 0,
             failed: 0,
@@ -116,14 +149,14 @@ impl Record {
 
     /// Whether it is down and others are tried before it, and no more than that.
     pub(super) fn is_suspected(&self) -> bool {
-        matches!(self.standing, Standing::Down { grounds: Grounds::Suspicion, .. })
+        matches!(self.standing, Standing::Down { grounds: Grounds::Suspicion { .. }, .. })
     }
 
     /// Since when it is taken out.
     pub(super) fn out_since(&self) -> Option<Instant> {
         match self.standing {
             Standing::Down { since, grounds: Grounds::Failure, .. } => Some(since),
-            Standing::Up(_) | Standing::Down { grounds: Grounds::Suspicion, .. } => None,
+            Standing::Up(_) | Standing::Down { grounds: Grounds::Suspicion { .. }, .. } => None,
         }
     }
 
@@ -152,6 +185,12 @@ impl Record {
             trial.take(ticket, now);
         }
         self.measuring = Some(now);
+        self.given = Some(now);
+    }
+
+    /// When a session was given it last.
+    pub(super) fn given(&self) -> Option<Instant> {
+        self.given
     }
 
     /// A session has done with it. Tells whether it was the trial that is under way.
@@ -186,52 +225,67 @@ impl Record {
         }
     }
 
-    /// A session's last try has failed.
+    /// A session's last try has failed, or may have.
     pub(super) fn fail(&mut self, outlook: Outlook, health: &Health, now: Instant) -> Option<Event> {
         match &mut self.standing {
             Standing::Up(failures) => {
-                let failures = match *failures {
-                    Some(Failures { count, first, .. })
-                        if now.saturating_duration_since(first) <= health.fail_window =>
-                    {
-                        Failures { count: count.saturating_add(1), first, last: now }
+                let mut failures = match *failures {
+                    Some(failures) if now.saturating_duration_since(failures.first) <= health.fail_window => {
+                        failures
                     }
-                    Some(_) | None => Failures { count: 1, first: now, last: now },
+                    Some(_) | None => Failures { count: 0, suspicions: 0, first: now, last: now },
                 };
-                self.judge(failures, outlook, health, now)
+                failures.last = now;
+                let count = match outlook.charge {
+                    Charge::Failure => &mut failures.count,
+                    Charge::Suspicion => &mut failures.suspicions,
+                };
+                *count = count.saturating_add(1);
+                self.judge(failures, outlook.may_eject, health, now)
             }
             Standing::Down { rests_from, grounds, .. } => {
                 let is_trial = outlook.kind == Kind::Trial && outlook.is_current;
-                let is_worse = *grounds == Grounds::Suspicion
-                    && outlook.grounds == Grounds::Failure
-                    && outlook.may_eject;
-                if is_worse {
-                    *grounds = Grounds::Failure;
-                }
-                if !is_trial && !is_worse {
+                // One that was begun before says nothing about what came after.
+                if !is_trial && outlook.kind != Kind::LastResort {
                     return None;
                 }
-                *rests_from = now;
-                Some(Event::TrialFailed)
+                let was_out = *grounds == Grounds::Failure;
+                *grounds = grounds.with(outlook, is_trial, health.fail_threshold);
+                let is_out = *grounds == Grounds::Failure;
+                if is_trial || is_out && !was_out {
+                    *rests_from = now;
+                }
+                match (*grounds, is_trial) {
+                    (_, true) => Some(Event::TrialFailed),
+                    (Grounds::Failure, false) if !was_out => {
+                        Some(Event::MarkedDown { failures: health.fail_threshold.get() })
+                    }
+                    (Grounds::Failure | Grounds::Suspicion { .. }, false) => None,
+                }
             }
         }
     }
 
-    fn judge(&mut self, failed: Failures, outlook: Outlook, health: &Health, now: Instant) -> Option<Event> {
-        let Failures { count: failures, first, .. } = failed;
+    fn judge(&mut self, failed: Failures, may_eject: bool, health: &Health, now: Instant) -> Option<Event> {
+        let Failures { count: failures, suspicions, first, .. } = failed;
         let threshold = health.fail_threshold.get();
-        if failures >= threshold && (outlook.may_eject || outlook.grounds == Grounds::Suspicion) {
-            let rests_from = match health.retry_from {
-                RetryFrom::FirstFailure => first,
-                RetryFrom::Marking => now,
-            };
-            self.take_out(outlook.grounds, rests_from, now);
+        let rests_from = match health.retry_from {
+            RetryFrom::FirstFailure => first,
+            RetryFrom::Marking => now,
+        };
+        let all = failures.saturating_add(suspicions);
+        if failures >= threshold && may_eject {
+            self.take_out(Grounds::Failure, rests_from, now);
             return Some(Event::MarkedDown { failures });
+        }
+        if suspicions > 0 && all >= threshold {
+            self.take_out(Grounds::Suspicion { failures }, rests_from, now);
+            return Some(Event::Suspected { failures: all });
         }
         self.standing = Standing::Up(Some(failed));
         if failures == threshold {
             Some(Event::Spared { failures })
-        } else if failures == 1 {
+        } else if all == 1 {
             Some(Event::Failing)
         } else {
             None
@@ -250,6 +304,12 @@ impl Record {
         let in_row = self.schedule.count(is_good);
         match self.standing {
             Standing::Up(_) if !is_good && in_row >= probing.fall.get() && may_eject => {
+                self.take_out(Grounds::Failure, now, now);
+                Some(Event::Ejected { probes: in_row })
+            }
+            Standing::Down { grounds: Grounds::Suspicion { .. }, .. }
+                if !is_good && in_row >= probing.fall.get() && may_eject =>
+            {
                 self.take_out(Grounds::Failure, now, now);
                 Some(Event::Ejected { probes: in_row })
             }
@@ -311,9 +371,10 @@ impl Record {
 
     pub(super) fn status(&self, health: &Health, now: Instant) -> Status {
         let condition = match &self.standing {
-            Standing::Up(Some(failures)) => {
-                Condition::Failing { failures: failures.count, threshold: health.fail_threshold.get() }
-            }
+            Standing::Up(Some(failures)) => Condition::Failing {
+                failures: failures.count.saturating_add(failures.suspicions),
+                threshold: health.fail_threshold.get(),
+            },
             Standing::Up(None) => match self.returned.map(|returned| now.saturating_duration_since(returned))
             {
                 Some(back) if back < health.slow_start => Condition::Returning { back },

@@ -29,8 +29,8 @@ pub struct Held<'a, M> {
     attempt: Option<Attempt>,
 }
 
-/// An attempt whose member has not led to the target, and it is not known yet whether that was the target's fault. If nobody says
-/// otherwise, nothing follows from it.
+/// An attempt whose member has not led to the target, and it is not known yet whether that was the target's fault. Nothing follows from one
+/// that is dropped.
 #[derive(Debug)]
 #[must_use = "who was to blame is to be told"]
 pub struct Doubtful<'a, M> {
