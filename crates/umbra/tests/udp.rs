@@ -265,7 +265,7 @@ fn a_door_with_users_relays_datagrams_of_whoever_has_logged_in() {
     stranger.send_to(&[&[0; 3], &block(target)[..], b"of nobody"].concat(), association.relay).unwrap();
     association.assert_echoes(target, b"of a user");
     stranger.set_nonblocking(true).unwrap();
-    assert_eq!(stranger.recv(&mut [0; 64]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    assert_eq!(stranger.recv(&mut [0; 64]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
 }
 
 #[test]
