@@ -43,6 +43,18 @@ fn path(name: &str, addresses: &[SocketAddr]) -> Candidate {
     path.into()
 }
 
+/// The path through a Shadowsocks server, which is reached when it is connected to.
+fn through_server(address: SocketAddr) -> Candidate {
+    let server = Server {
+        address: address.into(),
+        mode: Mode::Streams,
+        credentials: Credentials::from_password(Method::Aes256Gcm, "long enough").unwrap(),
+        heads: HeadReads::One,
+        one_time_auth: false,
+    };
+    Path::new("server", [Hop::Shadowsocks(server)]).into()
+}
+
 fn door(group: &Arc<Group>) -> Relay {
     run(inbound(PROXY, Route::Group(Arc::clone(group))))
 }
@@ -291,18 +303,8 @@ fn a_parent_that_is_back_and_cannot_reach_a_dead_target_is_up() {
 #[test]
 fn a_shadowsocks_server_shows_nobody_to_be_wrong_about_a_target() {
     let listening = Scripted::silent();
-    let server = Server {
-        address: listening.address.into(),
-        mode: Mode::Streams,
-        credentials: Credentials::from_password(Method::Aes256Gcm, "long enough").unwrap(),
-        heads: HeadReads::One,
-        one_time_auth: false,
-    };
     for bad in [1, 5].map(Scripted::answering) {
-        let members = vec![
-            path("honest", &[bad.address]),
-            Path::new("server", [Hop::Shadowsocks(server.clone())]).into(),
-        ];
+        let members = vec![path("honest", &[bad.address]), through_server(listening.address)];
         let group = Arc::new(Group::new("mixed", Settings::default(), members));
         let relay = door(&group);
         for session in 1..=5 {
@@ -427,17 +429,10 @@ fn parents_that_are_silent_behind_the_question_or_deny_all_hide_no_other_however
 #[test]
 fn a_hung_parent_in_front_of_a_shadowsocks_server_costs_two_sessions_their_time_and_no_more() {
     let (hung, listening) = (Scripted::silent(), Scripted::silent());
-    let server = Server {
-        address: listening.address.into(),
-        mode: Mode::Streams,
-        credentials: Credentials::from_password(Method::Aes256Gcm, "long enough").unwrap(),
-        heads: HeadReads::One,
-        one_time_auth: false,
-    };
     let parent = Parent { protocol: ParentProtocol::Http(None), ..Parent::socks5(hung.address.into(), None) };
     let mut silent = Path::new("hung", [Hop::Parent(parent)]);
     silent.deadlines = Deadlines { connect: SOON, negotiate: SOON };
-    let members = vec![silent.into(), Path::new("server", [Hop::Shadowsocks(server)]).into()];
+    let members = vec![silent.into(), through_server(listening.address)];
     let group = Arc::new(Group::new("mixed", Settings::default(), members));
     let relay = door(&group);
     for _ in 0..5 {
