@@ -31,7 +31,7 @@ pub(crate) async fn associate<N: Net>(
         let failure = Failure::handshake(Cause::Command(Command::UdpAssociate));
         pending.reject(failure.refusal(), &mut answer);
         if write_all(&client, &answer).await.is_ok() {
-            see_off(client, Instant::now() + REFUSAL_SECS_MAX).await;
+            see_off(&client, Instant::now() + REFUSAL_SECS_MAX).await;
         }
         return Err(failure);
     };

@@ -108,7 +108,7 @@ async fn wait<N: Net>(
     }
     let (command, forbidden) = (Command::Bind, &door.inbound.forbidden);
     let errand = Errand { addresses: known.as_deref(), ..Errand::new(command, target, forbidden) };
-    let agreed = follow(door, route, who, errand).await?;
+    let agreed = follow(door, route, who, &errand).await?;
     let address = agreed.bound().unwrap_or(UNKNOWN);
     Ok((Waiting::AtParent(agreed), address))
 }
@@ -187,7 +187,7 @@ async fn refuse_second<S: Socket>(client: S, pending: PendingPeer, failure: Fail
 /// Says the last words.
 async fn part<S: Socket>(client: S, answer: &[u8]) {
     if write_all(&client, answer).await.is_ok() {
-        see_off(client, Instant::now() + REFUSAL_SECS_MAX).await;
+        see_off(&client, Instant::now() + REFUSAL_SECS_MAX).await;
     }
 }
 

@@ -17,6 +17,9 @@ use crate::failure::{Cause, Failure, Stage};
 use crate::limits::{ADDRESSES_MAX, ATTEMPT_DELAY, DIAL_SECS_MAX, RESOLVE_SECS_MAX};
 use crate::net::Net;
 
+/// What the operator names may be anywhere.
+pub(crate) static NOTHING_FORBIDDEN: Forbidden = Forbidden::NOTHING;
+
 /// Connects to `address`, which the operator has named, resolving its name if it has one. Each of its addresses has `patience` to answer.
 pub(crate) async fn dial<N: Net>(
     net: &N,
@@ -24,7 +27,7 @@ pub(crate) async fn dial<N: Net>(
     tcp: Tcp,
     patience: Duration,
 ) -> Result<N::Socket, Failure> {
-    dial_target(net, address, tcp, &Forbidden::NOTHING, patience).await
+    dial_target(net, address, tcp, &NOTHING_FORBIDDEN, patience).await
 }
 
 /// Connects to `address`, which a client has named, unless it is forbidden. A name is judged by its addresses, the very ones that

@@ -138,14 +138,14 @@ pub(crate) async fn converse<N: Net>(
         (Ok(()), Leaving::Stays) => {
             // An answer of a target that happened to say the same.
             let _gone_already = write_all(&client, withheld.unwrap_or_default()).await;
-            see_off(client, Instant::now() + REFUSAL_SECS_MAX).await;
+            see_off(&client, Instant::now() + REFUSAL_SECS_MAX).await;
             Ok(None)
         }
         (Err(error), _) if error.is_parse() => {
             if withheld.is_some() {
                 refuse_head(&client, &error).await;
             }
-            see_off(client, Instant::now() + REFUSAL_SECS_MAX).await;
+            see_off(&client, Instant::now() + REFUSAL_SECS_MAX).await;
             Err(Failure::handshake(Cause::Http(error)))
         }
         (Err(error), _) => {

@@ -17,6 +17,7 @@ use umbra_proto::users::{UserName, Users};
 
 use crate::batch::{Batch, Size};
 use crate::config::ProxyDoor;
+use crate::dial::NOTHING_FORBIDDEN;
 use crate::door::{Door, ServerSide, Speech};
 use crate::drive::{DriveError, Inbox, drive, write_all};
 use crate::failure::{Cause, Failure};
@@ -161,18 +162,17 @@ impl Wish<'_> {
         }
     }
 
-    /// Tells the client that the way stands, if its protocol has words for that.
-    pub(crate) async fn accept<N: Net>(
+    /// The client's half of the session now that the way stands. Appends to `answer` what the client is to be told of that, if its
+    /// protocol has words for it.
+    pub(crate) fn accept<N: Net>(
         self,
         door: &Door<N>,
-        client: &N::Socket,
         target: &TargetSide<N::Socket>,
+        answer: &mut Vec<u8>,
     ) -> Result<ClientSide, Cause> {
         match self {
             Self::Proxy(pending) => {
-                let mut answer = Vec::new();
-                pending.accept(target.bound(), &mut answer);
-                write_all(client, &answer).await.map_err(Cause::Io)?;
+                pending.accept(target.bound(), answer);
                 Ok(ClientSide::plain())
             }
             // Nobody comes here with requests: each of them is answered by itself.
@@ -188,12 +188,12 @@ impl Wish<'_> {
     }
 
     /// Tells the client why there is no way, and lets it go.
-    pub(crate) async fn reject<S: Socket>(self, client: S, failure: &Failure) {
+    pub(crate) async fn reject<S: Socket>(self, client: &S, failure: &Failure) {
         match self {
             Self::Proxy(pending) => {
                 let mut answer = Vec::new();
                 pending.reject(failure.refusal(), &mut answer);
-                if write_all(&client, &answer).await.is_ok() {
+                if write_all(client, &answer).await.is_ok() {
                     see_off(client, Instant::now() + REFUSAL_SECS_MAX).await;
                 }
             }
@@ -204,8 +204,6 @@ impl Wish<'_> {
         }
     }
 }
-
-static NOTHING_FORBIDDEN: Forbidden = Forbidden::NOTHING;
 
 impl ClientSide {
     /// Of a client whose bytes are carried as they are.
@@ -221,7 +219,7 @@ impl ClientSide {
 /// that ends first gets an end.
 pub(crate) async fn dismiss<N: Net>(
     door: &Door<N>,
-    client: N::Socket,
+    client: &N::Socket,
     cause: &Cause,
     over: impl Future<Output = Cause>,
 ) {
@@ -236,7 +234,7 @@ pub(crate) async fn dismiss<N: Net>(
         (Speech::Shadowsocks(_), _) => {
             let ended = tokio::select! {
                 biased;
-                ended = discard(&client) => ended.is_ok(),
+                ended = discard(client) => ended.is_ok(),
                 _ = over => false,
             };
             if !ended {
@@ -247,10 +245,10 @@ pub(crate) async fn dismiss<N: Net>(
 }
 
 /// Ends our direction and waits for the peer to end its own, so that unread bytes do not turn the last words into a reset.
-pub(crate) async fn see_off<S: Socket>(client: S, deadline: Instant) {
+pub(crate) async fn see_off<S: Socket>(client: &S, deadline: Instant) {
     if client.shutdown_write().is_ok() {
         // Whether the peer ended or the time did, the connection closes now.
-        let _ = timeout_at(deadline, discard(&client)).await;
+        let _ = timeout_at(deadline, discard(client)).await;
     }
 }
 

@@ -14,7 +14,7 @@ use umbra_proto::request::{Command, Refusal};
 
 use crate::config::{Group, Hop, Names, Parent, ParentProtocol, Path, Route, Server, Tcp};
 use crate::conn::Conn;
-use crate::dial::{allowed, dial, dial_any, dial_target, judge, resolve};
+use crate::dial::{NOTHING_FORBIDDEN, allowed, dial, dial_any, dial_target, judge, resolve};
 use crate::door::Door;
 use crate::drive::Inbox;
 use crate::failure::{At, Cause, Failure, Side, Stage, Whereabouts};
@@ -84,8 +84,6 @@ impl<'e> Errand<'e> {
     }
 }
 
-static NOTHING_FORBIDDEN: Forbidden = Forbidden::NOTHING;
-
 /// The target's half of a session.
 pub(crate) struct TargetSide<S> {
     pub(crate) socket: Conn<S>,
@@ -141,7 +139,7 @@ pub(crate) async fn reach<N: Net>(
     errand: Errand<'_>,
 ) -> Result<TargetSide<N::Socket>, Failure> {
     let (route, addresses) = decide(door, who, errand.target).await?;
-    follow(door, route, who, Errand { addresses: addresses.as_deref(), ..errand }).await
+    follow(door, route, who, &Errand { addresses: addresses.as_deref(), ..errand }).await
 }
 
 /// What comes of `dialling`, unless `client`, for whom it is, is known to be gone before. An end of what it has to say is none of that: it
@@ -165,7 +163,7 @@ pub(crate) async fn follow<N: Net>(
     door: &Arc<Door<N>>,
     route: &Route,
     who: Who<'_>,
-    errand: Errand<'_>,
+    errand: &Errand<'_>,
 ) -> Result<TargetSide<N::Socket>, Failure> {
     match route {
         Route::Path(path) => {
@@ -201,7 +199,7 @@ pub(crate) async fn decide<'d, N: Net>(
     let query = Query { target, transport: Transport::Tcp, source, inbound: &door.inbound.name, user };
     match (routes.decide(&query, None), target) {
         (Decision::Resolve, Address::Name(name, port)) => {
-            match resolve(&door.net, name.as_str(), *port).await {
+            match Box::pin(resolve(&door.net, name.as_str(), *port)).await {
                 Ok(addresses) => taken(&routes.decide(&query, Some(&addresses)), Some(addresses)),
                 Err(failure) => match routes.decide(&query, Some(&[])) {
                     Decision::Unresolvable { .. } | Decision::Resolve => Err(failure),
@@ -243,7 +241,7 @@ async fn through<N: Net>(
     door: &Arc<Door<N>>,
     group: &Arc<Group>,
     who: Who<'_>,
-    errand: Errand<'_>,
+    errand: &Errand<'_>,
 ) -> Result<TargetSide<N::Socket>, Failure> {
     // A dead hop would count as reached, and the next path would never be tried.
     let is_alone = group.streams.with_state(|state| state.len() == 1);
@@ -251,7 +249,7 @@ async fn through<N: Net>(
     let wanted = Wanted { target: errand.target, source: who.source(), chance: chance(&door.net) };
     let begun = Instant::now();
     let until = begun + group.patience;
-    let errand = Errand { until: Some(until), ..errand };
+    let errand = Errand { until: Some(until), ..*errand };
     let mut attempts = group.streams.begin(&wanted, begun);
     // Whoever probed it may have ended with its own relay, however much the group is in use.
     wake(door, group);
@@ -263,7 +261,7 @@ async fn through<N: Net>(
         let path = Arc::clone(held.member());
         debug!(path = %path.name, "chosen path");
         let (tried, began) = (path.tally.begin(), now);
-        let travelled = travel(door, &path, errand, tcp).await;
+        let travelled = travel(door, &path, &errand, tcp).await;
         now = Instant::now();
         let failure = match travelled {
             Ok(reached) => {
@@ -398,12 +396,12 @@ pub(crate) fn chance<N: Net>(net: &N) -> u64 {
 }
 
 /// Dials `path` hop by hop. A Shadowsocks server counts as reached when the connection to it stands, a parent when it has agreed.
-pub(crate) fn travel<N: Net>(
-    door: &Arc<Door<N>>,
-    path: &Arc<Path>,
-    errand: Errand<'_>,
+pub(crate) fn travel<'e, N: Net>(
+    door: &'e Arc<Door<N>>,
+    path: &'e Path,
+    errand: &'e Errand<'e>,
     tcp: Tcp,
-) -> impl Future<Output = Result<TargetSide<N::Socket>, Failure>> + Send {
+) -> impl Future<Output = Result<TargetSide<N::Socket>, Failure>> + Send + use<'e, N> {
     travel_through(door, path, &path.hops, errand, tcp)
 }
 
@@ -412,7 +410,7 @@ pub(crate) async fn travel_through<N: Net>(
     door: &Arc<Door<N>>,
     path: &Path,
     hops: &[Hop],
-    errand: Errand<'_>,
+    errand: &Errand<'_>,
     tcp: Tcp,
 ) -> Result<TargetSide<N::Socket>, Failure> {
     match (hops.first(), hops.last()) {
@@ -430,7 +428,7 @@ async fn hop_by_hop<N: Net>(
     path: &Path,
     hops: &[Hop],
     (first, last): (&Hop, &Hop),
-    errand: Errand<'_>,
+    errand: &Errand<'_>,
     tcp: Tcp,
 ) -> Result<TargetSide<N::Socket>, Failure> {
     if !last.knows(errand.command) {
@@ -527,7 +525,7 @@ pub(crate) async fn in_time<T>(
 /// Dials the target itself.
 async fn straight<N: Net>(
     door: &Door<N>,
-    errand: Errand<'_>,
+    errand: &Errand<'_>,
     tcp: Tcp,
     patience: Duration,
 ) -> Result<TargetSide<N::Socket>, Failure> {

@@ -198,9 +198,9 @@ async fn attempt<N: Net>(
             }
             None => Ok(()),
         },
-        ProbeKind::Handshake(target) => Box::pin(travel(door, path, errand(target), tcp)).await.map(drop),
+        ProbeKind::Handshake(target) => Box::pin(travel(door, path, &errand(target), tcp)).await.map(drop),
         ProbeKind::Http(http) => {
-            let reached = Box::pin(travel(door, path, errand(&http.target), tcp)).await?;
+            let reached = Box::pin(travel(door, path, &errand(&http.target), tcp)).await?;
             let at = At { path: Arc::clone(&path.name), hop: path.hops.len() };
             let stream = Io::new(inside(door, reached, at.clone()), None);
             let answered = timeout_at(until, Box::pin(ask(stream, http))).await;

@@ -15,7 +15,7 @@ use crate::associate::associate;
 use crate::bind::bind;
 use crate::conn::Conn;
 use crate::door::{Door, NetClock};
-use crate::drive::Inbox;
+use crate::drive::{Inbox, write_all};
 use crate::failure::{Cause, Failure, Side, Stage, Whereabouts};
 use crate::first_flight::first_flight;
 use crate::http::converse;
@@ -49,17 +49,17 @@ pub(crate) struct Way<S> {
 
 /// Serves one client of `door` from its first byte to its last.
 pub async fn run<N: Net>(door: Arc<Door<N>>, place: Place, client: N::Socket, source: SocketAddr) {
-    // Boxed, so that what only the beginning needs is given back before the long part begins.
-    match Box::pin(establish(&door, &place, client, source)).await {
-        Ok(Some(mut session)) => {
-            // By reference: what a future owns twice, an idle session pays twice.
-            let ended = session.carry(&door).await;
-            if let Err(failure) = session.end(ended) {
-                door.notices.failure(&failure);
-            }
-        }
-        Ok(None) | Err(Unserved::Told) => {}
-        Err(Unserved::Failed(failure)) => door.notices.failure(&failure),
+    // Boxed, so that what only the beginning needs is given back before the long part begins. And what a future owns twice, an idle
+    // session pays twice: nothing of the outcome is left but the session.
+    let mut session = match Box::pin(establish(&door, &place, client, source)).await {
+        Ok(Some(session)) => session,
+        Ok(None) | Err(Unserved::Told) => return,
+        Err(Unserved::Failed(failure)) => return door.notices.failure(&failure),
+    };
+    session.first_flight(&door).await;
+    let ended = session.carry(&door).await;
+    if let Err(failure) = session.end(ended) {
+        door.notices.failure(&failure);
     }
 }
 
@@ -86,11 +86,12 @@ async fn establish<N: Net>(
     client: N::Socket,
     source: SocketAddr,
 ) -> Result<Option<Session<N::Socket, Conn<N::Socket>>>, Unserved> {
-    let Heard { client, inbox, origin, wish } = hear(door, place, client, source).await?;
+    let (mut origin, mut inbox) = (Origin::of_connection(source), Inbox::default());
+    let wish = hear(door, place, &client, &mut origin, &mut inbox).await?;
     debug!(target = %wish.target(), source = %origin.source, user = wish.user(), "connecting");
     if !door.inbound.mode.has_streams() && wish.command() != Command::UdpAssociate {
         let failure = Failure::handshake(Cause::Command(wish.command()));
-        return Err(Box::pin(turn_away(door, wish, client, &failure)).await);
+        return Err(Box::pin(turn_away(door, wish, &client, &failure)).await);
     }
     match wish {
         Wish::Forward { users, .. } => {
@@ -98,7 +99,7 @@ async fn establish<N: Net>(
                 let way = converse(door, users, client, &origin, inbox).await?;
                 let Some(way) = way else { return Ok(None) };
                 let header = origin.header(door, &way.client);
-                Ok(Some(way.begin(door, header).await))
+                Ok(Some(way.begin(header)))
             })
             .await
         }
@@ -106,7 +107,7 @@ async fn establish<N: Net>(
             Box::pin(async {
                 let way = bind(door, client, inbox, pending, &origin).await?;
                 // Whoever has come expects no header: to them we are the one who was called.
-                Ok(Some(way.begin(door, None).await))
+                Ok(Some(way.begin(None)))
             })
             .await
         }
@@ -115,80 +116,63 @@ async fn establish<N: Net>(
             Ok(None)
         }
         wish @ (Wish::Proxy(_) | Wish::Tunnel(_) | Wish::Shadowsocks { .. } | Wish::PassOn { .. }) => {
-            connect(door, wish, client, inbox, &origin).await.map(Some)
+            let (side, target) = connect(door, wish, &client, &mut inbox, &origin).await?;
+            let header = origin.header(door, &client);
+            Ok(Some(Session::new(client, side, inbox, header, target)))
         }
     }
-}
-
-/// A client that has been understood.
-struct Heard<'d, S> {
-    client: S,
-    inbox: Inbox,
-    origin: Origin,
-    wish: Wish<'d>,
 }
 
 /// Hears what a client wants. Whoever says it wrong is dismissed.
 async fn hear<'d, N: Net>(
     door: &'d Door<N>,
     place: &Place,
-    client: N::Socket,
-    source: SocketAddr,
-) -> Result<Heard<'d, N::Socket>, Unserved> {
+    client: &N::Socket,
+    origin: &mut Origin,
+    inbox: &mut Inbox,
+) -> Result<Wish<'d>, Unserved> {
     // One for both, so that whoever is dismissed keeps the turn in which its place is wanted.
     let mut over = pin!(patience(place, Instant::now()));
-    let mut inbox = Inbox::default();
-    let mut origin = Origin::of_connection(source);
     let understood = tokio::select! {
         biased;
-        understood = understand(door, &client, &mut origin, &mut inbox) => understood,
+        understood = understand(door, client, origin, inbox) => understood,
         cause = over.as_mut() => Err(cause),
     };
     let cause = match understood {
-        Ok(wish) => return Ok(Heard { client, inbox, origin, wish }),
+        Ok(wish) => return Ok(wish),
         Err(cause) => cause,
     };
-    drop(inbox);
-    blame(door, &origin, &cause);
+    inbox.clear();
+    blame(door, origin, &cause);
     let failure = Failure::handshake(cause);
     door.notices.failure(&failure);
     Box::pin(dismiss(door, client, &failure.cause, over)).await;
     Err(Unserved::Told)
 }
 
-/// Reaches the target of a client that wants to be connected, tells it so, and sends what it has said by then.
+/// Reaches the target of a client that wants to be connected, and tells it so.
 async fn connect<N: Net>(
     door: &Arc<Door<N>>,
     wish: Wish<'_>,
-    client: N::Socket,
-    mut inbox: Inbox,
+    client: &N::Socket,
+    inbox: &mut Inbox,
     origin: &Origin,
-) -> Result<Session<N::Socket, Conn<N::Socket>>, Unserved> {
+) -> Result<(ClientSide, TargetSide<N::Socket>), Unserved> {
     if !wish.has_early() {
         inbox.drop_spent();
     }
-    let reached = {
-        let unanswered = Unfinished::new(&client);
-        let errand = Errand::new(wish.command(), wish.target(), wish.forbidden(door));
-        let reaching = pin!(reach(door, wish.who(origin.source.ip()), errand));
-        let reached = unless_gone(&client, reaching).await;
-        unanswered.finish();
-        reached
-    };
-    let target = match reached {
+    let target = match seek(door, &wish, client, origin).await {
         Ok(target) => target,
         Err(failure) => {
-            drop(inbox);
+            inbox.clear();
             return Err(Box::pin(turn_away(door, wish, client, &failure)).await);
         }
     };
-    match wish.accept(door, &client, &target).await {
-        Ok(side) => {
-            let header = origin.header(door, &client);
-            let mut session = Session::new(client, side, inbox, header, target);
-            session.first_flight(door).await;
-            Ok(session)
-        }
+    let mut answer = Vec::new();
+    let accepted = wish.accept(door, &target, &mut answer);
+    let told = write_all(client, &answer).await.map_err(Cause::Io);
+    match told.and(accepted) {
+        Ok(side) => Ok((side, target)),
         Err(cause) => {
             // To the target an orderly end would be a client that had nothing to say.
             client.reset();
@@ -198,8 +182,28 @@ async fn connect<N: Net>(
     }
 }
 
+/// Reaches the target of `wish`, unless `client` is gone before.
+async fn seek<N: Net>(
+    door: &Arc<Door<N>>,
+    wish: &Wish<'_>,
+    client: &N::Socket,
+    origin: &Origin,
+) -> Result<TargetSide<N::Socket>, Failure> {
+    let unanswered = Unfinished::new(client);
+    let errand = Errand::new(wish.command(), wish.target(), wish.forbidden(door));
+    let reaching = pin!(reach(door, wish.who(origin.source.ip()), errand));
+    let reached = unless_gone(client, reaching).await;
+    unanswered.finish();
+    reached
+}
+
 /// Tells the operator and then the client why its wish is not granted.
-async fn turn_away<N: Net>(door: &Door<N>, wish: Wish<'_>, client: N::Socket, failure: &Failure) -> Unserved {
+async fn turn_away<N: Net>(
+    door: &Door<N>,
+    wish: Wish<'_>,
+    client: &N::Socket,
+    failure: &Failure,
+) -> Unserved {
     door.notices.failure(failure);
     wish.reject(client, failure).await;
     Unserved::Told
@@ -207,22 +211,23 @@ async fn turn_away<N: Net>(door: &Door<N>, wish: Wish<'_>, client: N::Socket, fa
 
 impl<S: Socket> Way<S> {
     /// The session along this way. The target hears `header` first.
-    async fn begin<N: Net>(self, door: &Door<N>, header: Option<Vec<u8>>) -> Session<S, Conn<S>> {
+    fn begin(self, header: Option<Vec<u8>>) -> Session<S, Conn<S>> {
         let Self { client, inbox, target } = self;
-        let mut session = Session::new(client, ClientSide::plain(), inbox, header, target);
-        session.first_flight(door).await;
-        session
+        Session::new(client, ClientSide::plain(), inbox, header, target)
     }
 }
 
 /// Ends when a client that `connected` then and has not been understood is let go, and says why: at its deadline, or as soon as its
 /// place is wanted once it has had its time to speak. Whoever has said something wrong waits here as if it had said too little.
 async fn patience(place: &Place, connected: Instant) -> Cause {
-    sleep_until(connected + SILENCE_SECS_MAX).await;
+    let mut over = pin!(sleep_until(connected + SILENCE_SECS_MAX));
+    over.as_mut().await;
+    over.as_mut().reset(connected + HANDSHAKE_SECS_MAX);
+    let wanted = Box::pin(place.wanted());
     tokio::select! {
         biased;
-        () = sleep_until(connected + HANDSHAKE_SECS_MAX) => Cause::Deadline,
-        () = place.wanted() => Cause::Displaced,
+        () = over => Cause::Deadline,
+        () = wanted => Cause::Displaced,
     }
 }
 

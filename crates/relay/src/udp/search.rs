@@ -160,7 +160,7 @@ async fn associate<N: Net>(
     let target = unknown_beside(&parent.address);
     let errand = Errand::of_our_own(Command::UdpAssociate, &target);
     let hops = path.hops.get(..=index).ok_or_else(nowhere)?;
-    let agreed = match travel_through(door, path, hops, errand, door.inbound.tcp).await {
+    let agreed = match travel_through(door, path, hops, &errand, door.inbound.tcp).await {
         Ok(agreed) => agreed,
         Err(failure) => {
             door.notices.failure(&failure);
