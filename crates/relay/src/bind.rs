@@ -7,11 +7,12 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout};
 use umbra_proto::address::Address;
 use umbra_proto::detect::{Pending, PendingPeer};
+use umbra_proto::forbidden::{Forbidden, Rule};
 use umbra_proto::request::Command;
 use umbra_proto::users::UserName;
 
 use crate::conn::Conn;
-use crate::dial::resolve;
+use crate::dial::{allowed, judge, resolve};
 use crate::door::Door;
 use crate::drive::{Inbox, write_all};
 use crate::failure::{Cause, Failure, Stage};
@@ -24,7 +25,7 @@ use crate::session::{Unfinished, Way};
 
 /// Who waits for the target.
 enum Waiting<N: Net> {
-    /// We do, for one of these addresses, or for anybody.
+    /// We do, for one of these addresses, or for anybody whom the client might be led to.
     Here(N::Listener, Vec<IpAddr>),
     /// A proxy does.
     AtParent(TargetSide<N::Socket>),
@@ -39,7 +40,8 @@ pub(crate) async fn bind<N: Net>(
     origin: &Origin,
 ) -> Result<Way<N::Socket>, Failure> {
     let unanswered = Unfinished::new(&client);
-    let asker = Asker { source: origin.source.ip(), user: pending.user().map(UserName::as_str) };
+    let user = pending.user().cloned();
+    let asker = Asker { source: origin.source.ip(), user: user.as_ref().map(UserName::as_str) };
     let waiting = {
         let waiting = pin!(wait(door, &client, pending.target(), asker));
         unless_gone(&client, waiting).await
@@ -58,7 +60,7 @@ pub(crate) async fn bind<N: Net>(
     let unanswered = Unfinished::new(&client);
     let arrived = tokio::select! {
         biased;
-        arrived = timeout(BIND_SECS_MAX, waiting.arrival()) => arrived,
+        arrived = timeout(BIND_SECS_MAX, waiting.arrival(door, asker)) => arrived,
         // Nobody is left to be told who came.
         why = departure(&client, &mut inbox) => return Err(Failure::handshake(why)),
     };
@@ -99,6 +101,8 @@ async fn wait<N: Net>(
     asker: Asker<'_>,
 ) -> Result<(Waiting<N>, SocketAddr), Failure> {
     let who = Who::Client(asker);
+    let forbidden = &door.inbound.forbidden;
+    judge_target(target, forbidden).map_err(|rule| connect(Cause::Forbidden(rule)))?;
     let (route, known) = decide(door, who, target).await?;
     if route.is_direct() {
         let expected = addresses(door, target, known).await?;
@@ -106,11 +110,19 @@ async fn wait<N: Net>(
         let (listener, address) = listening.map_err(|error| connect(Cause::Io(error)))?;
         return Ok((Waiting::Here(listener, expected), address));
     }
-    let (command, forbidden) = (Command::Bind, &door.inbound.forbidden);
-    let errand = Errand { addresses: known.as_deref(), ..Errand::new(command, target, forbidden) };
+    let errand = Errand { addresses: known.as_deref(), ..Errand::new(Command::Bind, target, forbidden) };
     let agreed = follow(door, route, who, &errand).await?;
     let address = agreed.bound().unwrap_or(UNKNOWN);
     Ok((Waiting::AtParent(agreed), address))
+}
+
+/// Whom the client must not be led to it may not wait for either. Whoever expects anybody says so by an address that is nobody's.
+fn judge_target(target: &Address, forbidden: &Forbidden) -> Result<(), Rule> {
+    match target {
+        Address::Ip(address) if address.ip().is_unspecified() => Ok(()),
+        Address::Ip(address) => judge(*address, forbidden),
+        Address::Name(name, _) => forbidden.check_name(name.as_str()).map_or(Ok(()), Err),
+    }
 }
 
 /// Whom the client expects; nobody in particular, if it says so. A name at whose addresses rules have looked has those, and no others.
@@ -130,6 +142,7 @@ async fn addresses<N: Net>(
                 }
                 Some(known) => known,
             };
+            let addresses = allowed(addresses, &door.inbound.forbidden).map_err(connect)?;
             Ok(addresses.iter().map(|address| address.ip().to_canonical()).collect())
         }
     }
@@ -152,11 +165,20 @@ fn listen<N: Net>(
 
 impl<N: Net> Waiting<N> {
     /// The target, once it has come, and its address.
-    async fn arrival(self) -> Result<(TargetSide<N::Socket>, SocketAddr), Failure> {
+    async fn arrival(
+        self,
+        door: &Door<N>,
+        asker: Asker<'_>,
+    ) -> Result<(TargetSide<N::Socket>, SocketAddr), Failure> {
         match self {
             Self::Here(mut listener, expected) => loop {
                 let (socket, source) = listener.accept().await.map_err(|error| connect(Cause::Io(error)))?;
-                if expected.is_empty() || expected.contains(&source.ip().to_canonical()) {
+                let may_come = if expected.is_empty() {
+                    may_be_led_to(door, asker, source).await
+                } else {
+                    expected.contains(&source.ip().to_canonical())
+                };
+                if may_come {
                     return Ok((TargetSide::direct(Conn::Socket(socket)), source));
                 }
                 // RFC 1928, section 4: others than the one who is expected are not let in.
@@ -168,6 +190,14 @@ impl<N: Net> Waiting<N> {
             }
         }
     }
+}
+
+/// Whether the client could as well have asked to be connected to whoever has come from `source`, as directly. Where anybody may come it
+/// is not known before who will.
+async fn may_be_led_to<N: Net>(door: &Door<N>, asker: Asker<'_>, source: SocketAddr) -> bool {
+    let source = SocketAddr::new(source.ip().to_canonical(), source.port());
+    judge(source, &door.inbound.forbidden).is_ok()
+        && decide(door, Who::Client(asker), &source.into()).await.is_ok_and(|(route, _)| route.is_direct())
 }
 
 async fn refuse_first<S: Socket>(client: S, pending: Pending, failure: Failure) -> Failure {

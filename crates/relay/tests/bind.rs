@@ -5,11 +5,13 @@ mod common;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 use umbra_proto::address::Address;
+use umbra_proto::forbidden::Forbidden;
 use umbra_proto::proxy_header::Version;
 use umbra_relay::Relay;
 use umbra_relay::config::{Inbound, Parent, Protocol, ProxyDoor, ProxyHeader, Route};
@@ -112,6 +114,31 @@ fn nobody_else_may_come_in_the_place_of_the_target() {
     // One was asked for, and one has come.
     let late = TcpStream::connect(listening);
     assert!(late.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused));
+    relay.stop();
+}
+
+/// What is told to a client that waits for `ip` at a door which leads nobody to 127.0.0.8/30.
+fn bind_before_forbidden(relay: &Relay, ip: [u8; 4]) -> (TcpStream, u8, u16) {
+    let mut near = open(relay.addresses()[0]);
+    near.write_all(&socks5(ip)).unwrap();
+    let mut told = [0; 12];
+    near.read_exact(&mut told).unwrap();
+    (near, told[3], u16::from_be_bytes([told[10], told[11]]))
+}
+
+#[test]
+fn nobody_whom_a_client_must_not_be_led_to_is_waited_for_or_comes() {
+    let forbidden = Arc::new(Forbidden::listed(vec!["127.0.0.8/30".parse().unwrap()]));
+    let relay = run(Inbound { forbidden, ..inbound(PROXY, Route::direct()) });
+    assert_eq!(bind_before_forbidden(&relay, [127, 0, 0, 9]).1, 2);
+    let (mut near, code, port) = bind_before_forbidden(&relay, [0; 4]);
+    assert_eq!(code, 0);
+    let listening = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+    let mut wrong = come_from(Ipv4Addr::new(127, 0, 0, 9), listening);
+    let end = wrong.read(&mut [0; 1]);
+    assert!(matches!(end, Ok(0)) || end.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset));
+    let right = come_from(Ipv4Addr::new(127, 0, 0, 7), listening);
+    assert_eq!(answer(&mut near, true), right.local_addr().unwrap());
     relay.stop();
 }
 

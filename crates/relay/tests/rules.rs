@@ -7,10 +7,11 @@ mod common;
 #[path = "common/parents.rs"]
 mod parents;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 
+use socket2::{Domain, Socket, Type};
 use umbra_proto::address::Address;
 use umbra_proto::request::Refusal;
 use umbra_proto::users::{Credentials, Users};
@@ -200,5 +201,31 @@ fn bind_goes_by_the_rules_and_waits_for_nobody_but_whom_they_have_seen() {
     assert_eq!(bind([192, 0, 2, 1]).0, 0);
     assert_eq!(*asked.lock().unwrap(), ["192.0.2.1:20"]);
     assert_eq!(bind([198, 51, 100, 1]).0, 2);
+    relay.stop();
+}
+
+#[test]
+fn nobody_comes_to_a_client_that_waits_for_anybody_to_whom_the_rules_do_not_lead_it_directly() {
+    let never = Conditions { target: targets(&["127.0.0.8/30"], &[]), ..Conditions::default() };
+    let rules = vec![rule("never", never, Route::Refuse(Refusal::NotAllowed))];
+    let relay = with_rules(ProxyDoor::MIXED, rules, Route::direct());
+    let mut near = open(relay.addresses()[0]);
+    near.write_all(&[5, 1, 0, 5, 2, 0, 1, 0, 0, 0, 0, 0, 20]).unwrap();
+    let mut reply = [0; 12];
+    near.read_exact(&mut reply).unwrap();
+    let listening = SocketAddr::from(([127, 0, 0, 1], u16::from_be_bytes([reply[10], reply[11]])));
+    let come_from = |last| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into()).unwrap();
+        socket.connect(&listening.into()).unwrap();
+        TcpStream::from(socket)
+    };
+    let end = come_from(9).read(&mut [0; 1]);
+    assert!(matches!(end, Ok(0)) || end.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset));
+    let right = come_from(7);
+    let mut second = [0; 10];
+    near.read_exact(&mut second).unwrap();
+    assert_eq!(second[..8], [5, 0, 0, 1, 127, 0, 0, 7]);
+    drop(right);
     relay.stop();
 }
