@@ -300,7 +300,8 @@ async fn through<N: Net>(
             break;
         }
     }
-    let has_asked_all = group.streams.with_state(|state| state.has_tried_all(&attempts, now));
+    // Who came last when the time ran out has not been asked to the end.
+    let has_asked_all = now < until && group.streams.with_state(|state| state.has_tried_all(&attempts, now));
     doubts.dismiss(has_asked_all, now);
     // Where nobody is tried, no path has failed, and the operator has to know which group it is.
     let nobody = || Failure::outbound(Stage::Connect, Cause::NoPath).along(&group.name);
@@ -365,9 +366,9 @@ impl<'g> Doubts<'g> {
             let path = Arc::clone(whom.member());
             let is_suspect = match outcome {
                 Outcome::Silent => true,
-                // Words about us, perhaps, which the next one might not have said.
-                Outcome::Doubtful => !has_asked_all,
-                Outcome::Declined | Outcome::Failed | Outcome::Abandoned | Outcome::Reached { .. } => false,
+                // Words about us, perhaps, or of one that is cut off: the next one might not have said them.
+                Outcome::Doubtful | Outcome::Declined => !has_asked_all,
+                Outcome::Failed | Outcome::Abandoned | Outcome::Reached { .. } => false,
             };
             if is_suspect {
                 self.notices.change(self.group, &path, whom.suspect(now), Some(&why));

@@ -69,6 +69,8 @@ enum State {
     Mute,
     /// Says no to everything.
     Denying,
+    /// Says of every target that it cannot be reached.
+    CutOff,
     /// Ends, or resets, in the middle of its answer.
     Breaking,
     /// Hears what it is asked for, and says nothing of it.
@@ -102,7 +104,7 @@ impl Parents {
             }
             State::Well => self.house.open(inbound(number + 1, Route::direct()), Link::plain()),
             State::Absent(absence) => self.net.absent(at, absence),
-            State::Mute | State::Denying | State::Breaking | State::Hung => {
+            State::Mute | State::Denying | State::CutOff | State::Breaking | State::Hung => {
                 let mut listener = self.net.listen(at, Link::plain());
                 self.stand_ins[number] = Some(tokio::spawn(async move {
                     while let Some((socket, _)) = listener.accept().await {
@@ -124,10 +126,19 @@ async fn misbehave(peer: Peer, health: State) {
     let _gone = peer.hear(10).await;
     if health == State::Hung {
         peer.hear_out().await;
-    } else if health == State::Denying {
-        let _gone = peer.say(&[5, 1, 0, 1, 0, 0, 0, 0, 0, 0]).await;
+    } else if let Some(code) = code_of(health) {
+        let _gone = peer.say(&[5, code, 0, 1, 0, 0, 0, 0, 0, 0]).await;
     } else {
         let _gone = peer.say(&[5, 0, 0, 1]).await;
+    }
+}
+
+/// What a parent says of every target, where it says anything.
+fn code_of(health: State) -> Option<u8> {
+    match health {
+        State::Denying => Some(1),
+        State::CutOff => Some(3),
+        State::Well | State::Absent(_) | State::Mute | State::Breaking | State::Hung => None,
     }
 }
 
@@ -220,6 +231,7 @@ fn whoever_can_be_served_by_a_parent_that_is_well_is_served_in_time_and_within_t
                         State::Absent(Absence::Silent),
                         State::Mute,
                         State::Denying,
+                        State::CutOff,
                         State::Breaking,
                         State::Hung,
                     ];
@@ -326,7 +338,15 @@ fn whoever_is_well_is_found_in_the_end_however_few_the_attempts_of_a_session_are
         };
         let well = chance.length(0..=count - 1);
         for number in 0..count {
-            let sick = [State::Hung, State::Hung, State::Mute, State::Denying, State::Breaking];
+            let sick = [
+                State::Hung,
+                State::Hung,
+                State::Mute,
+                State::Denying,
+                State::CutOff,
+                State::CutOff,
+                State::Breaking,
+            ];
             parents.turn(number, if number == well { State::Well } else { *chance.choose(&sick) });
         }
         let members = (0..count).map(|number| member(&number.to_string(), parent_at(number + 1, false)));
@@ -352,6 +372,59 @@ fn whoever_is_well_is_found_in_the_end_however_few_the_attempts_of_a_session_are
         }
         house.empties(Duration::from_secs(15)).await;
     });
+}
+
+#[test]
+fn one_that_has_no_time_left_to_answer_is_hidden_by_nobody_who_took_it() {
+    // The first says that it cannot reach the target, or nothing; the other says yes.
+    for (answer, after, patience) in [(Some(4), 900, 1000), (None, 0, 1200)] {
+        one_seed(1, |net, _| async move {
+            let house = House::new(&net);
+            serve(&net, 1, move |parent| async move {
+                sleep(Duration::from_millis(after)).await;
+                if let Some(code) = answer {
+                    let _gone = parent.say(&[5, code, 0, 1, 0, 0, 0, 0, 0, 0]).await;
+                }
+                parent.hear_out().await;
+            });
+            serve(&net, 2, |parent| async move {
+                sleep(Duration::from_millis(300)).await;
+                let _gone = parent.say(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await;
+                parent.hear_out().await;
+            });
+            let members = [1, 2].map(|number| member(&number.to_string(), parent_at(number, false)));
+            let group = Group::new("parents", Settings::default(), members.into());
+            let group = Arc::new(group.with_patience(Duration::from_millis(patience)));
+            house.open(inbound(0, Route::Group(group)), Link::plain());
+            let mut codes = Vec::new();
+            for _ in 0..4 {
+                codes.push(asked(&net).await);
+            }
+            assert_eq!(codes[2..], [0; 2], "{codes:?}");
+        });
+    }
+}
+
+/// A SOCKS5 proxy at a door, which hears what it is asked for and then goes on as it likes.
+fn serve<F: Future<Output = ()> + Send + 'static>(
+    net: &SimNet,
+    number: usize,
+    go_on: impl Fn(Peer) -> F + Send + Sync + 'static,
+) {
+    let mut listener = net.listen(door(number), Link::plain());
+    let go_on = Arc::new(go_on);
+    drop(tokio::spawn(async move {
+        while let Some((socket, _)) = listener.accept().await {
+            let go_on = Arc::clone(&go_on);
+            drop(tokio::spawn(async move {
+                let peer = Peer::new(socket);
+                let _gone = peer.hear(3).await;
+                let _gone = peer.say(&[5, 0]).await;
+                let _gone = peer.hear(10).await;
+                go_on(peer).await;
+            }));
+        }
+    }));
 }
 
 /// What a client is told of the target.

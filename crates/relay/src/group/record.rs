@@ -22,8 +22,8 @@ pub(super) struct Record {
     latency: Option<Latency>,
     /// Since when a session measures it.
     measuring: Option<Instant>,
-    /// When a session was given it last.
-    given: Option<Instant>,
+    /// The number of the attempt for which a session was given it last.
+    given: Option<u64>,
     pub(super) schedule: Schedule,
     reached: u64,
     failed: u64,
@@ -185,11 +185,11 @@ impl Record {
             trial.take(ticket, now);
         }
         self.measuring = Some(now);
-        self.given = Some(now);
+        self.given = Some(ticket);
     }
 
-    /// When a session was given it last.
-    pub(super) fn given(&self) -> Option<Instant> {
+    /// The number of the attempt for which a session was given it last: the later, the higher. Times may be the same.
+    pub(super) fn given(&self) -> Option<u64> {
         self.given
     }
 
