@@ -302,8 +302,8 @@ impl State {
         self.failed(member, outlook, counts, now)
     }
 
-    /// Nobody is known to lead where this one has not, and it may be to blame all the same: it has said nothing at all, or there are others
-    /// that have not been asked. As often as for a failure, and others are tried before it; but nobody is out of reach for it, since it
+    /// Nobody is known to lead where this one has not, and it may be to blame all the same: there are others that have not been asked, or
+    /// that say nothing of targets. As often as for a failure, and others are tried before it; but nobody is out of reach for it, since it
     /// may have been the target each time. Tells what has become of the member.
     #[expect(clippy::needless_pass_by_value, reason = "it is suspected once")]
     pub fn suspect(&mut self, doubt: Doubt, now: Instant) -> Option<Change> {
@@ -324,6 +324,19 @@ impl State {
         let is_over = record.take_back(ticket) && kind == Kind::Trial;
         let event = if is_over { record.answer(kind, now) } else { None };
         event.map(|event| Change { member, event })
+    }
+
+    /// It has said nothing, and everybody has been asked and nobody leads there: nobody stands out, and nothing is held against it, or a
+    /// target that swallows connections would take a whole group out of turn. A trial has not shown that the member is back. Tells what has
+    /// become of the member.
+    pub fn excuse(&mut self, doubt: Doubt, now: Instant) -> Option<Change> {
+        match doubt.0.kind {
+            Kind::Trial => self.suspect(doubt, now),
+            Kind::Regular | Kind::LastResort => {
+                self.abandon(doubt.0);
+                None
+            }
+        }
     }
 
     /// An attempt at `member` has failed, and is the last one of its turn if it counts.

@@ -302,7 +302,7 @@ async fn through<N: Net>(
     }
     // Who came last when the time ran out has not been asked to the end.
     let has_asked_all = now < until && group.streams.with_state(|state| state.has_tried_all(&attempts, now));
-    doubts.dismiss(has_asked_all, now);
+    doubts.dismiss(if has_asked_all { Ending::AllAsked } else { Ending::SomeLeft }, now);
     // Where nobody is tried, no path has failed, and the operator has to know which group it is.
     let nobody = || Failure::outbound(Stage::Connect, Cause::NoPath).along(&group.name);
     Err(told.map_or_else(nobody, |(_, failure)| failure))
@@ -352,7 +352,7 @@ impl<'g> Doubts<'g> {
             return;
         }
         if !tells_of_targets(reached) {
-            return self.dismiss(true, now);
+            return self.dismiss(Ending::Untold, now);
         }
         for Doubt { whom, why, .. } in self.raised {
             let path = Arc::clone(whom.member());
@@ -360,23 +360,35 @@ impl<'g> Doubts<'g> {
         }
     }
 
-    /// Nobody is known to lead there, whether or not all have been asked. Some may be to blame all the same.
-    fn dismiss(self, has_asked_all: bool, now: Instant) {
+    /// Nobody is known to lead there. Some may be to blame all the same.
+    fn dismiss(self, ending: Ending, now: Instant) {
         for Doubt { whom, outcome, why } in self.raised {
             let path = Arc::clone(whom.member());
-            let is_suspect = match outcome {
-                Outcome::Silent => true,
+            let change = match (outcome, ending) {
+                // Nobody stands out, and nobody was hidden.
+                (Outcome::Silent, Ending::AllAsked) => whom.excuse(now),
+                (Outcome::Silent, Ending::SomeLeft | Ending::Untold) => whom.suspect(now),
                 // Words about us, perhaps, or of one that is cut off: the next one might not have said them.
-                Outcome::Doubtful | Outcome::Declined => !has_asked_all,
-                Outcome::Failed | Outcome::Abandoned | Outcome::Reached { .. } => false,
+                (Outcome::Doubtful | Outcome::Declined, Ending::SomeLeft) => whom.suspect(now),
+                (Outcome::Doubtful | Outcome::Declined, Ending::AllAsked | Ending::Untold) => {
+                    whom.acquit(now)
+                }
+                (Outcome::Failed | Outcome::Abandoned | Outcome::Reached { .. }, _) => whom.acquit(now),
             };
-            if is_suspect {
-                self.notices.change(self.group, &path, whom.suspect(now), Some(&why));
-            } else {
-                self.notices.change(self.group, &path, whom.acquit(now), None);
-            }
+            self.notices.change(self.group, &path, change, Some(&why));
         }
     }
+}
+
+/// How a session has ended of which it is not known whether it was led to its target.
+#[derive(Clone, Copy)]
+enum Ending {
+    /// Everybody has been asked, and nobody leads there.
+    AllAsked,
+    /// Somebody is left who has not been asked, or has not had its time, and may lead there.
+    SomeLeft,
+    /// At somebody who says nothing of targets.
+    Untold,
 }
 
 /// Whether one who has been led along `path` has been led to the target: a Shadowsocks server says nothing of that.

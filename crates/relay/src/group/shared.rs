@@ -176,6 +176,12 @@ impl<M> Doubtful<'_, M> {
         self.group.lock().state.suspect(doubt, now)
     }
 
+    /// Nobody is known to, though everybody has been asked, and it has said nothing. Tells what has become of the member.
+    pub fn excuse(mut self, now: Instant) -> Option<Change> {
+        let doubt = self.doubt.take()?;
+        self.group.lock().state.excuse(doubt, now)
+    }
+
     /// Nobody is known to, and the target is. Tells what has become of the member.
     pub fn acquit(mut self, now: Instant) -> Option<Change> {
         let doubt = self.doubt.take()?;

@@ -101,6 +101,23 @@ fn a_trial_that_is_suspected_rests_once_more() {
 }
 
 #[test]
+fn silence_that_makes_nobody_stand_out_is_held_against_nobody_and_brings_nobody_back() {
+    let mut world = strict(2);
+    for _ in 0..9 {
+        let (_, attempt) = step(&mut world);
+        let doubt = world.state.doubt(attempt);
+        assert_eq!(world.state.excuse(doubt, world.now), None);
+    }
+    assert_eq!((world.condition(0), world.tried()), (Condition::Up, vec![0]));
+    let mut world = due(2);
+    let (_, trial) = step(&mut world);
+    let doubt = world.state.doubt(trial);
+    let failed = Some(Change { member: 0, event: Event::TrialFailed });
+    assert_eq!(world.state.excuse(doubt, world.now), failed);
+    assert_eq!(world.tried(), [1], "it rests once more");
+}
+
+#[test]
 fn whoever_is_suspected_comes_after_the_others_and_before_a_session_fails() {
     let mut world = strict(3);
     world.state.settings.policy = Policy::Ordered;
