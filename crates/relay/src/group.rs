@@ -245,7 +245,6 @@ impl State {
         let Attempt { index, key, kind, ticket, counts, source } = attempt;
         let member = self.find(index, key)?;
         let may_eject = self.may_eject();
-        let health = &self.settings.health;
         let record = self.records.get_mut(member)?;
         let is_current = record.take_back(ticket);
         let event = match outcome {
@@ -253,9 +252,8 @@ impl State {
                 if let Some(lasting) = self.settings.sticky {
                     self.sticky.remember(source, key, lasting, now);
                 }
-                record.counted_reached();
                 record.measure(latency, now);
-                record.reach(kind, health, now)
+                self.reached(member, kind, now)
             }
             Outcome::Failed => {
                 let outlook = Outlook { kind, is_current, may_eject, charge: Charge::Failure };
@@ -339,6 +337,19 @@ impl State {
         }
     }
 
+    /// `member` has served. If it was suspected, and nobody else is up, the others that are suspected may be as well as it is: each is due for
+    /// a trial at once, or it would have all sessions for itself until they have rested.
+    fn reached(&mut self, member: usize, kind: Kind, now: Instant) -> Option<Event> {
+        let record = self.records.get_mut(member)?;
+        let was_suspected = record.is_suspected();
+        record.counted_reached();
+        let event = record.reach(kind, &self.settings.health, now)?;
+        if was_suspected && self.records.iter().filter(|record| !record.is_down()).count() == 1 {
+            self.records.iter_mut().for_each(Record::end_rest);
+        }
+        Some(event)
+    }
+
     /// An attempt at `member` has failed, and is the last one of its turn if it counts.
     fn failed(&mut self, member: usize, outlook: Outlook, counts: bool, now: Instant) -> Option<Change> {
         let record = self.records.get_mut(member)?;
@@ -359,17 +370,15 @@ impl State {
     pub fn note(&mut self, member: Member, is_well: bool, now: Instant) -> Option<Change> {
         let index = self.position(member.key)?;
         let may_eject = self.may_eject();
-        let health = &self.settings.health;
         let record = self.records.get_mut(index)?;
         // Whoever tries one that is down alone has an attempt at it.
         let kind = if record.is_down() { Kind::LastResort } else { Kind::Regular };
         let event = if is_well {
-            record.counted_reached();
-            record.reach(kind, health, now)
+            self.reached(index, kind, now)
         } else {
             record.counted_failed();
             let outlook = Outlook { kind, is_current: true, may_eject, charge: Charge::Failure };
-            record.fail(outlook, health, now)
+            record.fail(outlook, &self.settings.health, now)
         };
         event.map(|event| Change { member: index, event })
     }

@@ -355,8 +355,9 @@ fn whoever_is_well_is_found_in_the_end_however_few_the_attempts_of_a_session_are
         let group = Group::new("parents", settings, members.collect()).with_patience(patience);
         house.open(inbound(0, Route::Group(Arc::new(group))), Link::plain());
         note(format!("{settings:?} {patience:?} {:?}", parents.health));
-        // Each session holds something against one of them at least.
-        let most = count * usize::try_from(settings.health.fail_threshold.get()).unwrap();
+        // Each session holds something against one of them at least; where all are suspected, each is asked once for want of others, and once
+        // more when one of them has served.
+        let most = count * (usize::try_from(settings.health.fail_threshold.get()).unwrap() + 2);
         for absence in [Absence::Refuses, Absence::Silent, Absence::Refuses] {
             let echo = echo(&net);
             let mut codes = Vec::new();

@@ -33,8 +33,8 @@ pub(super) struct Record {
 enum Standing {
     Up(Option<Failures>),
     Down {
-        /// From when its rest counts.
-        rests_from: Instant,
+        /// From when its rest counts, unless that is over.
+        rests_from: Option<Instant>,
         since: Instant,
         trial: Slot,
         grounds: Grounds,
@@ -165,7 +165,8 @@ impl Record {
         match &self.standing {
             Standing::Up(_) => Some(Kind::Regular),
             Standing::Down { rests_from, trial, .. } => {
-                let is_rested = now.saturating_duration_since(*rests_from) > health.retry_time;
+                let is_rested =
+                    rests_from.is_none_or(|since| now.saturating_duration_since(since) > health.retry_time);
                 (is_rested && trial.is_free(now)).then_some(Kind::Trial)
             }
         }
@@ -204,12 +205,25 @@ impl Record {
 
     /// A session has reached it.
     pub(super) fn reach(&mut self, kind: Kind, health: &Health, now: Instant) -> Option<Event> {
-        if let Standing::Up(failures) = &mut self.standing
-            && health.success_clears
-        {
-            *failures = None;
+        match &mut self.standing {
+            Standing::Up(failures) if health.success_clears => {
+                *failures = None;
+                None
+            }
+            // What it was suspected of may have been its targets, and it has served since.
+            Standing::Down { grounds: Grounds::Suspicion { failures: 0 }, .. } => {
+                self.restore(now);
+                Some(Event::Restored)
+            }
+            Standing::Up(_) | Standing::Down { .. } => self.answer(kind, now),
         }
-        self.answer(kind, now)
+    }
+
+    /// If it is down on no more than a suspicion, the next session may find out whether it serves.
+    pub(super) fn end_rest(&mut self) {
+        if let Standing::Down { rests_from, grounds: Grounds::Suspicion { .. }, .. } = &mut self.standing {
+            *rests_from = None;
+        }
     }
 
     /// It has answered a session as it should, whatever it said: if it was down, it is back.
@@ -253,7 +267,7 @@ impl Record {
                 *grounds = grounds.with(outlook, is_trial, health.fail_threshold);
                 let is_out = *grounds == Grounds::Failure;
                 if is_trial || is_out && !was_out {
-                    *rests_from = now;
+                    *rests_from = Some(now);
                 }
                 match (*grounds, is_trial) {
                     (_, true) => Some(Event::TrialFailed),
@@ -322,6 +336,7 @@ impl Record {
     }
 
     fn take_out(&mut self, grounds: Grounds, rests_from: Instant, now: Instant) {
+        let rests_from = Some(rests_from);
         self.standing = Standing::Down { rests_from, since: now, trial: Slot::default(), grounds };
         self.returned = None;
         self.schedule.start_count();
@@ -382,7 +397,9 @@ impl Record {
             },
             Standing::Down { rests_from, since, trial, grounds: _ } => Condition::Down {
                 since: *since,
-                retry_in: health.retry_time.saturating_sub(now.saturating_duration_since(*rests_from)),
+                retry_in: rests_from.map_or(Duration::ZERO, |rests_from| {
+                    health.retry_time.saturating_sub(now.saturating_duration_since(rests_from))
+                }),
                 is_on_trial: !trial.is_free(now),
             },
         };

@@ -162,6 +162,64 @@ fn whoever_is_suspected_comes_after_the_others_and_before_a_session_fails() {
     assert!(world.state.records[0].is_suspected());
 }
 
+/// A session that has one attempt, at a member that leads nowhere: it is suspected.
+fn suspect(world: &mut World) -> usize {
+    let (_, attempt) = step(world);
+    let member = attempt.member();
+    let doubt = world.state.doubt(attempt);
+    world.events.extend(world.state.suspect(doubt, world.now));
+    member
+}
+
+#[test]
+fn where_all_are_suspected_the_first_that_serves_has_the_others_tried_at_once() {
+    for policy in POLICIES {
+        let mut world = strict(3);
+        world.state.settings.policy = policy;
+        for _ in 0..9 {
+            suspect(&mut world);
+        }
+        assert!((0..3).all(|member| world.is_down(member)), "{policy:?}");
+        world.is_well[2] = false;
+        let tried: Vec<_> = (0..9).flat_map(|_| world.tried()).collect();
+        let finding_out = tried.iter().filter(|tried| **tried == 2).count();
+        assert!(finding_out <= 2, "{policy:?}: for want of others, and on trial: {tried:?}");
+        if matches!(policy, Policy::RoundRobin | Policy::LeastLatency | Policy::Weighted | Policy::Random) {
+            assert_eq!([0, 1, 2].map(|member| world.is_down(member)), [false, false, true], "{policy:?}");
+        }
+    }
+}
+
+#[test]
+fn whoever_is_suspected_beside_one_that_is_up_has_its_rest() {
+    let mut world = strict(3);
+    while !(world.is_down(0) && world.is_down(1)) {
+        suspect(&mut world);
+    }
+    for _ in 0..3 {
+        assert_eq!(world.tried(), [2]);
+    }
+    world.pass(31);
+    assert_eq!([world.tried(), world.tried()], [[0], [0]], "which is over for each at its own time");
+    assert!(world.is_down(1));
+}
+
+#[test]
+fn a_session_that_is_served_lifts_a_suspicion_that_was_raised_while_it_was_on_its_way_and_no_more() {
+    let mut world = strict(2);
+    let (_, slow) = step(&mut world);
+    let (_, too) = step(&mut world);
+    suspect(&mut world);
+    assert!(world.is_down(0));
+    let restored = Some(Change { member: 0, event: Event::Restored });
+    assert_eq!(world.state.report(slow, Outcome::Reached { latency: None }, world.now), restored);
+    // What it has failed for itself is another matter.
+    world.is_well[0] = false;
+    world.session();
+    assert!(world.is_down(0));
+    assert_eq!(world.state.report(too, Outcome::Reached { latency: None }, world.now), None);
+}
+
 #[test]
 fn the_word_of_one_that_is_asked_for_want_of_others_does_not_bring_it_back() {
     let mut world = strict(2).with_dead(&[0, 1]);
