@@ -110,7 +110,8 @@ impl Refusal {
             403 | 451 => Self::NotAllowed,
             405 | 501 => Self::CommandNotSupported,
             // Proxies have one status for every way in which a target is not reached.
-            502 => Self::HostUnreachable,
+            // Some say of a name without an address that it is not found, or gone.
+            404 | 410 | 502 => Self::HostUnreachable,
             429 | 503 => Self::Overloaded,
             504 => Self::TimedOut,
             _ => Self::GeneralFailure,
@@ -209,6 +210,8 @@ mod tests {
             (451, Refusal::NotAllowed),
             (405, Refusal::CommandNotSupported),
             (501, Refusal::CommandNotSupported),
+            (404, Refusal::HostUnreachable),
+            (410, Refusal::HostUnreachable),
             (502, Refusal::HostUnreachable),
             (429, Refusal::Overloaded),
             (503, Refusal::Overloaded),
@@ -216,7 +219,7 @@ mod tests {
         ] {
             assert_eq!(Refusal::of_http(status), reason, "{status}");
         }
-        for status in [0, 101, 200, 302, 400, 401, 404, 407, 408, 431, 500, 505, 999] {
+        for status in [0, 101, 200, 302, 400, 401, 407, 408, 431, 500, 505, 999] {
             assert_eq!(Refusal::of_http(status), Refusal::GeneralFailure, "{status}");
         }
     }

@@ -187,7 +187,7 @@ impl ParentError {
     }
 
     /// What it says about the parent. One that answers as it should, and cannot reach the target, is well. Some words are said of targets
-    /// and of clients alike: a general failure, what a rule does not allow, and all that SOCKS4 has.
+    /// and of clients alike: a general failure, what a rule does not allow, a name that is not taken or not found, and all that SOCKS4 has.
     pub(crate) fn outcome(self) -> Outcome {
         use http::client::ClientError as Http;
         use socks4::client::ClientError as Socks4;
@@ -198,7 +198,8 @@ impl ParentError {
                 Outcome::Declined
             }
             Self::Socks4Request(_) | Self::HttpRequest(_) => Outcome::Declined,
-            Self::Socks5(Socks5::Denied(1 | 2)) | Self::Http(Http::Denied(403 | 500)) => Outcome::Doubtful,
+            Self::Socks5(Socks5::Denied(1 | 2)) => Outcome::Doubtful,
+            Self::Http(Http::Denied(status)) if is_said_of_targets(status) => Outcome::Doubtful,
             Self::Socks4(Socks4::Denied(SOCKS4_FAILED)) => Outcome::Doubtful,
             Self::Socks4(_) | Self::Socks5(_) | Self::Http(_) => Outcome::Failed,
         }
@@ -244,6 +245,13 @@ impl fmt::Display for ParentError {
     }
 }
 
+/// Whether proxies say `status` of targets as well as of clients: of a name that they do not take (400, and 414 of a long one), that has no
+/// address (404, 410), that contradicts itself or is none of theirs (409, 421), that is not allowed (403, 451), or of whatever else went wrong
+/// (500). That of a method, of a login or of a client's rate, no target can cause.
+fn is_said_of_targets(status: u16) -> bool {
+    matches!(status, 400 | 403 | 404 | 409 | 410 | 414 | 421 | 451 | 500)
+}
+
 /// All that SOCKS4 has for a request that it understands and does not grant.
 const SOCKS4_FAILED: u8 = 91;
 
@@ -271,8 +279,12 @@ mod tests {
         assert_eq!([0x5b, 0x5c, 0x5d].map(of_socks4), [Outcome::Doubtful, Outcome::Failed, Outcome::Failed]);
         let of_http = |status| ParentError::Http(Http::Denied(status)).outcome();
         assert_eq!([502, 503, 504].map(of_http), [Outcome::Declined; 3]);
-        assert_eq!([403, 500].map(of_http), [Outcome::Doubtful; 2]);
-        assert_eq!([400, 401, 404, 405].map(of_http), [Outcome::Failed; 4]);
+        for status in [400, 403, 404, 409, 410, 414, 421, 451, 500] {
+            assert_eq!(of_http(status), Outcome::Doubtful, "{status}");
+        }
+        for status in [401, 405, 407, 429, 501, 505, 511] {
+            assert_eq!(of_http(status), Outcome::Failed, "{status}");
+        }
         assert_eq!(ParentError::Http(Http::Login).outcome(), Outcome::Failed);
     }
 }

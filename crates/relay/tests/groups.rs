@@ -269,6 +269,38 @@ fn who_cannot_reach_what_another_reaches_has_failed_unless_it_has_not_its_family
 }
 
 #[test]
+fn whoever_asks_for_names_that_are_not_there_takes_out_no_http_parent() {
+    for (status, told) in [("400", 1), ("404", 4), ("410", 4), ("451", 2), ("503", 1), ("407", 1)] {
+        let parent = || {
+            Scripted::start(move |mut stream| {
+                let mut request = [0; 512];
+                let length = stream.read(&mut request).unwrap_or(0);
+                let status =
+                    if request[..length].starts_with(b"CONNECT 127.0.0.1:") { "200" } else { status };
+                let _gone_already = write!(stream, "HTTP/1.1 {status} Word\r\n\r\n");
+                parents::wait(stream);
+            })
+        };
+        let both = [parent(), parent()];
+        let members = both.iter().map(|one| {
+            let protocol = ParentProtocol::Http(None);
+            let parent = Parent { protocol, ..Parent::socks5(one.address.into(), None) };
+            Path::new(one.address.to_string(), [Hop::Parent(parent)]).into()
+        });
+        let settings = Settings { none_left: NoneLeft::Fail, ..Settings::default() };
+        let group = Arc::new(Group::new("parents", settings, members.collect()));
+        let relay = door(&group);
+        for _ in 0..3 {
+            assert_eq!(ask(relay.addresses()[0], &"nowhere.invalid:80".parse().unwrap()).0, told, "{status}");
+        }
+        let is_about_us = status == "407";
+        let code = ask(relay.addresses()[0], &nobody().into()).0;
+        assert_eq!(code != 0, is_about_us, "{status}: {:?}", group.health());
+        relay.stop();
+    }
+}
+
+#[test]
 fn a_parent_that_is_back_and_cannot_reach_a_dead_target_is_up() {
     let (good, target) = (run(inbound(PROXY, Route::direct())), echo());
     let is_back = Arc::new(AtomicBool::new(false));
