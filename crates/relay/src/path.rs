@@ -346,12 +346,12 @@ impl<'g> Doubts<'g> {
     }
 
     /// `reached` has been reached. If that shows that the target is there, it was not that which was to blame.
-    fn end(self, reached: &Arc<Path>, now: Instant) {
-        // Whoever was in doubt itself has seen the target change its mind, which says nothing about anybody.
-        if self.raised.iter().any(|doubt| Arc::ptr_eq(doubt.whom.member(), reached)) {
-            return;
-        }
-        if !tells_of_targets(reached) {
+    fn end(mut self, reached: &Arc<Path>, now: Instant) {
+        // Whoever was in doubt itself has seen the target change its mind, which it may have done for the others as well.
+        let raised = self.raised.len();
+        self.raised.retain(|doubt| !Arc::ptr_eq(doubt.whom.member(), reached));
+        let has_changed = self.raised.len() < raised;
+        if has_changed || !tells_of_targets(reached) {
             return self.dismiss(Ending::Untold, now);
         }
         for Doubt { whom, why, .. } in self.raised {
@@ -387,7 +387,7 @@ enum Ending {
     AllAsked,
     /// Somebody is left who has not been asked, or has not had its time, and may lead there.
     SomeLeft,
-    /// At somebody who says nothing of targets.
+    /// At somebody who says nothing of targets, or at a target that changes its mind.
     Untold,
 }
 

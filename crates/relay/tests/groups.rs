@@ -379,6 +379,30 @@ fn a_target_that_changes_its_mind_is_held_against_nobody() {
 }
 
 #[test]
+fn a_hung_parent_is_left_alone_though_the_other_one_leads_to_each_target_at_the_second_try() {
+    let (hung, asked) = (Scripted::saying(b"\x05\x00"), AtomicUsize::new(0));
+    let wavering = Scripted::start(move |mut stream| {
+        if hear_socks5(&mut stream).is_some() {
+            let code = u8::from(asked.fetch_add(1, Ordering::SeqCst) % 2 == 0);
+            let _gone_already = stream.write_all(&[5, code, 0, 1, 0, 0, 0, 0, 0, 0]);
+            parents::wait(stream);
+        }
+    });
+    let mut silent = Path::new("hung", [Hop::Parent(Parent::socks5(hung.address.into(), None))]);
+    silent.deadlines = Deadlines { connect: SOON, negotiate: SOON };
+    let settings = Settings { attempts_per_member: number(2), ..Settings::default() };
+    let members = vec![silent.into(), path("wavering", &[wavering.address])];
+    let group = Arc::new(Group::new("parents", settings, members));
+    let relay = door(&group);
+    for _ in 0..5 {
+        assert_eq!(ask(relay.addresses()[0], &nobody().into()).0, 0);
+    }
+    assert_eq!([&hung, &wavering].map(Scripted::came), [4, 10], "two sessions find out");
+    assert_eq!(group.health()[1].condition, Condition::Up);
+    relay.stop();
+}
+
+#[test]
 fn parents_that_wait_for_a_silent_target_or_break_off_for_its_sake_are_out_of_reach_only_if_another_leads_there()
  {
     let http = |mut stream: TcpStream| {
