@@ -353,7 +353,7 @@ mod tests {
         Tcp, Udp,
     };
     use crate::failure::{Cause, Stage};
-    use crate::group::{Condition, Settings};
+    use crate::group::{Condition, NoneLeft, Settings};
     use crate::limits::TRIAL_ANSWER_SECS;
     use crate::refusing::Refusing;
     use crate::router::{Conditions, Router, Rule};
@@ -569,6 +569,28 @@ mod tests {
         assert_eq!(&*member_at(&door, &mut lanes, &other, now), "one");
         assert_eq!(&*member_at(&door, &mut lanes, &one, now), "other", "it has had its time there");
         assert_eq!([&one, &other].map(|group| is_on_trial(group, now)), [false, true]);
+    }
+
+    #[tokio::test]
+    async fn a_trial_without_an_answer_puts_nobody_out_of_reach() {
+        let (group, door) = group_behind(true);
+        let mut now = Instant::now();
+        let settings = Settings { none_left: NoneLeft::Fail, ..Settings::default() };
+        group.datagrams.with_state(|state| state.reconfigure(settings, now));
+        judge(&group, 0, false, now);
+        now += settings.health.retry_time + REVIEW_SECS;
+        judge(&group, 1, false, now);
+        let target: Address = "192.0.2.7:7".parse().unwrap();
+        let wanted = Wanted { target: &target, source: "192.0.2.8".parse().unwrap(), chance: 7 };
+        let mut attempts = group.datagrams.begin(&wanted, now);
+        let held = group.datagrams.next(&mut attempts, now).unwrap();
+        let trial = Trial::of(held, &group, &door.notices, now).unwrap();
+        now += TRIAL_ANSWER_SECS;
+        trial.leave(now);
+        assert_eq!(group.paths_of_datagrams()[0].counts().datagrams_failed, 1);
+        assert_eq!(&*member_at(&door, &mut Lanes::default(), &group, now), "one", "for want of others");
+        judge(&group, 0, true, now);
+        assert_eq!(group.datagrams.describe(now)[0].1.condition, Condition::Up);
     }
 
     #[tokio::test]

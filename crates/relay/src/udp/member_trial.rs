@@ -12,8 +12,9 @@ use crate::limits::TRIAL_ANSWER_SECS;
 use crate::notice::Notices;
 
 /// An association's trial of a member that is down: nobody else tries that until an answer has come, the path has failed or the lane is
-/// left, which it is not before an answer is due. One that ends earlier without an answer says nothing, and a later one has failed. However it ends, it tells by
-/// itself what has come of it: the group, the counts of the path, and the operator.
+/// left, which it is not before an answer is due. One that ends earlier without an answer says nothing. A later one leaves the member
+/// suspected: its targets may have swallowed the datagrams, and nobody is out of reach for that. However it ends, it tells by itself what has
+/// come of it: the group, the counts of the path, and the operator.
 #[derive(Debug)]
 pub(super) struct Trial {
     group: Arc<Group>,
@@ -84,10 +85,16 @@ impl Trial {
 
     fn end_unanswered(&mut self, now: Instant) {
         if self.may_be_answered(now) {
-            self.end_abandoned();
-        } else {
-            self.end_failed(&Failure::outbound(Stage::Relay, Cause::Unanswered), now);
+            return self.end_abandoned();
         }
+        let Some(attempt) = self.attempt.take() else { return };
+        self.path.tally.datagrams.failed.add();
+        let change = self.group.datagrams.with_state(|state| {
+            let doubt = state.doubt(attempt);
+            state.suspect(doubt, now)
+        });
+        let why = Failure::outbound(Stage::Relay, Cause::Unanswered);
+        self.notices.change(&self.group, &self.path, change, Some(&why));
     }
 
     fn end_failed(&mut self, why: &Failure, now: Instant) {
