@@ -257,6 +257,9 @@ impl State {
             }
             Outcome::Failed => {
                 let outlook = Outlook { kind, is_current, may_eject, charge: Charge::Failure };
+                if counts {
+                    self.order.failed(self.settings.policy, member, None);
+                }
                 return self.failed(member, outlook, counts, now);
             }
             Outcome::Declined | Outcome::Doubtful | Outcome::Silent | Outcome::Abandoned => None,
@@ -287,22 +290,26 @@ impl State {
             || records.all(|(index, record)| attempts.has_visited(index) || !may_be_tried(record))
     }
 
-    /// Another member has led where this one had not: it has failed. Tells what has become of it. The last one that is up stays so, or
+    /// Another member, `reached`, has led where this one had not: it has failed. Tells what has become of it. The last one that is up stays so, or
     /// whoever has targets that tell their visitors apart could take out all.
     #[expect(clippy::needless_pass_by_value, reason = "it is blamed once")]
-    pub fn blame(&mut self, doubt: Doubt, now: Instant) -> Option<Change> {
+    pub fn blame(&mut self, doubt: Doubt, reached: Member, now: Instant) -> Option<Change> {
         let Attempt { index, key, kind, ticket, counts, .. } = doubt.0;
         let member = self.find(index, key)?;
         let is_last = self.records.iter().filter(|record| record.out_since().is_none()).count() <= 1;
         let may_eject = !is_last && self.may_eject();
         let is_current = self.records.get_mut(member)?.take_back(ticket);
         let outlook = Outlook { kind, is_current, may_eject, charge: Charge::Failure };
+        if counts {
+            // Those between them may have failed the same session.
+            self.order.failed(self.settings.policy, member, self.position(reached.key));
+        }
         self.failed(member, outlook, counts, now)
     }
 
     /// Nobody is known to lead where this one has not, and it may be to blame all the same: there are others that have not been asked, or
     /// that say nothing of targets. As often as for a failure, and others are tried before it; but nobody is out of reach for it, since it
-    /// may have been the target each time. Tells what has become of the member.
+    /// may have been the target each time, and no latch moves. Tells what has become of the member.
     #[expect(clippy::needless_pass_by_value, reason = "it is suspected once")]
     pub fn suspect(&mut self, doubt: Doubt, now: Instant) -> Option<Change> {
         let Attempt { index, key, kind, ticket, counts, .. } = doubt.0;
@@ -358,10 +365,6 @@ impl State {
             return None;
         }
         let event = record.fail(outlook, &self.settings.health, now);
-        // A suspicion moves nobody by itself.
-        if outlook.charge == Charge::Failure {
-            self.order.failed(self.settings.policy, member);
-        }
         event.map(|event| Change { member, event })
     }
 

@@ -356,7 +356,7 @@ impl<'g> Doubts<'g> {
         }
         for Doubt { whom, why, .. } in self.raised {
             let path = Arc::clone(whom.member());
-            self.notices.change(self.group, &path, whom.blame(now), Some(&why));
+            self.notices.change(self.group, &path, whom.blame(reached.member(), now), Some(&why));
         }
     }
 

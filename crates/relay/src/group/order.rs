@@ -136,10 +136,11 @@ impl Order {
         }
     }
 
-    /// A session's last try at `member` has failed.
-    pub(super) fn failed(&mut self, policy: Policy, member: usize) {
+    /// A session's last try at `member` has failed; the session was served by `reached`, if that is known.
+    pub(super) fn failed(&mut self, policy: Policy, member: usize, reached: Option<usize>) {
         if policy == Policy::Latched && member == self.current {
-            self.current = (member + 1).checked_rem(self.behind.len()).unwrap_or(0);
+            let next = || (member + 1).checked_rem(self.behind.len()).unwrap_or(0);
+            self.current = reached.unwrap_or_else(next);
         }
     }
 

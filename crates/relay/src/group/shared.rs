@@ -164,10 +164,10 @@ impl<M> Doubtful<'_, M> {
         &self.member
     }
 
-    /// Another one has led to the target. Tells what has become of the member.
-    pub fn blame(mut self, now: Instant) -> Option<Change> {
+    /// Another one, `reached`, has led to the target. Tells what has become of the member.
+    pub fn blame(mut self, reached: Member, now: Instant) -> Option<Change> {
         let doubt = self.doubt.take()?;
-        self.group.lock().state.blame(doubt, now)
+        self.group.lock().state.blame(doubt, reached, now)
     }
 
     /// Nobody is known to, and it may be to blame all the same. Tells what has become of the member.

@@ -60,7 +60,7 @@ fn a_trial_that_says_no_has_failed_if_another_leads_there_and_is_back_if_nobody_
     let (_, trial) = step(&mut world);
     let doubt = world.state.doubt(trial);
     let failed = Some(Change { member: 0, event: Event::TrialFailed });
-    assert_eq!(world.state.blame(doubt, world.now), failed);
+    assert_eq!(world.state.blame(doubt, members([1])[0], world.now), failed);
     assert_eq!(world.tried(), [1], "it rests once more");
     world.pass(31);
     let (_, trial) = step(&mut world);
@@ -81,7 +81,7 @@ fn a_trial_that_is_in_doubt_keeps_others_away_until_it_is_known_who_was_to_blame
         let doubt = world.state.doubt(trial);
         assert_eq!(step(&mut world).1.member(), 1, "another session leaves it alone");
         if is_blamed {
-            world.state.blame(doubt, world.now);
+            world.state.blame(doubt, members([1])[0], world.now);
             assert_eq!(world.tried(), [1]);
         } else {
             world.state.abandon(doubt.0);
@@ -246,7 +246,7 @@ fn the_last_one_that_is_up_is_not_taken_out_for_a_target_that_another_reached() 
         let (_, attempt) = step(&mut world);
         assert_eq!(attempt.member(), 1);
         let doubt = world.state.doubt(attempt);
-        world.state.blame(doubt, world.now);
+        world.state.blame(doubt, members([1])[0], world.now);
         assert!(!world.is_down(1));
     }
     let (_, attempt) = step(&mut world);

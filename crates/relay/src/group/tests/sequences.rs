@@ -68,6 +68,20 @@ fn a_slow_failure_of_a_parent_that_was_left_long_ago_moves_no_latch() {
 }
 
 #[test]
+fn a_parent_that_is_blamed_leaves_the_latch_to_whoever_was_reached() {
+    let mut world = ats(Policy::Latched, 3);
+    let mut attempts = world.begin();
+    let silent = world.state.next(&mut attempts, world.now).unwrap();
+    let doubt = world.state.doubt(silent);
+    let second = world.state.next(&mut attempts, world.now).unwrap();
+    world.state.report(second, Outcome::Failed, world.now);
+    let third = world.state.next(&mut attempts, world.now).unwrap();
+    world.state.report(third, Outcome::Reached { latency: None }, world.now);
+    world.state.blame(doubt, members([2])[0], world.now);
+    assert_eq!(world.tried(), [2], "and not to the next one, which has failed as well");
+}
+
+#[test]
 fn a_parent_that_has_done_its_part_stays_latched() {
     let mut world = ats(Policy::Latched, 2);
     let mut attempts = world.begin();
