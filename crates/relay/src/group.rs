@@ -291,15 +291,19 @@ impl State {
     }
 
     /// Another member, `reached`, has led where this one had not: it has failed. Tells what has become of it. The last one that is up stays so, or
-    /// whoever has targets that tell their visitors apart could take out all.
+    /// whoever has targets that tell their visitors apart could take out all; and where as many are out as may be, it is suspected.
     #[expect(clippy::needless_pass_by_value, reason = "it is blamed once")]
     pub fn blame(&mut self, doubt: Doubt, reached: Member, now: Instant) -> Option<Change> {
         let Attempt { index, key, kind, ticket, counts, .. } = doubt.0;
         let member = self.find(index, key)?;
         let is_last = self.records.iter().filter(|record| record.out_since().is_none()).count() <= 1;
         let may_eject = !is_last && self.may_eject();
-        let is_current = self.records.get_mut(member)?.take_back(ticket);
-        let outlook = Outlook { kind, is_current, may_eject, charge: Charge::Failure };
+        let record = self.records.get_mut(member)?;
+        let is_current = record.take_back(ticket);
+        // One that is kept beyond the cap has cost a session its time, and comes after the others for that.
+        let is_kept = !is_last && !may_eject && !record.is_down();
+        let charge = if is_kept { Charge::Suspicion } else { Charge::Failure };
+        let outlook = Outlook { kind, is_current, may_eject, charge };
         if counts {
             // Those between them may have failed the same session.
             self.order.failed(self.settings.policy, member, self.position(reached.key));

@@ -369,6 +369,27 @@ fn no_more_are_down_than_may_be() {
 }
 
 #[test]
+fn whoever_is_blamed_where_no_more_may_be_out_comes_after_the_others_and_is_not_out() {
+    let mut world = strict(4).with_dead(&[0]);
+    world.state.settings.health.ejected_percent_max = 25;
+    assert_eq!(world.tried(), [0, 1]);
+    let (_, attempt) = step(&mut world);
+    assert_eq!(attempt.member(), 1);
+    let doubt = world.state.doubt(attempt);
+    let suspected = Some(Change { member: 1, event: Event::Suspected { failures: 1 } });
+    assert_eq!(world.state.blame(doubt, members([2])[0], world.now), suspected);
+    assert_eq!(world.tried(), [2]);
+    assert!(world.state.records[1].is_suspected() && !world.state.records[0].is_suspected());
+    // One that is out stays so, though that is as many as may be.
+    world.pass(31);
+    let (_, trial) = step(&mut world);
+    let doubt = world.state.doubt(trial);
+    let failed = Some(Change { member: 0, event: Event::TrialFailed });
+    assert_eq!(world.state.blame(doubt, members([2])[0], world.now), failed);
+    assert!(!world.state.records[0].is_suspected());
+}
+
+#[test]
 fn of_several_one_may_be_down_and_of_one_none_unless_all_may() {
     let max =
         |percent, count| Health { ejected_percent_max: percent, ..Health::default() }.ejected_max(count);
