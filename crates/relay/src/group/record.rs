@@ -395,12 +395,13 @@ impl Record {
                 Some(back) if back < health.slow_start => Condition::Returning { back },
                 Some(_) | None => Condition::Up,
             },
-            Standing::Down { rests_from, since, trial, grounds: _ } => Condition::Down {
+            Standing::Down { rests_from, since, trial, grounds } => Condition::Down {
                 since: *since,
                 retry_in: rests_from.map_or(Duration::ZERO, |rests_from| {
                     health.retry_time.saturating_sub(now.saturating_duration_since(rests_from))
                 }),
                 is_on_trial: !trial.is_free(now),
+                is_suspected: matches!(grounds, Grounds::Suspicion { .. }),
             },
         };
         let (probes_good, probes_failed) = self.schedule.counts();

@@ -48,6 +48,8 @@ pub enum Condition {
         retry_in: Duration,
         /// Whether a session is trying it.
         is_on_trial: bool,
+        /// Whether it is so on no more than a suspicion: it is tried for want of others.
+        is_suspected: bool,
     },
 }
 
@@ -58,8 +60,9 @@ impl Condition {
             Self::Up => "up",
             Self::Failing { .. } => "failing",
             Self::Returning { .. } => "returning",
-            Self::Down { is_on_trial: false, .. } => "down",
             Self::Down { is_on_trial: true, .. } => "trial",
+            Self::Down { is_suspected: true, .. } => "suspected",
+            Self::Down { is_suspected: false, .. } => "down",
         }
     }
 }

@@ -546,5 +546,13 @@ fn what_is_told_of_members_is_true() {
     world.pass(10);
     let since = world.now - Duration::from_secs(10);
     let retry_in = Duration::from_secs(20);
-    assert_eq!(world.condition(0), Condition::Down { since, retry_in, is_on_trial: false });
+    let (is_on_trial, is_suspected) = (false, false);
+    assert_eq!(world.condition(0), Condition::Down { since, retry_in, is_on_trial, is_suspected });
+    assert_eq!(world.condition(0).word(), "down");
+    world.pass(21);
+    let (_, trial) = step(&mut world);
+    assert_eq!(world.condition(0).word(), "trial");
+    let doubt = world.state.doubt(trial);
+    world.state.suspect(doubt, world.now);
+    assert_eq!(world.condition(0).word(), "suspected");
 }
