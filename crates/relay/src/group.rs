@@ -99,15 +99,6 @@ pub enum Outcome {
 #[must_use = "who was to blame is to be told, or a trial keeps others away"]
 pub struct Doubt(Attempt);
 
-/// What is to be known by whoever goes on using a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kept {
-    /// Whether it is a member still, and well.
-    pub is_up: bool,
-    /// Whether probes have to be [woken](Attempts::wakes).
-    pub wakes: bool,
-}
-
 /// What has become of a member, for one line of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -206,12 +197,12 @@ impl State {
 
     /// A session's walk through the group, which has taken no step yet.
     pub fn begin(&mut self, wanted: &Wanted<'_>, now: Instant) -> Attempts {
-        let wakes = self.take_into_use(now);
+        self.take_into_use(now);
         self.sticky.sweep(now);
         let source = hash::canonical(wanted.source);
         let faithful = self.faithful(source, now);
         let (start, seed) = self.order.begin(self.settings.policy, wanted, self.records.len(), faithful);
-        Attempts::new(Walk { start, seed, source, faithful, revision: self.revision, wakes })
+        Attempts::new(Walk { start, seed, source, faithful, revision: self.revision })
     }
 
     /// The member that the session is to try next, or none if it has failed. What came of it is to be [reported](Self::report), before
@@ -391,11 +382,10 @@ impl State {
     }
 
     /// Somebody who took no step goes on using `member`: datagrams take for long what was chosen for the first. That keeps the group in
-    /// use, and tells whether they had better take another one.
-    pub fn keep(&mut self, member: Member, now: Instant) -> Kept {
-        let wakes = self.take_into_use(now);
-        let is_up = self.position(member.key).is_some_and(|index| self.is_up(index, now));
-        Kept { is_up, wakes }
+    /// use. Tells whether it is a member still, and well; if not, they had better take another one.
+    pub fn keep(&mut self, member: Member, now: Instant) -> bool {
+        self.take_into_use(now);
+        self.position(member.key).is_some_and(|index| self.is_up(index, now))
     }
 
     /// Takes an attempt back of which nothing is known: the same as reporting that it was abandoned.

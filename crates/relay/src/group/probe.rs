@@ -24,7 +24,7 @@ pub enum NextProbe {
     Due(Probe),
     /// To ask again at this time.
     At(Instant),
-    /// Nothing, until a session [wakes](super::Attempts::wakes) it.
+    /// Nothing, until the group is used again.
     Unused,
 }
 
@@ -129,14 +129,12 @@ impl State {
         Some(Change { member, event })
     }
 
-    /// The group is used at this moment. Tells whether that wakes its prober.
-    pub(super) fn take_into_use(&mut self, now: Instant) -> bool {
-        let wakes = self.settings.health.probing.is_some_and(|probing| !self.is_used(probing, now));
-        if wakes {
+    /// The group is used at this moment.
+    pub(super) fn take_into_use(&mut self, now: Instant) {
+        if self.settings.health.probing.is_some_and(|probing| !self.is_used(probing, now)) {
             self.forget_schedule();
         }
         self.used = Some(now);
-        wakes
     }
 
     /// Whether it was used lately.

@@ -46,7 +46,7 @@ pub enum Errand<M> {
     Probe(Probe, Arc<M>),
     /// Ask again at this time.
     At(Instant),
-    /// Nothing, until a session [wakes](Attempts::wakes) it.
+    /// Nothing, until the group is used again.
     Unused,
 }
 

@@ -31,7 +31,6 @@ pub(super) struct Walk {
     pub(super) faithful: Option<usize>,
     /// The list that it goes through.
     pub(super) revision: u64,
-    pub(super) wakes: bool,
 }
 
 /// A member that a session is to try. Whoever tries it says what came of it.
@@ -119,11 +118,6 @@ impl Attempts {
     /// How many attempts have been made.
     pub fn made(&self) -> u32 {
         self.made
-    }
-
-    /// Whether nobody used the group before this session, so that whoever probes it may have to be woken.
-    pub fn wakes(&self) -> bool {
-        self.walk.wakes
     }
 
     /// Has done with the member that was tried last: it is not tried once more, in this turn or in another.

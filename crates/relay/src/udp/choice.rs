@@ -216,9 +216,9 @@ fn member<N: Net>(
         Pick { path, due, trial }
     };
     if let Some((path, _)) = chosen.as_ref().filter(|_| may_serve) {
-        let kept = group.datagrams.with_state(|state| state.keep(path.member(), now));
+        let is_up = group.datagrams.with_state(|state| state.keep(path.member(), now));
         // One that is on trial is down until it has answered, and is given the time for that.
-        if kept.is_up || lanes.awaits_answer(path, group, now) {
+        if is_up || lanes.awaits_answer(path, group, now) {
             return Ok(pick(Arc::clone(path), None, lanes));
         }
     }

@@ -56,20 +56,18 @@ const GOOD: Outcome = Outcome::Reached { latency: None };
 fn whoever_goes_on_without_a_step_keeps_the_group_in_use_and_is_told_when_to_leave() {
     let mut world = probed(2);
     let [one, other] = [0, 1].map(|number| members([number])[0]);
-    assert_eq!(world.state.keep(one, world.now), Kept { is_up: true, wakes: true }, "nobody was there");
+    assert!(world.state.keep(one, world.now));
     for _ in 0..20 {
         world.pass(INTERVAL.as_secs());
-        assert_eq!(world.state.keep(one, world.now), Kept { is_up: true, wakes: false });
+        assert!(world.state.keep(one, world.now));
     }
     assert!(world.probe().is_some());
     while !world.is_down(0) {
         world.state.note(one, false, world.now);
     }
-    assert!(!world.state.keep(one, world.now).is_up);
-    assert!(world.state.keep(other, world.now).is_up);
-    assert!(!world.state.keep(Member::named("no member"), world.now).is_up);
-    world.pass(100 * INTERVAL.as_secs());
-    assert!(world.state.keep(other, world.now).wakes, "it was away");
+    assert!(!world.state.keep(one, world.now));
+    assert!(world.state.keep(other, world.now));
+    assert!(!world.state.keep(Member::named("no member"), world.now));
 }
 
 proptest! {
@@ -101,8 +99,7 @@ proptest! {
 fn nobody_is_probed_while_the_group_is_not_in_use() {
     let mut world = probed(2);
     assert!(world.probe().is_none(), "nobody has used it yet");
-    assert!(world.begin().wakes());
-    assert!(!world.begin().wakes(), "one is enough");
+    world.begin();
     let used = world.now;
     let mut last = used;
     while let Some(probe) = world.probe() {
@@ -113,7 +110,6 @@ fn nobody_is_probed_while_the_group_is_not_in_use() {
     world.pass(3600);
     assert!(world.probe().is_none());
     let (mut back, woken) = (world.begin(), world.now);
-    assert!(back.wakes());
     assert!(world.state.next(&mut back, world.now).is_some());
     let probe = world.probe().unwrap();
     assert!(world.now > woken, "what was missed is not made up for at once");
@@ -123,7 +119,7 @@ fn nobody_is_probed_while_the_group_is_not_in_use() {
 #[test]
 fn a_group_without_probing_is_never_probed() {
     let mut world = World::new(Settings::default(), 2);
-    assert!(!world.begin().wakes());
+    world.begin();
     assert!(world.probe().is_none());
 }
 
