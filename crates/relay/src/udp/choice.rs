@@ -241,11 +241,9 @@ fn member<N: Net>(
         other = Some((path, Trial::of(held, group, &door.notices, now)));
         break;
     }
-    if let (Some(left), Some(_)) = (&chosen, &other) {
-        // If that was on trial, no answer has come.
-        if let Some(trial) = lanes.end_trial(left, group) {
-            trial.leave(now);
-        }
+    // If what was chosen was on trial, no answer has come in time, and others may take it for want of another one, as this association may.
+    if let Some(trial) = chosen.as_ref().and_then(|left| lanes.end_trial(left, group)) {
+        trial.leave(now);
     }
     // If all others are down as well, it may be well again.
     let last = chosen.or(resting).map(|path| (path, None));
@@ -591,6 +589,25 @@ mod tests {
         assert_eq!(&*member_at(&door, &mut Lanes::default(), &group, now), "one", "for want of others");
         judge(&group, 0, true, now);
         assert_eq!(group.datagrams.describe(now)[0].1.condition, Condition::Up);
+    }
+
+    #[tokio::test]
+    async fn a_trial_that_has_had_its_time_keeps_others_away_no_longer_though_nobody_is_well() {
+        for has_rules in [false, true] {
+            let (group, door) = group_behind(has_rules);
+            let (mut lanes, mut now) = (Lanes::default(), Instant::now());
+            let settings = Settings { none_left: NoneLeft::Fail, ..Settings::default() };
+            group.datagrams.with_state(|state| state.reconfigure(settings, now));
+            judge(&group, 0, false, now);
+            now += settings.health.retry_time + REVIEW_SECS;
+            judge(&group, 1, false, now);
+            assert_eq!(&*member_at(&door, &mut lanes, &group, now), "one");
+            assert!(is_on_trial(&group, now));
+            now += TRIAL_ANSWER_SECS;
+            assert_eq!(&*member_at(&door, &mut lanes, &group, now), "one", "there is nobody else");
+            assert!(!is_on_trial(&group, now));
+            assert_eq!(&*member_at(&door, &mut Lanes::default(), &group, now), "one", "another association");
+        }
     }
 
     #[tokio::test]
