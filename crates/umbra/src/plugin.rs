@@ -3,9 +3,11 @@
 //! ```text
 //!  client's session ─► [plugin on loopback] ─► network ─► [plugin on the public address] ─► door on loopback
 //! ```
-//! What a plugin is and where its program lies is here, [`keeper`] keeps one running, [`words`] logs what it says.
+//! What a plugin is and where its program lies is here, [`keeper`] keeps one running, [`listening`] waits until it listens, [`words`] logs
+//! what it says.
 
 mod keeper;
+mod listening;
 mod words;
 
 use std::env;
@@ -17,6 +19,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 pub(crate) use keeper::{Keeper, Side, end_all};
+pub(crate) use listening::wait_until_listening;
 
 use crate::raw::{Settings, Value};
 use crate::reference::Id;

@@ -13,6 +13,8 @@ use signal_hook::iterator::Signals;
 pub(crate) struct Hearing {
     signals: Signals,
     ending: Arc<AtomicBool>,
+    /// Asked to tell of itself before there was anything to tell.
+    is_asked: bool,
 }
 
 impl Hearing {
@@ -24,11 +26,30 @@ impl Hearing {
         for signal in ENDINGS {
             register_conditional_shutdown(signal, 1, Arc::clone(&ending))?;
         }
-        Ok(Self { signals, ending })
+        Ok(Self { signals, ending, is_asked: false })
+    }
+
+    /// Whether the process has been told to end so far. Does not block.
+    pub(crate) fn is_told_to_end(&mut self) -> bool {
+        for signal in self.signals.pending() {
+            if signal == SIGUSR1 {
+                self.is_asked = true;
+            } else {
+                self.ending.store(true, Ordering::SeqCst);
+            }
+        }
+        self.ending.load(Ordering::SeqCst)
     }
 
     /// Blocks until the process is told to end. Tells of itself with `tell` whenever it is asked to.
     pub(crate) fn wait(&mut self, tell: impl Fn()) {
+        let is_told_to_end = self.is_told_to_end();
+        if std::mem::take(&mut self.is_asked) {
+            tell();
+        }
+        if is_told_to_end {
+            return;
+        }
         for _asked in self.signals.forever().take_while(|signal| *signal == SIGUSR1) {
             tell();
         }
@@ -72,7 +93,24 @@ const ENDINGS: [i32; 2] = [SIGINT, SIGTERM];
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use signal_hook::low_level::raise;
+
     use super::*;
+
+    #[test]
+    fn what_is_heard_before_the_wait_is_followed_in_it() {
+        let mut hearing = Hearing::begin().unwrap();
+        assert!(!hearing.is_told_to_end());
+        raise(SIGUSR1).unwrap();
+        assert!(!hearing.is_told_to_end());
+        raise(SIGTERM).unwrap();
+        assert!(hearing.is_told_to_end() && hearing.is_told_to_end());
+        let told = Cell::new(0);
+        hearing.wait(|| told.set(told.get() + 1));
+        assert_eq!(told.get(), 1);
+    }
 
     #[test]
     fn the_soft_limit_rises_to_the_hard_one_and_no_further_for_everyone() {

@@ -8,7 +8,7 @@ use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_relay::config::{Group, Server};
 use umbra_relay::{Relay, StartError};
 
-use crate::plugin::{Keeper, Plugin, Side, end_all};
+use crate::plugin::{Keeper, Plugin, Side, end_all, wait_until_listening};
 
 /// A server as it was asked for.
 #[derive(Clone, Debug)]
@@ -59,13 +59,18 @@ impl Roster {
         let roster = Arc::new(Self { servers, posts: Mutex::default() });
         let posts = listed.into_iter().map(|listed| roster.hire(listed)).collect::<Result<_, _>>()?;
         roster.install(posts);
+        roster.publish(&roster.lock());
         Ok(roster)
     }
 
     /// Puts `listed` in the place of the servers that were there, and tells which plugins could not be started; their servers
     /// are not among them. A plugin that goes on has its sessions go on. One that is not wanted any more has until the next
-    /// replacement.
-    pub(crate) fn replace(self: &Arc<Self>, listed: Vec<Listed>) -> Vec<String> {
+    /// replacement. Until the new ones listen, for a while or until there `is_no_need` to wait, sessions find the servers of before.
+    pub(crate) fn replace(
+        self: &Arc<Self>,
+        listed: Vec<Listed>,
+        mut is_no_need: impl FnMut() -> bool,
+    ) -> Vec<String> {
         let (mut posts, mut failures) = (Vec::new(), Vec::new());
         for listed in listed {
             match self.hire(listed) {
@@ -73,8 +78,16 @@ impl Roster {
                 Err(why) => failures.push(why),
             }
         }
-        self.install(posts);
+        let newcomers = self.install(posts);
+        wait_until_listening(&newcomers, || is_no_need() || self.lock().is_over);
+        self.publish(&self.lock());
         failures
+    }
+
+    /// Blocks until the plugins of all servers listen, for a while, or until there `is_no_need` to wait.
+    pub(crate) fn wait_for_plugins(&self, is_no_need: impl FnMut() -> bool) {
+        let keepers = self.lock().keepers_of_current();
+        wait_until_listening(&keepers, is_no_need);
     }
 
     /// Ends the plugins that were not wanted any more at the last replacement.
@@ -83,21 +96,25 @@ impl Roster {
         end_all(&leaving);
     }
 
-    fn install(&self, posts: Vec<Post>) {
+    /// Keeps `posts` from here on, and gives the plugins among them that were not there before.
+    fn install(&self, posts: Vec<Post>) -> Vec<Arc<Keeper>> {
         let mut all = self.lock();
         let before = std::mem::replace(&mut all.current, posts);
-        let unwanted = before.into_iter().filter_map(|post| post.keeper);
-        let unwanted: Vec<_> =
-            unwanted.filter(|keeper| all.find(|other| Arc::ptr_eq(other, keeper)).is_none()).collect();
+        let before: Vec<_> = before.into_iter().filter_map(|post| post.keeper).collect();
+        let mut newcomers = all.keepers_of_current();
+        newcomers.retain(|keeper| !before.iter().any(|other| Arc::ptr_eq(other, keeper)));
+        let unwanted: Vec<_> = before
+            .into_iter()
+            .filter(|keeper| all.find(|other| Arc::ptr_eq(other, keeper)).is_none())
+            .collect();
         let mut leaving = std::mem::replace(&mut all.retired, unwanted);
         if all.is_over {
             leaving.extend(all.keepers());
-        } else {
-            self.publish(&all);
         }
         // Their threads may be waiting for the lock.
         drop(all);
         end_all(&leaving);
+        newcomers
     }
 
     /// Ends all plugins.
@@ -139,8 +156,13 @@ impl Roster {
 
 impl Posts {
     fn keepers(&self) -> Vec<Arc<Keeper>> {
-        let current = self.current.iter().filter_map(|post| post.keeper.as_ref());
-        current.chain(&self.retired).cloned().collect()
+        let mut all = self.keepers_of_current();
+        all.extend(self.retired.iter().cloned());
+        all
+    }
+
+    fn keepers_of_current(&self) -> Vec<Arc<Keeper>> {
+        self.current.iter().filter_map(|post| post.keeper.clone()).collect()
     }
 
     /// A keeper that is at work, or was until a moment ago.
@@ -189,6 +211,11 @@ impl Fronts {
             keepers.push(Arc::new(Keeper::start(plugin.clone(), side, || {})?));
         }
         Ok(Self { keepers })
+    }
+
+    /// Blocks until all plugins listen, for a while, or until there `is_no_need` to wait.
+    pub(crate) fn wait_for_plugins(&self, is_no_need: impl FnMut() -> bool) {
+        wait_until_listening(&self.keepers, is_no_need);
     }
 
     /// Ends all plugins.

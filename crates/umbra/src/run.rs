@@ -66,8 +66,20 @@ fn serve(role: Role, mut plan: Plan) -> Result<(), String> {
     if !plan.online.is_empty() {
         shelves.fill();
     }
+    roster.wait_for_plugins(|| hearing.is_told_to_end());
+    if hearing.is_told_to_end() {
+        roster.end();
+        return Ok(());
+    }
     let relay = Relay::start(&plan.config).map_err(explain)?;
     let fronts = Fronts::start(&plan.fronts, &relay)?;
+    fronts.wait_for_plugins(|| hearing.is_told_to_end());
+    if hearing.is_told_to_end() {
+        relay.stop();
+        fronts.end();
+        roster.end();
+        return Ok(());
+    }
     for (index, door) in relay.addresses().iter().enumerate() {
         let front = plan.fronts.iter().find(|front| front.inbound == index);
         let listen = front.map_or(door, |front| &front.listen);

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tempfile::TempDir;
@@ -53,6 +53,14 @@ fn the_stand_in() {
     if option("deaf").is_some() {
         let _never_followed =
             signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::default()).unwrap();
+    }
+    if option("silent").is_some() {
+        loop {
+            thread::park();
+        }
+    }
+    if let Some(path) = option("await") {
+        eventually(|| Path::new(&path).exists().then_some(()).ok_or(format!("no {path}")));
     }
     // At a server, what comes from the network goes to the door; at a client, what comes from us goes to the network.
     let (listen, target) = if option("server").is_some() { (far, near) } else { (near, far) };
@@ -184,6 +192,89 @@ fn a_plugin_at_each_end_carries_sessions_and_knows_its_place() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn the_first_session_after_the_announcement_finds_the_plugins_listening_however_late_they_are() {
+    let folder = Folder::new();
+    let start = |end: &str, server: &str, options: &str| {
+        let go = folder.path(&format!("{end}.go"));
+        let options = format!("await={};{};{options}", go.display(), folder.record_option(end));
+        let config = folder.config(&format!("{end}.json"), server, &options);
+        let mut umbra = Umbra::launch(&[end, "-c", &config], &[]);
+        eventually(|| folder.records(end).pop().ok_or(format!("the plugin of {end} does not run")));
+        assert!(!umbra.log().contains("starting "), "the doors are open too early:\n{}", umbra.log());
+        fs::write(&go, "").unwrap();
+        umbra.wait_for_door(end);
+        umbra
+    };
+    let server = start("server", "127.0.0.1:0", "server");
+    let client = start("local", &server.address.to_string(), "x=y");
+    assert_eq!(exchange(client.address, echo(), b"at once").as_deref(), Ok(&b"at once"[..]));
+    assert!(!client.log().contains("failing"), "{}", client.log());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn plugins_that_never_listen_are_told_of_and_hold_the_doors_for_five_seconds_in_all() {
+    let folder = Folder::new();
+    let config = folder.config(
+        "client.json",
+        "127.0.0.1:1",
+        &format!("silent;deaf;{}", folder.record_option("client")),
+    );
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("\"127.0.0.1\"", "[\"127.0.0.1\", \"127.0.0.2\"]")).unwrap();
+    let began = Instant::now();
+    let mut client = Umbra::start(&["local", "-c", &config]);
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(5) && took < Duration::from_secs(9), "{took:?}");
+    let starts = folder.records("client");
+    assert_eq!(starts.len(), 2, "{starts:?}");
+    for start in &starts {
+        let told = format!(
+            "for {} at {} does not listen after 5 s; sessions fail until it does",
+            start[1], start[2]
+        );
+        assert!(client.log().contains(&told), "no «{told}» in:\n{}", client.log());
+    }
+    assert!(exchange(client.address, echo(), b"x").unwrap_err().contains("refused with"));
+    let (code, took) = client.end();
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(4), "both are killed together: {took:?}");
+    starts.iter().for_each(|start| wait_until_gone(pid(start)));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn whoever_ends_us_while_a_plugin_is_waited_for_does_not_wait() {
+    let folder = Folder::new();
+    for (end, server) in [("local", "127.0.0.1:1"), ("server", "127.0.0.1:0")] {
+        let options = format!("silent;{}", folder.record_option(end));
+        let config = folder.config(&format!("{end}.json"), server, &options);
+        let mut umbra = Umbra::launch(&[end, "-c", &config], &[]);
+        let start = eventually(|| folder.records(end).pop().ok_or(format!("no plugin of {end}")));
+        let (code, took) = umbra.end();
+        assert_eq!(code, Some(0));
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        assert!(!umbra.log().contains("starting "), "{}", umbra.log());
+        wait_until_gone(pid(&start));
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_plugin_that_ends_before_it_listens_is_not_waited_for() {
+    let folder = Folder::new();
+    let crash = folder.path("crash");
+    fs::write(&crash, "").unwrap();
+    let config = folder.config("client.json", "127.0.0.1:1", &format!("crash-while={}", crash.display()));
+    let began = Instant::now();
+    let client = Umbra::start(&["local", "-c", &config]);
+    assert!(began.elapsed() < Duration::from_secs(5));
+    client.wait_for("nothing passes until it is started again in 1 s");
+    assert!(!client.log().contains("does not listen"), "{}", client.log());
+}
+
+#[test]
 fn a_plugin_that_ends_is_started_again_with_longer_and_longer_rests() {
     let folder = Folder::new();
     let config =
@@ -228,7 +319,7 @@ fn plugins_come_and_go_with_the_document_that_names_their_servers() {
         .unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let entry = |name: &str| {
-        let options = folder.record_option(name);
+        let options = format!("await={};{}", folder.path("go").display(), folder.record_option(name));
         let port = server.address.port();
         format!(
             r#"{{"id": "{name}", "server": "127.0.0.1", "server_port": {port}, "method": "2022-blake3-aes-128-gcm",
@@ -244,6 +335,7 @@ fn plugins_come_and_go_with_the_document_that_names_their_servers() {
         fs::rename(folder.path("next"), &document).unwrap();
     };
     list(&["a", "b"]);
+    fs::write(folder.path("go"), "").unwrap();
     let config = folder.path("client.json");
     let online = format!(r#"{{"config_url": "{}", "update_interval": 1}}"#, document.display());
     fs::write(&config, format!(r#"{{"local_port": 0, "online_config": {online}}}"#)).unwrap();
@@ -253,13 +345,20 @@ fn plugins_come_and_go_with_the_document_that_names_their_servers() {
     let target = echo();
     assert_echoes(client.address, target);
 
+    fs::remove_file(folder.path("go")).unwrap();
     list(&["c", "b"]);
-    client.wait_for("2 servers, 1 of them new, 1 gone");
-    assert_echoes(client.address, target);
     let first = |name| {
         eventually(|| folder.records(name).first().map(|record| pid(record)).ok_or(format!("no {name}")))
     };
     let [a, b, c] = ["a", "b", "c"].map(first);
+    let at_once = || assert_eq!(exchange(client.address, target, b"x").as_deref(), Ok(&b"x"[..]));
+    at_once();
+    if cfg!(target_os = "linux") {
+        assert!(!client.log().contains("1 of them new"), "c does not listen yet:\n{}", client.log());
+    }
+    fs::write(folder.path("go"), "").unwrap();
+    client.wait_for("2 servers, 1 of them new, 1 gone");
+    at_once();
     wait_until_gone(a);
     for (name, pid) in [("b", b), ("c", c)] {
         assert!(test_kill_process(pid).is_ok(), "{name} goes on");

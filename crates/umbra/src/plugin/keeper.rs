@@ -107,6 +107,20 @@ impl Keeper {
             && self.shared.plugin.is_same_as(plugin)
     }
 
+    /// Where the plugin is to listen; nowhere, while it does not run.
+    pub(super) fn awaited(&self) -> Option<SocketAddr> {
+        let is_up = matches!(*self.shared.lock(), State::Up(_));
+        is_up.then(|| match &self.shared.side {
+            Side::BeforeServer(_) => self.near(),
+            Side::BeforeDoor { listen, .. } => *listen,
+        })
+    }
+
+    /// The plugin and its place, for the log.
+    pub(super) fn subject(&self) -> String {
+        self.shared.subject()
+    }
+
     /// Tells the plugin to end; [`finish`](Self::finish) waits for it.
     fn tell(&self) {
         let mut state = self.shared.lock();

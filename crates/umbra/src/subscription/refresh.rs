@@ -69,25 +69,27 @@ impl Shelves {
         Self { roster, fixed, listed: Mutex::new(listed) }
     }
 
-    /// Gives the roster everything there is. Which plugins could not be started is told; their servers are left out.
+    /// Gives the roster everything there is, before anybody asks for it. Which plugins could not be started is told; their servers are left
+    /// out.
     pub(crate) fn fill(&self) {
-        self.change(|_| {});
+        self.change(|_| {}, || true);
     }
 
     fn put(&self, shelf: usize, servers: &[Listed]) {
-        self.change(|shelves| {
+        let change = |shelves: &mut Vec<Vec<_>>| {
             if let Some(place) = shelves.get_mut(shelf) {
                 *place = servers.to_vec();
             }
-        });
+        };
+        self.change(change, || false);
     }
 
     /// The lock is held until the roster is told, so that of two documents neither takes back what the other brought.
-    fn change(&self, change: impl FnOnce(&mut Vec<Vec<Listed>>)) {
+    fn change(&self, change: impl FnOnce(&mut Vec<Vec<Listed>>), is_no_need_to_wait: impl FnMut() -> bool) {
         let mut shelves = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut shelves);
         let all = self.fixed.iter().chain(shelves.iter().flatten()).cloned().collect();
-        for failure in self.roster.replace(all) {
+        for failure in self.roster.replace(all, is_no_need_to_wait) {
             warn!("{}", left_out(&failure));
         }
     }

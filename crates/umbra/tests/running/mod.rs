@@ -52,7 +52,7 @@ pub(crate) fn exchange(door: SocketAddr, target: SocketAddr, sent: &[u8]) -> Res
     })
 }
 
-/// Waits until a few bytes come back: plugins need a moment before they listen.
+/// Waits until a few bytes come back: a plugin that is started again needs a moment before it listens.
 pub(crate) fn assert_echoes(door: SocketAddr, target: SocketAddr) {
     eventually(|| match exchange(door, target, b"there and back") {
         Ok(got) if got == b"there and back" => Ok(()),

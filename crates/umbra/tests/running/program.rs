@@ -32,6 +32,13 @@ impl Umbra {
 
     /// Starts the program in an environment and waits until its door is open.
     pub(crate) fn start_with(args: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut umbra = Self::launch(args, variables);
+        umbra.wait_for_door(args[0]);
+        umbra
+    }
+
+    /// Starts the program, whose address is not known yet.
+    pub(crate) fn launch(args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_umbra"));
         let command = command
             .args(args)
@@ -51,16 +58,19 @@ impl Umbra {
                 sink.grown.notify_all();
             }
         });
-        let mut umbra = Self { address: SocketAddr::from(([0, 0, 0, 0], 0)), child, log };
-        let door = match args[0] {
+        Self { address: SocketAddr::from(([0, 0, 0, 0], 0)), child, log }
+    }
+
+    /// Waits until the door of a program that does `what` is open.
+    pub(crate) fn wait_for_door(&mut self, what: &str) {
+        let door = match what {
             // Of a pair, the client's.
             "up" => "local",
             "tunnel" => "tcp tunnel",
             other => other,
         };
-        let line = umbra.wait_for(&format!("starting {door} at "));
-        umbra.address = line.split(' ').next().unwrap().parse().unwrap();
-        umbra
+        let line = self.wait_for(&format!("starting {door} at "));
+        self.address = line.split(' ').next().unwrap().parse().unwrap();
     }
 
     /// Waits for a line that has `mark`, and gives what follows it.
