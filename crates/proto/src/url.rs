@@ -212,11 +212,15 @@ fn decode_percent(text: &str) -> Result<Zeroizing<String>, UrlError> {
     Ok(Zeroizing::new(str::from_utf8(&bytes).map_err(|_| UrlError::NotText)?.into()))
 }
 
-/// Both alphabets are in use, with and without padding.
 fn decode_base64(text: &str) -> Result<Zeroizing<String>, UrlError> {
-    let decoder = if text.contains(['-', '_']) { &URL_SAFE_ANY } else { &STANDARD_ANY };
-    let bytes = Zeroizing::new(decoder.decode(text).map_err(|_| UrlError::NotBase64)?);
+    let bytes = decode_any_base64(text).ok_or(UrlError::NotBase64)?;
     Ok(Zeroizing::new(str::from_utf8(&bytes).map_err(|_| UrlError::NotText)?.into()))
+}
+
+/// The bytes that base64 of either alphabet stands for, with or without padding: people have all four.
+pub(crate) fn decode_any_base64(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let decoder = if text.contains(['-', '_']) { &URL_SAFE_ANY } else { &STANDARD_ANY };
+    decoder.decode(text).ok().map(Zeroizing::new)
 }
 
 const SCHEME: &str = "ss://";

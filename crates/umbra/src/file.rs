@@ -222,6 +222,12 @@ fn read_object(path: &str, place: Place, object: &Object<'_>, report: &mut Repor
             }
             continue;
         }
+        // Who has a password leaves the key of other programs' files empty.
+        if setting.kind == Kind::Key
+            && matches!(&property.value, Json::StringLit(text) if text.value.is_empty())
+        {
+            continue;
+        }
         let Some(value) = read_value(setting, &key_path, &property.value, report) else { continue };
         if let Some(earlier) = settings.insert(setting.id, &key_path, value)
             && setting.key != "remarks"
@@ -274,6 +280,7 @@ fn read_value(setting: &Setting, path: &str, value: &Json<'_>, report: &mut Repo
 fn expand(id: Id, value: Value) -> Result<Value, String> {
     match (id, value) {
         (Id::Password, Value::Text(text)) => expand_password(text).map(Value::Text),
+        (Id::Password, Value::Key(key)) => expand_password(key).map(Value::Key),
         // A link or a document that stands there is read later, each in its own way.
         (Id::Server | Id::LocalAddress | Id::ForwardAddress | Id::ProbeTarget, Value::Text(text))
             if !text.contains('/') =>

@@ -310,6 +310,7 @@ fn setting_flag(role: Option<Role>, setting: &'static Setting) -> Option<Arg> {
             arg.value_name(flag.value)
         }
         Kind::Secret | Kind::Hops => arg.value_name(flag.value).allow_hyphen_values(true),
+        Kind::Key => arg.value_name(flag.value).allow_hyphen_values(true).conflicts_with("password"),
         // These have no form on a command line.
         Kind::PortPasswords | Kind::Objects(_) | Kind::Object(_) => return None,
     };
@@ -361,6 +362,7 @@ fn read_settings(matches: &mut ArgMatches) -> Settings {
             | Kind::Hops => {
                 matches.remove_one::<String>(flag.long).map(|text| Value::Text(Zeroizing::new(text)))
             }
+            Kind::Key => matches.remove_one::<String>(flag.long).map(|key| Value::Key(Zeroizing::new(key))),
             Kind::PortPasswords | Kind::Objects(_) | Kind::Object(_) => None,
         };
         if let Some(value) = value {
@@ -394,7 +396,7 @@ fn find_conflict(role: Option<Role>, has_url: bool, settings: &Settings) -> Opti
             }
         }
     }
-    let of_link = ["-s", "-p", "-k", "-m", "--plugin", "--plugin-opts"];
+    let of_link = ["-s", "-p", "-k", "--key", "-m", "--plugin", "--plugin-opts"];
     let said = settings.places().find(|place| of_link.contains(place)).filter(|_| has_url)?;
     Some(format!("--server-url and {said} both describe the server; give one of them"))
 }
@@ -409,7 +411,7 @@ pub(crate) fn find_variable(settings: &Settings) -> Option<String> {
         ));
     }
     let said = [Id::Password, Id::OutboundProxy].into_iter().filter_map(|id| settings.text(id));
-    let (_, place) = said.into_iter().find(|(text, _)| names_variable(text))?;
+    let (_, place) = said.chain(settings.key(Id::Password)).find(|(text, _)| names_variable(text))?;
     Some(format!(
         "{place} has ${{…}} for a password, and no shell has put the value there; leave out the single quotes around it, or write it into \
          a file for -c, where the environment is asked for it"

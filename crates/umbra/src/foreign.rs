@@ -64,7 +64,6 @@ pub(crate) const IGNORED: &[Foreign] = &[
 pub(crate) const REFUSED: &[Foreign] = &[
     foreign("manager_address", "managers are not supported yet; list the ports in servers[]"),
     foreign("manager_port", "managers are not supported yet; list the ports in servers[]"),
-    foreign("key", "keys of SIP006 are not supported; use password"),
     foreign(
         "ipv6_only",
         "not supported yet; to serve one address family, listen on an address of that family",

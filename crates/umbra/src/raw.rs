@@ -39,6 +39,8 @@ pub(crate) struct Said {
 pub(crate) enum Value {
     /// Text, wiped when dropped since it may be a password.
     Text(Zeroizing<String>),
+    /// The bytes of a key in base64 (SIP006), wiped likewise. It cannot be taken for a password, which is something else.
+    Key(Zeroizing<String>),
     /// A number.
     Number(u64),
     /// A switch.
@@ -82,6 +84,20 @@ impl Settings {
         Some(self.get(id)?.each().iter().filter_map(Said::text).collect())
     }
 
+    /// A key in base64, with its place.
+    pub(crate) fn key(&self, id: Id) -> Option<(&str, &str)> {
+        let said = self.get(id)?;
+        match &said.value {
+            Value::Key(key) => Some((key, &said.place)),
+            Value::Text(_)
+            | Value::Number(_)
+            | Value::Switch(_)
+            | Value::List(_)
+            | Value::Objects(_)
+            | Value::Object(_) => None,
+        }
+    }
+
     /// What was said of `id`, text by text and object by object, each in `wrap` if it is text.
     pub(crate) fn objects_or(&self, id: Id, wrap: impl Fn(&str, &str) -> Self) -> Option<Vec<Self>> {
         let said = self.get(id)?;
@@ -89,7 +105,7 @@ impl Settings {
             Value::Text(text) => vec![wrap(text, &said.place)],
             Value::Object(object) => vec![object.clone()],
             Value::Objects(objects) => objects.clone(),
-            Value::Number(_) | Value::Switch(_) | Value::List(_) => Vec::new(),
+            Value::Key(_) | Value::Number(_) | Value::Switch(_) | Value::List(_) => Vec::new(),
         })
     }
 
@@ -107,7 +123,12 @@ impl Settings {
     pub(crate) fn switch(&self, id: Id) -> Option<bool> {
         match self.get(id)?.value {
             Value::Switch(switch) => Some(switch),
-            Value::Text(_) | Value::Number(_) | Value::List(_) | Value::Objects(_) | Value::Object(_) => None,
+            Value::Text(_)
+            | Value::Key(_)
+            | Value::Number(_)
+            | Value::List(_)
+            | Value::Objects(_)
+            | Value::Object(_) => None,
         }
     }
 
@@ -115,7 +136,12 @@ impl Settings {
     pub(crate) fn objects(&self, id: Id) -> Option<&[Self]> {
         match &self.get(id)?.value {
             Value::Objects(objects) => Some(objects),
-            Value::Text(_) | Value::Number(_) | Value::Switch(_) | Value::List(_) | Value::Object(_) => None,
+            Value::Text(_)
+            | Value::Key(_)
+            | Value::Number(_)
+            | Value::Switch(_)
+            | Value::List(_)
+            | Value::Object(_) => None,
         }
     }
 
@@ -123,7 +149,12 @@ impl Settings {
     pub(crate) fn object(&self, id: Id) -> Option<&Self> {
         match &self.get(id)?.value {
             Value::Object(object) => Some(object),
-            Value::Text(_) | Value::Number(_) | Value::Switch(_) | Value::List(_) | Value::Objects(_) => None,
+            Value::Text(_)
+            | Value::Key(_)
+            | Value::Number(_)
+            | Value::Switch(_)
+            | Value::List(_)
+            | Value::Objects(_) => None,
         }
     }
 
@@ -168,25 +199,36 @@ impl Said {
     fn each(&self) -> &[Self] {
         match &self.value {
             Value::List(list) => list,
-            Value::Text(_) | Value::Number(_) | Value::Switch(_) | Value::Objects(_) | Value::Object(_) => {
-                std::slice::from_ref(self)
-            }
+            Value::Text(_)
+            | Value::Key(_)
+            | Value::Number(_)
+            | Value::Switch(_)
+            | Value::Objects(_)
+            | Value::Object(_) => std::slice::from_ref(self),
         }
     }
 
     fn text(&self) -> Option<(&str, &str)> {
         match &self.value {
             Value::Text(text) => Some((text, &self.place)),
-            Value::Number(_) | Value::Switch(_) | Value::List(_) | Value::Objects(_) | Value::Object(_) => {
-                None
-            }
+            Value::Key(_)
+            | Value::Number(_)
+            | Value::Switch(_)
+            | Value::List(_)
+            | Value::Objects(_)
+            | Value::Object(_) => None,
         }
     }
 
     fn number(&self) -> Option<(u64, &str)> {
         match &self.value {
             Value::Number(number) => Some((*number, &self.place)),
-            Value::Text(_) | Value::Switch(_) | Value::List(_) | Value::Objects(_) | Value::Object(_) => None,
+            Value::Text(_)
+            | Value::Key(_)
+            | Value::Switch(_)
+            | Value::List(_)
+            | Value::Objects(_)
+            | Value::Object(_) => None,
         }
     }
 }
@@ -208,6 +250,7 @@ impl Value {
             | Kind::PortRanges
             | Kind::Statuses
             | Kind::Hops => Some(Self::Text(Zeroizing::new(text.into()))),
+            Kind::Key => Some(Self::Key(Zeroizing::new(text.into()))),
             Kind::Port | Kind::Ports => text.trim().parse::<u16>().ok().map(|port| Self::Number(port.into())),
             Kind::Number => text.trim().parse().ok().map(Self::Number),
             Kind::Switch => text.trim().parse().ok().map(Self::Switch),

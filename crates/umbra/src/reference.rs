@@ -258,6 +258,8 @@ pub(crate) enum Kind {
     Text,
     /// Text that is never shown.
     Secret,
+    /// A key in base64 that is never shown either.
+    Key,
     /// A number from 0 to 65535, or the same in quotes.
     Port,
     /// A number from 0, or the same in quotes.
@@ -395,6 +397,7 @@ impl Kind {
     pub(crate) fn wanted(self) -> &'static str {
         match self {
             Self::Text | Self::Secret => "wants text in quotes",
+            Self::Key => "wants a key in base64, in quotes",
             Self::Port => "wants a port: a whole number from 0 to 65535",
             Self::Number => "wants a whole number",
             Self::Switch => "wants true or false",

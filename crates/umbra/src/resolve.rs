@@ -407,7 +407,8 @@ fn read_usage(sources: &Sources) -> Option<Usage> {
 fn warn_of_visible_secrets(sources: &Sources, report: &mut Report) {
     let flags = &sources.flags;
     let parent = flags.text(Id::OutboundProxy).filter(|(url, _)| url.contains('@'));
-    let flag = flags.text(Id::Password).or(parent).map(|(_, place)| place);
+    let own = flags.get(Id::Password).map(|said| said.place.as_str());
+    let flag = own.or(parent.map(|(_, place)| place));
     let is_online = |online: &&Online| {
         online.subscription.alone && !matches!(online.subscription.source, Source::File(_))
     };

@@ -61,15 +61,17 @@ pub(crate) fn read_credentials(
     report: &mut Report,
 ) -> Option<Credentials> {
     let method = read_method(settings, insecure, report);
-    let Some((password, place)) = said_password(settings, method) else {
+    let Some((secret, place)) = said_secret(settings, method) else {
         report.error_missing(settings.key_path("password"), missing);
         return None;
     };
-    let is_several =
-        method.is_some_and(|method| method.generation() == Generation::Aead2022) && password.contains(':');
-    if !is_several {
-        return judge_key(method, password, place, Role::Client, report).map(Credentials::from);
-    }
+    let is_2022 = method.is_some_and(|method| method.generation() == Generation::Aead2022);
+    let password = match secret {
+        Secret::Password(password) if is_2022 && password.contains(':') => password,
+        Secret::Password(_) | Secret::Key(_) => {
+            return judge_secret(method, secret, place, Role::Client, report).map(Credentials::from);
+        }
+    };
     let method = method?;
     let credentials = match Credentials::from_password(method, password) {
         Ok(credentials) => credentials,
@@ -80,20 +82,48 @@ pub(crate) fn read_credentials(
     };
     for (part, key) in password.split(':').zip(credentials.identities().iter().chain([credentials.key()])) {
         if EXAMPLES.contains(&part) {
-            report.error(place, explain_example(Some(method)));
+            report.error(place, explain_example(Some(method), Secret::Password(part)));
             return None;
         }
-        if let Some(weakness) = weakness_of(key, part) {
-            report.warn(place, explain_weakness(weakness, method));
+        if let Some(weakness) = weakness_of(key, Secret::Password(part)) {
+            report.warn(place, explain_weakness(weakness, method, Secret::Password(part)));
         }
     }
     Some(credentials)
 }
 
-/// The password that `settings` have, with its place. A method that does not encrypt needs none.
-pub(crate) fn said_password(settings: &Settings, method: Option<Method>) -> Option<(&str, &str)> {
+/// The secret of a server, as somebody has written it.
+#[derive(Clone, Copy)]
+pub(crate) enum Secret<'a> {
+    /// A password, or the key of a method of 2022 in base64.
+    Password(&'a str),
+    /// The bytes of any other method's key in base64 (SIP006).
+    Key(&'a str),
+}
+
+impl<'a> Secret<'a> {
+    fn text(self) -> &'a str {
+        match self {
+            Self::Password(text) | Self::Key(text) => text,
+        }
+    }
+
+    /// The command that makes one like it for `method`.
+    fn command(self, method: Option<Method>) -> String {
+        let Some(method) = method else { return "umbra key METHOD".into() };
+        match self {
+            Self::Password(_) => format!("umbra key {}", maker(method)),
+            Self::Key(_) => format!("openssl rand -base64 {}", method.key_len()),
+        }
+    }
+}
+
+/// The secret that `settings` have, with its place. A method that does not encrypt needs none.
+pub(crate) fn said_secret(settings: &Settings, method: Option<Method>) -> Option<(Secret<'_>, &str)> {
     let none_needed = method == Some(Method::Plain);
-    settings.text(Id::Password).or(none_needed.then_some(("", "")))
+    let password = settings.text(Id::Password).map(|(password, place)| (Secret::Password(password), place));
+    let key = || settings.key(Id::Password).map(|(key, place)| (Secret::Key(key), place));
+    password.or_else(key).or(none_needed.then_some((Secret::Password(""), "")))
 }
 
 /// The password that `text` of a file stands for: the value of a variable of the environment where all of it is `${NAME}`, as in files of
@@ -177,30 +207,36 @@ pub(crate) fn braced(text: &str) -> Option<(&str, &str)> {
     (!dollars.is_empty()).then_some((dollars, name))
 }
 
-/// The key of `method` that `password` is. A short password is warned of at either end, since servers have run with theirs for
+/// The key of `method` that `secret` is. A short password is warned of at either end, since servers have run with theirs for
 /// years and each of their clients would have to change with them. With a key that is none, a server, which whoever likes may knock at,
-/// does not start; a client has to take what its server has. Without a method, what can be said of the password alone is said.
-pub(crate) fn judge_key(
+/// does not start; a client has to take what its server has. Without a method, what can be said of the secret alone is said.
+pub(crate) fn judge_secret(
     method: Option<Method>,
-    password: &str,
+    secret: Secret<'_>,
     place: &str,
     role: Role,
     report: &mut Report,
 ) -> Option<Key> {
-    if EXAMPLES.contains(&password) && method != Some(Method::Plain) {
-        report.error(place, explain_example(method));
+    if EXAMPLES.contains(&secret.text()) && method != Some(Method::Plain) {
+        report.error(place, explain_example(method, secret));
         return None;
     }
     let method = method?;
-    let key = match Key::from_password(method, password) {
+    let key = match secret {
+        Secret::Password(password) => {
+            Key::from_password(method, password).map_err(|error| explain_key(method, password, error))
+        }
+        Secret::Key(key) => decode_key(method, key),
+    };
+    let key = match key {
         Ok(key) => key,
-        Err(error) => {
-            report.error(place, explain_key(method, password, error));
+        Err(why) => {
+            report.error(place, why);
             return None;
         }
     };
-    let Some(weakness) = weakness_of(&key, password) else { return Some(key) };
-    let text = explain_weakness(weakness, method);
+    let Some(weakness) = weakness_of(&key, secret) else { return Some(key) };
+    let text = explain_weakness(weakness, method, secret);
     match (weakness, role) {
         (Weakness::Short, Role::Client | Role::Server) | (Weakness::Placeholder, Role::Client) => {
             report.warn(place, text);
@@ -222,8 +258,37 @@ enum Weakness {
     Placeholder,
 }
 
-fn weakness_of(key: &Key, password: &str) -> Option<Weakness> {
+/// The key of `method` that the base64 of SIP006 is, or what is wrong with it.
+fn decode_key(method: Method, text: &str) -> Result<Key, String> {
+    let wanted = method.key_len();
+    if method == Method::Plain {
+        return Err(format!(
+            "{method} does not encrypt and has no key; take it out, or name a method that has"
+        ));
+    }
+    if method.generation() == Generation::Aead2022 {
+        return Err(format!(
+            "with {method}, password is the key in base64 already; write password in place of key"
+        ));
+    }
+    Key::from_base64(method, text).map_err(|error| {
+        let what = match error {
+            KeyError::Empty => "got none".into(),
+            KeyError::NotBase64 => "this is not base64".into(),
+            KeyError::WrongLength { given, .. } => format!("got {given}"),
+        };
+        format!(
+            "{method} wants a key of {wanted} bytes in base64, and {what}; make one with: {}, or use password",
+            Secret::Key(text).command(Some(method))
+        )
+    })
+}
+
+fn weakness_of(key: &Key, secret: Secret<'_>) -> Option<Weakness> {
     let method = key.method();
+    let Secret::Password(password) = secret else {
+        return key.is_placeholder().then_some(Weakness::Placeholder);
+    };
     match method.generation() {
         Generation::Stream | Generation::Aead => {
             let is_short = password.chars().count() < PASSWORD_CHARS_MIN && method != Method::Plain;
@@ -233,9 +298,9 @@ fn weakness_of(key: &Key, password: &str) -> Option<Weakness> {
     }
 }
 
-fn explain_example(method: Option<Method>) -> String {
-    let make = method.map_or_else(|| "METHOD".into(), |method| maker(method).to_string());
-    format!("an example from the documentation, which everyone knows; make one with: umbra key {make}")
+fn explain_example(method: Option<Method>, secret: Secret<'_>) -> String {
+    let make = secret.command(method);
+    format!("an example from the documentation, which everyone knows; make one with: {make}")
 }
 
 fn explain_credentials(method: Method, password: &str, error: CredentialsError) -> String {
@@ -253,14 +318,14 @@ fn explain_credentials(method: Method, password: &str, error: CredentialsError) 
     }
 }
 
-fn explain_weakness(weakness: Weakness, method: Method) -> String {
-    let make = maker(method);
+fn explain_weakness(weakness: Weakness, method: Method, secret: Secret<'_>) -> String {
+    let make = secret.command(Some(method));
     match weakness {
         Weakness::Short => format!(
-            "shorter than {PASSWORD_CHARS_MIN} characters, so it can be guessed; make one with: umbra key {make}"
+            "shorter than {PASSWORD_CHARS_MIN} characters, so it can be guessed; make one with: {make}"
         ),
         Weakness::Placeholder => {
-            format!("the same byte throughout, so it can be guessed; make one with: umbra key {make}")
+            format!("the same byte throughout, so it can be guessed; make one with: {make}")
         }
     }
 }
@@ -367,7 +432,8 @@ mod tests {
             Role::Client => read_credentials(&settings, WARN, "missing", &mut report).is_some(),
             Role::Server => {
                 let method = read_method(&settings, WARN, &mut report);
-                judge_key(method, password, "servers[1].password", role, &mut report).is_some()
+                judge_secret(method, Secret::Password(password), "servers[1].password", role, &mut report)
+                    .is_some()
             }
         };
         assert_eq!(is_good, report.errors.is_empty());
@@ -399,6 +465,51 @@ mod tests {
         let server = judge_for(Role::Server, "2022-blake3-aes-128-gcm", "AAAA:BBBB");
         assert!(server.errors[0].text.contains("a server's port has one key"));
         assert!(error("aes-256-gcm", "").contains("empty; make one"));
+    }
+
+    fn judge_sip006(role: Role, method: &str, key: &str) -> Report {
+        let mut report = Report::default();
+        let key = judge_secret(method.parse().ok(), Secret::Key(key), "key", role, &mut report);
+        assert_eq!(key.is_some(), report.errors.is_empty());
+        report
+    }
+
+    #[test]
+    fn a_key_of_sip006_that_is_none_says_how_many_bytes_it_wants_and_what_to_do() {
+        let error = |method: &str, key: &str| {
+            let report = judge_sip006(Role::Client, method, key);
+            assert_eq!(report.errors.len(), 1, "{report:?}");
+            assert!(key.is_empty() || !format!("{report:?}").contains(key), "{report:?}");
+            report.errors[0].to_string()
+        };
+        assert_eq!(
+            error("aes-256-gcm", "MDEyMzQ1Njc4OTAxMjM0NQ"),
+            "key: aes-256-gcm wants a key of 32 bytes in base64, and got 16; make one with: openssl rand -base64 32, or use password"
+        );
+        assert!(error("aes-128-cfb", "correct horse").contains("16 bytes in base64, and this is not base64"));
+        assert!(error("aes-128-gcm", "").contains("16 bytes in base64, and got none"));
+        let of_2022 = error("2022-blake3-aes-128-gcm", "MDEyMzQ1Njc4OTAxMjM0NQ==");
+        assert!(
+            of_2022.contains("password is the key in base64 already; write password in place"),
+            "{of_2022}"
+        );
+        assert!(error("none", "MDEyMzQ1Njc4OTAxMjM0NQ==").contains("has no key; take it out"));
+        let example = error("aes-256-gcm", "YctPZ6U7xPPcU+gp3u+0tx/tRizJN9K8y+uKlW2qjlI=");
+        assert!(
+            example.contains("which everyone knows; make one with: openssl rand -base64 32"),
+            "{example}"
+        );
+    }
+
+    #[test]
+    fn a_key_of_sip006_is_not_short_whatever_it_looks_like_but_may_be_a_placeholder() {
+        for role in [Role::Client, Role::Server] {
+            let report = judge_sip006(role, "aes-128-gcm", "MDEyMzQ1Njc4OTAxMjM0NQ");
+            assert_eq!((report.warnings.len(), report.errors.len()), (0, 0), "{role:?}");
+            let zeros = judge_sip006(role, "aes-128-gcm", "AAAAAAAAAAAAAAAAAAAAAA");
+            assert_eq!((zeros.warnings.len() + zeros.errors.len()), 1, "{role:?}");
+            assert_eq!(zeros.errors.len(), usize::from(role == Role::Server));
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A method and its secret: from a password (SIP004 and before) or from base64 (SIP022).
+//! A method and its secret: from a password (SIP004 and before) or from base64 (SIP006, SIP022).
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::cipher::table::Substitutions;
 use super::{Generation, Method};
+use crate::url::decode_any_base64;
 
 /// A method with the secret that both ends hold. Wiped when dropped; prints as its method only.
 #[derive(Clone)]
@@ -25,9 +26,9 @@ pub struct Key {
 pub enum KeyError {
     /// There is no password.
     Empty,
-    /// SIP022 keys are base64 of the standard alphabet, padded.
+    /// SIP022 keys are base64 of the standard alphabet, padded; those of SIP006 base64 of either alphabet.
     NotBase64,
-    /// SIP022 keys have exactly the method's length.
+    /// Keys in base64 have exactly the method's length.
     WrongLength {
         /// Bytes that the method wants.
         wanted: usize,
@@ -46,6 +47,16 @@ impl Key {
             Generation::Stream | Generation::Aead => Ok(Self::derive(method, password.as_bytes())),
             Generation::Aead2022 => Self::decode(method, password),
         }
+    }
+
+    /// Makes the key of `method` from its bytes in base64, of either alphabet and with or without padding: the `key` that SIP006 has in
+    /// place of a password, from which nothing is derived.
+    pub fn from_base64(method: Method, text: &str) -> Result<Self, KeyError> {
+        if text.is_empty() {
+            return Err(KeyError::Empty);
+        }
+        let secret = decode_any_base64(text).ok_or(KeyError::NotBase64)?;
+        Self::from_bytes(method, &secret)
     }
 
     /// The key of `method` with exactly these bytes.
@@ -189,6 +200,28 @@ mod tests {
         assert_eq!(Key::from_password(method, "____________________-A==").unwrap_err(), KeyError::NotBase64);
         assert_eq!(Key::from_password(method, "AAAAAAAAAAAAAAAAAAAAAA").unwrap_err(), KeyError::NotBase64);
         assert_eq!(Key::from_password(method, &encode_password(&[7; 16])).unwrap().secret(), [7; 16]);
+    }
+
+    #[test]
+    fn a_key_of_sip006_is_its_bytes_in_either_alphabet_with_or_without_padding() {
+        let secret: Vec<u8> = (0..32).map(|byte| 0xff - byte).collect();
+        let padded = encode_password(&secret);
+        let url_safe = padded.replace('+', "-").replace('/', "_");
+        assert_ne!(*padded, url_safe);
+        for method in [Method::Aes256Gcm, Method::Chacha20IetfPoly1305, Method::Aes256Cfb] {
+            for text in [&padded, padded.trim_end_matches('='), &url_safe, url_safe.trim_end_matches('=')] {
+                assert_eq!(Key::from_base64(method, text).unwrap().secret(), secret, "{method} {text}");
+            }
+        }
+        let method = Method::Aes128Gcm;
+        for given in [15, 17, 32] {
+            let error = Key::from_base64(method, &encode_password(&vec![7; given])).unwrap_err();
+            assert_eq!(error, KeyError::WrongLength { wanted: 16, given });
+        }
+        for text in ["correct horse", "=", "AAAA AAAA", "A"] {
+            assert_eq!(Key::from_base64(method, text).unwrap_err(), KeyError::NotBase64, "{text}");
+        }
+        assert_eq!(Key::from_base64(method, "").unwrap_err(), KeyError::Empty);
     }
 
     #[test]

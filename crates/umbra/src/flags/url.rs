@@ -102,15 +102,16 @@ fn read_servers(mut matches: ArgMatches) -> Servers {
 const OF_LINKS: &[Id] = &[Id::Server, Id::ServerPort, Id::Password, Id::Method, Id::Plugin, Id::PluginOpts];
 
 /// What `--server-url` says as well.
-const BESIDE_URL: [&str; 6] = ["server", "server-port", "password", "method", "plugin", "plugin-opts"];
+const BESIDE_URL: [&str; 7] = ["server", "server-port", "password", "key", "method", "plugin", "plugin-opts"];
 
 /// The flags that describe servers, which do not go with links that are there.
-const DESCRIBING: [&str; 11] = [
+const DESCRIBING: [&str; 12] = [
     "config",
     "server-url",
     "server",
     "server-port",
     "password",
+    "key",
     "method",
     "plugin",
     "plugin-opts",

@@ -47,6 +47,18 @@ pub(super) const SETTINGS: &[Setting] = &[
                `${NAME}` is refused there, since no shell has put the value in its place.",
     },
     Setting {
+        id: Id::Password,
+        key: "key",
+        aliases: &[],
+        places: SHARED,
+        kind: Kind::Key,
+        flag: flag(None, "key", "BASE64", Reach::Both),
+        default: "none",
+        help: "In place of `password`, with a method that is not one of 2022: the bytes of the key itself in base64, of either alphabet and with or \
+               without padding (SIP006). There are as many as the method wants, and nothing is derived from them. It may be `${NAME}` as well. A link has no \
+               place for it.",
+    },
+    Setting {
         id: Id::PortPassword,
         key: "port_password",
         aliases: &[],

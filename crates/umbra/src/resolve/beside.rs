@@ -40,7 +40,7 @@ pub(super) fn read_outbound_proxy(
     let is_empty = match &said.value {
         Value::Text(text) => text.is_empty(),
         Value::Objects(hops) => hops.is_empty() && !report.speaks_of(&said.place),
-        Value::Object(_) | Value::Number(_) | Value::Switch(_) | Value::List(_) => false,
+        Value::Key(_) | Value::Object(_) | Value::Number(_) | Value::Switch(_) | Value::List(_) => false,
     };
     if is_empty {
         report.error(

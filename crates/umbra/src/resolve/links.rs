@@ -72,6 +72,7 @@ fn warn_of_what_is_lost(settings: &Settings, report: &mut Report) {
             Value::Switch(false) => {}
             Value::Switch(true)
             | Value::Text(_)
+            | Value::Key(_)
             | Value::Number(_)
             | Value::List(_)
             | Value::Objects(_)
@@ -109,6 +110,13 @@ struct Holder<'a> {
 
 /// Everybody who may use a server.
 fn holders<'a>(settings: &'a Settings, method: &str, report: &mut Report) -> Vec<Holder<'a>> {
+    if let Some((_, place)) = settings.key(Id::Password) {
+        report.error(
+            place,
+            "a link has no place for a key of SIP006, only for a password; use one at both ends",
+        );
+        return Vec::new();
+    }
     let own = settings.text(Id::Password).map(|(password, _)| password);
     let users = settings.objects(Id::Users).unwrap_or_default();
     let is_identified = method.parse().is_ok_and(has_identities);
@@ -202,5 +210,16 @@ mod tests {
             let url: ServerUrl = link.parse().unwrap();
             assert_eq!(&*url.method, method.name());
         }
+    }
+
+    #[test]
+    fn a_key_of_sip006_is_told_to_have_no_place_in_a_link() {
+        let file = r#"{"server": "a.example", "server_port": 1, "key": "MDEyMzQ1Njc4OTAxMjM0NQ", "method": "aes-128-gcm"}"#;
+        let mut report = Report::default();
+        let file = crate::file::parse("x.json", file, &mut report).unwrap();
+        assert!(describe_servers(Sources { file, ..Sources::default() }, None, &mut report).is_empty());
+        let errors: Vec<_> = report.errors.iter().map(ToString::to_string).collect();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].starts_with("key: a link has no place for a key of SIP006"), "{errors:?}");
     }
 }

@@ -16,7 +16,7 @@ use crate::key::maker;
 use crate::raw::Settings;
 use crate::reference::Id;
 use crate::report::Report;
-use crate::secret::{judge_key, said_password};
+use crate::secret::{Secret, judge_secret, said_secret};
 
 /// Who may come in at a client's inbound, whose names are added to `names`. `None` if nothing was said of users, so that everybody may.
 pub(super) fn read_door_users(
@@ -109,8 +109,8 @@ pub(super) fn read_keyring(
     missing: &str,
     report: &mut Report,
 ) -> Option<Keyring> {
-    let said = said_password(settings, method);
-    let own = said.map(|(password, place)| judge_key(method, password, place, Role::Server, report));
+    let said = said_secret(settings, method);
+    let own = said.map(|(secret, place)| judge_secret(method, secret, place, Role::Server, report));
     let Some(listed) = settings.objects(Id::Users) else {
         if said.is_none() {
             report.error_missing(settings.key_path("password"), missing);
@@ -146,7 +146,7 @@ fn read_user(user: &Settings, method: Option<Method>, report: &mut Report) -> Op
         None => None,
     };
     let (password, place) = password?;
-    let key = judge_key(method, password, place, Role::Server, report)?;
+    let key = judge_secret(method, Secret::Password(password), place, Role::Server, report)?;
     Some(User { name: name?.0.into(), key, forward })
 }
 

@@ -129,6 +129,7 @@ fn places(setting: &Setting) -> String {
 fn kind(kind: Kind) -> &'static str {
     match kind {
         Kind::Text | Kind::Secret => "text",
+        Kind::Key => "base64",
         Kind::Port => "port",
         Kind::Number => "number",
         Kind::Switch => "`true` or `false`",

@@ -5,7 +5,9 @@ mod linked;
 mod rules;
 mod ways;
 
-use umbra_proto::shadowsocks::Method;
+use umbra_proto::shadowsocks::identity::Credentials;
+use umbra_proto::shadowsocks::key::Key;
+use umbra_proto::shadowsocks::{Method, Salt, UnixTime};
 use umbra_relay::config::{Hop, Parent, ParentProtocol, Protocol, ProxyDoor, Route, Server, ShadowsocksDoor};
 use zeroize::Zeroizing;
 
@@ -105,6 +107,64 @@ fn flags_alone_are_enough_and_defaults_fill_the_rest() {
         matches!(&config.inbounds[0].protocol, Protocol::Shadowsocks(ShadowsocksDoor { keys, heads: HeadReads::One, .. }) if keys.method().name() == "aes-256-gcm")
     );
     assert!(config.inbounds[0].routes.otherwise().is_direct());
+}
+
+#[test]
+fn a_key_of_sip006_stands_wherever_a_password_may() {
+    let key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+    let bytes = b"01234567890123456789012345678901";
+    let expected = request_of(&Key::from_bytes(Method::Aes256Gcm, bytes).unwrap().into());
+    let of_client = |words: &str, file: &str| {
+        let (config, _) = Outcome::good(words, file);
+        let servers = shadowsocks_hops(&config);
+        assert_eq!(request_of(&servers[0].credentials), expected, "{words} {file}");
+    };
+    let said = format!(r#""server": "a.example", "method": "aes-256-gcm", "key": "{key}""#);
+    of_client("umbra local", &format!("{{{said}}}"));
+    of_client("umbra local", &format!(r#"{{"servers": [{{{said}}}]}}"#));
+    of_client(&format!("umbra local -s a.example -m aes-256-gcm --key {key}"), "");
+    of_client(&format!("umbra tunnel -f b.example:1 -s a.example -m aes-256-gcm --key {key}"), "");
+    // A flag beats the file, whichever of the two it says.
+    of_client(
+        &format!("umbra local --key {key}"),
+        r#"{"server": "a.example", "method": "aes-256-gcm", "password": "long-enough"}"#,
+    );
+    of_client("umbra local", &format!(r#"{{{said}, "password": null, "plugin": ""}}"#));
+    for words in
+        ["umbra server".to_owned(), format!("umbra server --key {key}"), format!("ssserver -k {SECRET}")]
+    {
+        let (config, warnings) =
+            Outcome::good(&words, &format!("{{{said}}}").replace("a.example", "127.0.0.1"));
+        assert_eq!(listens(&config), ["127.0.0.1:8388"]);
+        let visible = warnings.iter().filter(|warning| warning.contains("other users of this machine"));
+        assert_eq!(visible.count(), usize::from(words != "umbra server"), "{warnings:?}");
+        assert!(!format!("{warnings:?}").contains(key));
+    }
+    let both = format!(r#"{{{said}, "password": "long-enough"}}"#);
+    let mut report = Report::default();
+    file::parse("x.json", &both, &mut report);
+    assert_eq!(report.errors[0].to_string(), "password: says again what key said; keep one of them");
+    let empty = r#"{"server": "a.example", "method": "aes-256-gcm", "password": "long-enough", "key": ""}"#;
+    Outcome::good("umbra local", empty);
+    let words = format!("umbra local -s a.example -k {SECRET} --key {key}");
+    let Err(error) = flags::parse(words.split(' ').map(Into::into)) else { panic!("{words}") };
+    assert!(
+        error.to_string().contains("--key <BASE64>") && error.to_string().contains("--password"),
+        "{error}"
+    );
+    let words = format!("umbra local --server-url ss://YWVzLTEyOC1nY206dGVzdA@h:1 --key {key}");
+    assert!(flags::parse(words.split(' ').map(Into::into)).is_err());
+    let words = "umbra local -s a.example -m aes-256-gcm --key ${KEY}";
+    assert!(flags::parse(words.split(' ').map(Into::into)).is_err());
+}
+
+/// What credentials make of a salt and a target, which tells their keys apart: keys do not print themselves.
+fn request_of(credentials: &Credentials) -> Vec<u8> {
+    let salt = Salt::new(credentials.method(), [7; 32]);
+    let mut request = Vec::new();
+    let mut sealer = credentials.request(salt, &"b.example:1".parse().unwrap());
+    sealer.seal_request_without_payload(0, UnixTime(0), &mut request);
+    request
 }
 
 #[test]
