@@ -299,6 +299,13 @@ fn read_scalar(kind: Kind, key: &str, value: &Json<'_>) -> Result<Value, String>
             Json::NumberLit(number),
         ) => Value::from_text(kind, number.value).map_err(Into::into),
         (Kind::Switch, Json::BooleanLit(switch)) => Ok(Value::Switch(switch.value)),
+        // The digits of a number are a password as they are written; what a sign, a point or an exponent would be is not.
+        (Kind::Secret, Json::NumberLit(number))
+            if matches!(key, "password" | "port_password")
+                && number.value.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
+            Ok(Value::Text(Zeroizing::new(number.value.into())))
+        }
         // A note for people may be anything.
         (Kind::Text, Json::NumberLit(number)) if matches!(key, "remarks" | "name") => {
             Ok(Value::Text(Zeroizing::new(number.value.into())))
@@ -506,7 +513,7 @@ mod tests {
     fn what_is_wrong_inside_a_list_or_an_object_is_told_with_its_path() {
         let found = errors(
             r#"{"server": ["a", 1], "server_port": [70000, 1, {}], "users": {"name": "x"}, "online_config": 7,
-                "port_password": {"0": "a", "8388": "b", "8388": "c", "x": "d", "8389": 1, "08388": "e"},
+                "port_password": {"0": "a", "8388": "b", "8388": "c", "x": "d", "8389": 1e3, "08388": "e"},
                 "servers": [{"users": [{"name": "a"}, 7, {"password": false, "password": "x", "name": "b", "name": "c"}]}]}"#,
         );
         let expected = [
@@ -566,7 +573,7 @@ mod tests {
     #[test]
     fn every_wrong_value_is_told_with_its_path() {
         let found = errors(
-            r#"{"server_port": 70000, "timeout": -1, "fast_open": 3, "password": 12345678, "method": ["a"],
+            r#"{"server_port": 70000, "timeout": -1, "fast_open": 3, "password": -12345678, "method": ["a"],
                 "servers": [{"port": "x"}, 7], "locals": {}, "manager_address": "x", "mode": "a", "mode": "b"}"#,
         );
         let expected = [
@@ -651,6 +658,24 @@ mod tests {
         let (raw, warnings) = read_good(r#"{"servers": [{"disabled": true, "acl": "x", "port": "x"}]}"#);
         assert_eq!(raw.servers.unwrap().len(), 1);
         assert_eq!(warnings.len(), 2, "{warnings:?}");
+    }
+
+    #[test]
+    fn a_password_of_digits_may_stand_without_quotes() {
+        let (raw, _) = read_good(
+            r#"{"password": 12345678901234567890123, "port_password": {"8388": 0},
+                "servers": [{"users": [{"name": "z", "password": 1234}]}]}"#,
+        );
+        assert_eq!(raw.root.text(Id::Password), Some(("12345678901234567890123", "password")));
+        let ports = raw.root.objects(Id::PortPassword).unwrap();
+        assert_eq!(ports[0].text(Id::Password).unwrap().0, "0");
+        let servers = raw.servers.unwrap();
+        assert_eq!(servers[0].objects(Id::Users).unwrap()[0].text(Id::Password).unwrap().0, "1234");
+        for number in ["-1", "1.5", "1e9", "0.0"] {
+            let found = errors(&format!(r#"{{"password": {number}}}"#));
+            assert_eq!(found, ["password: wants text in quotes"], "{number}");
+        }
+        assert_eq!(errors(r#"{"plugin_opts": 1, "key": 1}"#).len(), 2, "which are no passwords");
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         kind: Kind::Secret,
         flag: flag(Some('k'), "password", "PASSWORD", Reach::Both),
         default: "none",
-        help: "The secret that both ends hold: a key in base64 for the methods of 2022, any text for all others. \
+        help: "The secret that both ends hold: a key in base64 for the methods of 2022, any text for all others, and digits without quotes too. \
                `umbra key METHOD` makes one. Of a \
                text under eight characters both ends warn; an empty one, an example of documentation and, at a server, a key that \
                is the same byte throughout are refused. A client that is one of a 2022 port's `users` joins the port's key and its own with a colon. \
