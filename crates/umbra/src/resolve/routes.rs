@@ -26,7 +26,7 @@ pub(super) struct Plans {
     pub(super) leads: Leads,
     /// Every path that has a name or is led to, but those to the client's servers.
     pub(super) paths: Vec<Arc<Path>>,
-    /// Whether datagrams can go any of the ways.
+    /// Whether datagrams can go any of the ways, as far as that is known.
     carries_datagrams: bool,
     inbounds: Vec<Asked>,
     users: Vec<Asked>,
@@ -69,7 +69,8 @@ pub(super) fn read_routes(
     if has_servers && says_where(both) && !ways.uses_servers() {
         report.warn("servers", "nothing leads to them; name them in a rule or otherwise");
     }
-    // Without a router there is an error, and nothing starts.
+    // Without a router there is an error, and nothing starts. Of its ways nothing is known then, and nothing more is told.
+    let is_known = router.is_some();
     let router =
         router.unwrap_or(Router { rules: Vec::new(), otherwise: Route::Refuse(Refusal::GeneralFailure) });
     let all: Vec<_> = router.rules.iter().map(|rule| &rule.verdict).chain([&router.otherwise]).collect();
@@ -86,7 +87,7 @@ pub(super) fn read_routes(
         (false, true) => Leads::ThroughProxies,
     };
     let paths = list_paths(&ways, &all);
-    let carries_datagrams = all.iter().any(|route| carries_datagrams(route));
+    let carries_datagrams = !is_known || all.iter().any(|route| carries_datagrams(route));
     let Rules { inbounds, users, .. } = rules;
     Plans { routes: Routes::new(router), leads, paths, carries_datagrams, inbounds, users }
 }

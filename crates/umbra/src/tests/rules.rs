@@ -274,6 +274,15 @@ fn an_access_list_is_followed_at_both_ends() {
         assert_eq!(errors.len(), 1, "{rest}: {errors:?}");
         assert!(errors[0].starts_with(error), "{rest}: {errors:?}");
     }
+    // A list that is not there says nothing of datagrams.
+    for path in ["", "/nonexistent"] {
+        let file = format!(r#"{{"password": "long-enough", "mode": "tcp_and_udp", "acl": "{path}"}}"#);
+        let errors = Outcome::bad("umbra server", &file);
+        assert!(errors.len() == 1 && errors[0].starts_with("acl: "), "{path}: {errors:?}");
+        let file = client(&format!(r#"{server}, "mode": "tcp_and_udp", "acl": "{path}""#));
+        let errors = Outcome::bad("umbra local", &file);
+        assert!(errors.len() == 1 && errors[0].starts_with("acl: "), "{path}: {errors:?}");
+    }
     let file = acl("[proxy_al]\n");
     let errors = Outcome::bad("umbra local", &client(&format!(r#"{server}, "acl": "{file}""#)));
     assert!(errors[0].contains("x.acl:1: unknown section"), "{errors:?}");
