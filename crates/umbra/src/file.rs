@@ -11,7 +11,7 @@ use jsonc_parser::ast::{Array, Object, Value as Json};
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 use zeroize::Zeroizing;
 
-use self::strangers::judge_stranger;
+use self::strangers::{is_managers, judge_stranger};
 use crate::lines::Lines;
 use crate::link::{explain as explain_link, is_link, link_settings};
 use crate::plugin::refuse_strange_plugin;
@@ -211,6 +211,13 @@ fn read_object(path: &str, place: Place, object: &Object<'_>, report: &mut Repor
         }
         let is_null = matches!(property.value, Json::NullKeyword(_));
         let Some(setting) = Setting::find(place, key) else {
+            if place == Place::Root && is_managers(key, &property.value) {
+                // What comes of it depends on the end. Of its two keys the first is told.
+                if settings.get(Id::Manager).is_none() {
+                    settings.insert(Id::Manager, key_path, Value::Switch(true));
+                }
+                continue;
+            }
             if !is_null || place.is_strict() {
                 judge_stranger(place, key, key_path, &property.value, report);
             }
@@ -574,7 +581,7 @@ mod tests {
     fn every_wrong_value_is_told_with_its_path() {
         let found = errors(
             r#"{"server_port": 70000, "timeout": -1, "fast_open": 3, "password": -12345678, "method": ["a"],
-                "servers": [{"port": "x"}, 7], "locals": {}, "manager_address": "x", "mode": "a", "mode": "b"}"#,
+                "servers": [{"port": "x"}, 7], "locals": {}, "fwmark": 7, "mode": "a", "mode": "b"}"#,
         );
         let expected = [
             "server_port: wants a port",
@@ -582,7 +589,7 @@ mod tests {
             "fast_open: wants true or false",
             "password: wants text in quotes",
             "method: wants text in quotes, not a list",
-            "manager_address: managers are not supported yet",
+            "fwmark: not supported yet",
             "mode: says again what mode said",
             "servers[0].port: wants a port",
             "servers[1]: wants an object",

@@ -59,11 +59,16 @@ pub(crate) const IGNORED: &[Foreign] = &[
     foreign("libsodium", "cryptography is built in"),
 ];
 
+/// The keys of a manager, which opens and shuts a server's ports as it is told. It is an error at a server, which without it would not serve
+/// what somebody counts on, and a warning at a client, which has no use for it and whose file may be the server's.
+pub(crate) const OF_MANAGERS: &[Foreign] =
+    &[foreign("manager_address", MANAGERS), foreign("manager_port", MANAGERS)];
+
+const MANAGERS: &str = "managers are not supported yet: at a server an error, at a client left aside";
+
 /// Keys that other implementations follow and whose absence would be unsafe or wrong: each is an error, unless its
 /// value turns it off.
 pub(crate) const REFUSED: &[Foreign] = &[
-    foreign("manager_address", "managers are not supported yet; list the ports in servers[]"),
-    foreign("manager_port", "managers are not supported yet; list the ports in servers[]"),
     foreign(
         "ipv6_only",
         "not supported yet; to serve one address family, listen on an address of that family",

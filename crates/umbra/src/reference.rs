@@ -105,6 +105,8 @@ pub(crate) enum Id {
     PluginArgs,
     /// What it carries.
     PluginMode,
+    /// A manager of a server's ports, of which no setting of ours makes anything.
+    Manager,
     /// Servers from a document that is fetched.
     OnlineConfig,
     /// Where it is fetched from.

@@ -2,7 +2,7 @@
 
 use jsonc_parser::ast::Value as Json;
 
-use crate::foreign::{Foreign, IGNORED, REFUSED};
+use crate::foreign::{Foreign, IGNORED, OF_MANAGERS, REFUSED};
 use crate::reference::{Place, Setting, is_nearly, leading_key, nearest_key, protecting_key};
 use crate::report::Report;
 
@@ -43,7 +43,7 @@ pub(super) fn judge_stranger(
     let home = Place::ALL.into_iter().find(|home| Setting::find(*home, key).is_some());
     // What has its meaning elsewhere is told so, unless there is hardly a doubt.
     let meant = protecting_key(place, key).filter(|meant| home.is_none() || is_nearly(key, meant));
-    if let Some(refused) = REFUSED.iter().find(named) {
+    if let Some(refused) = REFUSED.iter().chain(OF_MANAGERS).find(named) {
         if !is_off(value) {
             report.error(key_path, refused.why);
         }
@@ -63,6 +63,11 @@ pub(super) fn judge_stranger(
     } else {
         report.warn(key_path, "unknown key, left aside; docs/configuration.md lists all keys");
     }
+}
+
+/// Whether `key` asks for a manager.
+pub(super) fn is_managers(key: &str, value: &Json<'_>) -> bool {
+    OF_MANAGERS.iter().any(|foreign| foreign.key == key) && !is_off(value)
 }
 
 /// Whether another program would follow `key` here: the first implementation takes one name at the top of the file for the user that

@@ -28,6 +28,9 @@ use crate::secret::{InsecureMethods, read_credentials};
 /// The servers of a client, as far as it is to have any. Those that need no plugin are on its way already.
 pub(super) fn client_way(sources: &mut Sources, common: &Common, report: &mut Report) -> Way {
     let Sources { file, url, flags, online } = sources;
+    if let Some(said) = file.root.get(Id::Manager) {
+        report.warn(&said.place, "left aside: it is for a server");
+    }
     let has_servers = names_server(file, flags);
     let (url, online, listed) = (url.take(), std::mem::take(online), file.servers.take());
     let mut way = Way::default();

@@ -12,7 +12,7 @@ use super::users::{read_keyring, user_names};
 use super::{Common, DOOR_IDS, Door, Out, SERVER_IDS, Sources, entries, read_heads, read_one_time_auth};
 use crate::flags::Role;
 use crate::plugin::Plugin;
-use crate::raw::Settings;
+use crate::raw::{Raw, Settings};
 use crate::reference::{Id, LISTS};
 use crate::report::Report;
 use crate::secret::read_method;
@@ -20,6 +20,7 @@ use crate::secret::read_method;
 /// A door for each port of each server.
 pub(super) fn server_doors(sources: Sources, out: &Out, common: &Common, report: &mut Report) -> Vec<Door> {
     let Sources { file, flags, online, .. } = sources;
+    refuse_manager(&file, &flags, report);
     warn_of_outbound_address(&file.root, report);
     if file.inbounds.is_some() {
         report.warn(LISTS[1], "left aside: it is for umbra local");
@@ -35,6 +36,24 @@ pub(super) fn server_doors(sources: Sources, out: &Out, common: &Common, report:
     let ids = [SERVER_IDS, DOOR_IDS].concat();
     let servers = entries(&ids, LISTS[0], &file.root, file.servers, &flags, report);
     servers.iter().flat_map(|settings| entry_doors(settings, out, common, report)).collect()
+}
+
+/// Whoever has a manager counts on the ports that it opens, so that a server without it does not start; but those that are listed need none.
+fn refuse_manager(file: &Raw, flags: &Settings, report: &mut Report) {
+    let Some(manager) = file.root.get(Id::Manager) else { return };
+    let said = |id| file.root.get(id).or(flags.get(id)).map(|said| said.place.as_str());
+    let listed = file.servers.as_ref().map(|_| LISTS[0]);
+    let listed = listed.or_else(|| said(Id::PortPassword)).or_else(|| said(Id::ServerPort));
+    let text = match listed {
+        Some(place) => {
+            format!("managers are not supported yet; take it out: the ports in {place} are served without it")
+        }
+        None => {
+            "managers are not supported yet; take it out, and list the ports in port_password or servers[]"
+                .into()
+        }
+    };
+    report.error(&manager.place, text);
 }
 
 /// A server of other programs reaches its targets from its `local_address`. One that says no more than that a client on the same machine

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use umbra_proto::shadowsocks::{Generation, Method};
 
-use crate::foreign::{Foreign, IGNORED, REFUSED};
+use crate::foreign::{Foreign, IGNORED, OF_MANAGERS, REFUSED};
 use crate::reference::{Kind, Place, Reach, SETTINGS, Setting};
 
 #[test]
@@ -34,7 +34,8 @@ fn every_key_is_in_the_table_once() {
         names.dedup();
         assert_eq!(names.len(), count, "{place:?}");
     }
-    let mut foreign: Vec<_> = IGNORED.iter().chain(REFUSED).map(|foreign| foreign.key).collect();
+    let mut foreign: Vec<_> =
+        IGNORED.iter().chain(REFUSED).chain(OF_MANAGERS).map(|foreign| foreign.key).collect();
     foreign.sort_unstable();
     let count = foreign.len();
     foreign.dedup();
@@ -87,13 +88,13 @@ fn page() -> String {
     }
     page.push_str(PRECEDENCE);
     page.push_str(REFUSED_HEAD);
-    write_foreign(&mut page, REFUSED);
+    write_foreign(&mut page, OF_MANAGERS.iter().chain(REFUSED));
     page.push_str(IGNORED_HEAD);
-    write_foreign(&mut page, IGNORED);
+    write_foreign(&mut page, IGNORED.iter());
     page
 }
 
-fn write_foreign(page: &mut String, keys: &[Foreign]) {
+fn write_foreign(page: &mut String, keys: impl Iterator<Item = &'static Foreign>) {
     page.push_str("| Key | What Umbra says |\n| --- | --- |\n");
     for Foreign { key, why } in keys {
         writeln!(page, "| `{key}` | {why} |").unwrap();

@@ -168,6 +168,36 @@ fn request_of(credentials: &Credentials) -> Vec<u8> {
 }
 
 #[test]
+fn a_manager_is_left_aside_by_a_client_and_keeps_a_server_from_starting() {
+    let manager = r#""manager_address": "127.0.0.1", "manager_port": 6001"#;
+    let (_, warnings) = Outcome::good(
+        "umbra local",
+        &format!(r#"{{{manager}, "server": "a.example", "password": "long-enough"}}"#),
+    );
+    assert_eq!(warnings, ["manager_address: left aside: it is for a server"]);
+    for (words, rest, told) in [
+        (
+            "umbra server",
+            r#""port_password": {"8388": "long-enough"}"#,
+            "the ports in port_password are served",
+        ),
+        ("umbra server", r#""servers": [{"password": "long-enough"}]"#, "the ports in servers are served"),
+        ("umbra server", r#""server_port": 1, "password": "long-enough""#, "the ports in server_port are"),
+        ("umbra server -p 1", r#""password": "long-enough""#, "the ports in -p are served"),
+        ("umbra server", r#""password": "long-enough""#, "list the ports in port_password or servers[]"),
+    ] {
+        let errors = Outcome::bad(words, &format!("{{{manager}, {rest}}}"));
+        assert!(
+            errors.len() == 1 && errors[0].starts_with("manager_address: managers are not"),
+            "{errors:?}"
+        );
+        assert!(errors[0].contains("take it out") && errors[0].contains(told), "{errors:?}");
+    }
+    let off = r#"{"manager_address": "", "manager_port": 0, "password": "long-enough"}"#;
+    Outcome::good("umbra server", off);
+}
+
+#[test]
 fn addresses_come_with_and_without_a_port() {
     for (said, meant) in [
         ("-s 1.2.3.4", "1.2.3.4:8388"),
