@@ -51,7 +51,7 @@ use crate::reference::Id;
 use crate::report::Report;
 use crate::roster::{Front, Listed};
 use crate::secret::InsecureMethods;
-use crate::subscription::{Document, Source, Subscription, Unloaded, Usage};
+use crate::subscription::{Document, Source, Subscription, Unloaded, Usage, count_servers};
 
 /// Everything that was said, from the weakest voice to the strongest.
 #[derive(Default)]
@@ -118,7 +118,7 @@ impl Subscribed {
     /// Lines about what is in use, and what is used of an allowance.
     pub(crate) fn summary(&self) -> Vec<String> {
         let name = &self.subscription.source;
-        let servers = format!("{name}: {} servers", self.listed.len());
+        let servers = format!("{name}: {}", count_servers(self.listed.len()));
         let usage = self.document.usage.map(|usage| format!("{name}: {usage}"));
         [Some(servers), usage].into_iter().flatten().collect()
     }

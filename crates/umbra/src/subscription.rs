@@ -111,6 +111,11 @@ fn read_interval(object: &Settings, report: &mut Report) -> u64 {
     secs
 }
 
+/// So many servers, in words.
+pub(crate) fn count_servers(count: usize) -> String {
+    if count == 1 { "1 server".into() } else { format!("{count} servers") }
+}
+
 /// Whether text in the place of an address means a document: no name and no address has a slash.
 pub(crate) fn names_document(text: &str) -> bool {
     text.contains('/')
@@ -247,6 +252,11 @@ mod tests {
             assert_eq!(source.to_string(), shown, "{text}");
             assert!(!format!("{source:?}").contains("secret"), "{source:?}");
         }
+    }
+
+    #[test]
+    fn servers_are_counted_as_people_say_it() {
+        assert_eq!([0, 1, 2].map(count_servers), ["0 servers", "1 server", "2 servers"]);
     }
 
     #[test]

@@ -146,11 +146,11 @@ fn servers_come_from_a_document_and_change_with_it() {
     web.answer("200 OK", &document(&[entry("a", first.address, SECRETS[0])], 1 << 30));
     let mut client = Umbra::start_with(&["local", "-c", &web.config(), "-vv"], &web.trust());
     assert_echoes(client.address, target);
-    client.wait_for("localhost: 1 servers");
+    client.wait_for("localhost: 1 server");
     client.wait_for("1.0 GiB used, 1.0 GiB left");
 
     web.answer("200 OK", &document(&[entry("b", second.address, SECRETS[1])], 3 << 29));
-    client.wait_for("localhost: 1 servers, 1 of them new, 1 gone");
+    client.wait_for("localhost: 1 server, 1 of them new, 1 gone");
     client.wait_for("localhost: 1.5 GiB used, 1.0 GiB left");
     first.end();
     for _ in 0..4 {
@@ -184,10 +184,10 @@ fn documents_and_a_link_stand_in_one_list_and_each_is_kept_fresh() {
 
     // What one document brings stays when the other one changes, and the link's server is there all the time.
     web.answer("200 OK", &document(&[entry("a", second.address, SECRETS[1])], 3 << 29));
-    client.wait_for("localhost: 1 servers, 0 of them new, 0 gone");
+    client.wait_for("localhost: 1 server, 0 of them new, 0 gone");
     client.wait_for("localhost: 1.5 GiB used, 1.0 GiB left");
     fs::write(&path, document(&[entry("c", first.address, SECRETS[0])], 3 << 19)).unwrap();
-    client.wait_for("document.json: 1 servers, 1 of them new, 1 gone");
+    client.wait_for("document.json: 1 server, 1 of them new, 1 gone");
     client.wait_for("document.json: 1.5 MiB used, 1.0 GiB left");
     first.end();
     third.end();
@@ -228,7 +228,7 @@ fn a_document_that_fails_leaves_the_servers_that_were_there() {
     assert_echoes(client.address, target);
 
     web.answer("503 Later", "");
-    client.wait_for("localhost: the document of servers its server answers 503; going on with the servers that were there");
+    client.wait_for("localhost: the document of servers cannot be fetched: its server answers 503; going on with the servers that were there");
     for bad in
         ["not JSON", r#"{"version": 1, "servers": []}"#, r#"{"version": 1, "servers": [{"server": "a"}]}"#]
     {
@@ -250,7 +250,7 @@ fn a_client_that_starts_before_its_document_can_be_had_comes_to_its_servers_late
     web.answer("503 Later", "");
     let output = web.check(&["-c", &web.config()]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    let complaint = "online_config.config_url: the document of servers at localhost its server answers 503; sessions are refused until";
+    let complaint = "online_config.config_url: the document of servers at localhost cannot be fetched: its server answers 503; sessions are refused until";
     assert!(
         text(&output.stderr).contains(&format!("config.json:1: {complaint}")),
         "{}",
@@ -264,7 +264,7 @@ fn a_client_that_starts_before_its_document_can_be_had_comes_to_its_servers_late
     assert!(exchange(client.address, target, b"too early").is_err());
     web.answer("200 OK", &document(&[entry("a", first.address, SECRETS[0])], 0));
     client.wait_for("localhost: the document of servers can be loaded again");
-    client.wait_for("localhost: 1 servers, 1 of them new, 0 gone");
+    client.wait_for("localhost: 1 server, 1 of them new, 0 gone");
     assert_echoes(client.address, target);
 }
 
@@ -289,13 +289,13 @@ fn good_servers_are_used_and_bad_ones_named() {
     ] {
         assert!(log.contains(complaint), "no «{complaint}» in:\n{log}");
     }
-    assert!(log.contains("localhost: 1 servers"), "{log}");
+    assert!(log.contains("localhost: 1 server"), "{log}");
     assert_discreet(&log);
 
     let output = web.check(&["--server-url", &web.url()]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert!(
-        text(&output.stdout).starts_with("localhost: 1 servers\nlocalhost: 0 bytes used, 1.0 GiB left\n"),
+        text(&output.stdout).starts_with("localhost: 1 server\nlocalhost: 0 bytes used, 1.0 GiB left\n"),
         "{}",
         text(&output.stdout)
     );

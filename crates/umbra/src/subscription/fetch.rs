@@ -48,7 +48,7 @@ fn tls_config(web: &Web) -> Result<TlsConfig, String> {
         roots.extend(loaded.certs.iter().map(|der| Certificate::from_der(der).to_owned()));
         if roots.is_empty() {
             return Err(
-                "this machine has no root certificates to check its server with; install ca-certificates"
+                "cannot be fetched: this machine has no root certificates to check its server with; install ca-certificates"
                     .into(),
             );
         }
@@ -60,27 +60,31 @@ fn tls_config(web: &Web) -> Result<TlsConfig, String> {
     Ok(config.build())
 }
 
-/// Some errors would print the URL, so each is put into words of our own.
+/// Some errors would print the URL, so each is put into words of our own, which go on where "the document of servers" begins.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the library adds kinds as it likes")]
 fn explain(error: &Error) -> Unloaded {
     let why = match error {
-        Error::StatusCode(code) => format!("its server answers {code}"),
-        Error::Timeout(Timeout::Resolve) => "its server's name could not be looked up in time".into(),
+        Error::StatusCode(code) => format!("cannot be fetched: its server answers {code}"),
+        Error::Timeout(Timeout::Resolve) => {
+            "cannot be fetched: its server's name could not be looked up in time".into()
+        }
         Error::Timeout(_) => format!("did not come whole within {} s", FETCH_SECS_MAX.as_secs()),
-        Error::HostNotFound => "its server's name is not known".into(),
+        Error::HostNotFound => "cannot be fetched: its server's name is not known".into(),
         Error::BodyExceedsLimit(bytes) => {
             format!("is longer than {bytes} bytes, so it is no list of servers")
         }
         Error::TooManyRedirects => format!("leads to more than {REDIRECTS_MAX} redirects"),
-        Error::RequireHttpsOnly(_) => "its server redirects to something that is not https".into(),
-        Error::Io(error) => explain_io(error),
-        Error::Rustls(error) => format!("TLS: {error}"),
-        Error::Tls(what) => format!("TLS: {what}"),
-        Error::ConnectionFailed => "its server cannot be reached".into(),
-        Error::LargeResponseHeader(_, max) => {
-            format!("its server's answer begins with more than {max} bytes of header")
+        Error::RequireHttpsOnly(_) => {
+            "cannot be fetched: its server redirects to something that is not https".into()
         }
-        Error::Protocol(_) => "its server does not speak HTTP as it should".into(),
+        Error::Io(error) => explain_io(error),
+        Error::Rustls(error) => format!("cannot be fetched: TLS: {error}"),
+        Error::Tls(what) => format!("cannot be fetched: TLS: {what}"),
+        Error::ConnectionFailed => "cannot be fetched: its server cannot be reached".into(),
+        Error::LargeResponseHeader(_, max) => {
+            format!("cannot be fetched: its server's answer begins with more than {max} bytes of header")
+        }
+        Error::Protocol(_) => "cannot be fetched: its server does not speak HTTP as it should".into(),
         _ => "cannot be fetched".into(),
     };
     if may_pass(error) { Unloaded::passing(why) } else { why.into() }
@@ -97,7 +101,8 @@ fn may_pass(error: &Error) -> bool {
 }
 
 fn explain_io(error: &io::Error) -> String {
-    tls_error(error).map_or_else(|| error.to_string(), |error| format!("TLS: {error}"))
+    let what = tls_error(error).map_or_else(|| error.to_string(), |error| format!("TLS: {error}"));
+    format!("cannot be fetched: {what}")
 }
 
 /// Rustls speaks through errors of input and output as well.
@@ -157,17 +162,18 @@ mod tests {
 
     #[test]
     fn what_is_no_document_is_told() {
-        assert_eq!(why(&say("404 Not Found", Vec::new())), "its server answers 404");
-        assert_eq!(why(&say("500 Oh", Vec::new())), "its server answers 500");
+        assert_eq!(why(&say("404 Not Found", Vec::new())), "cannot be fetched: its server answers 404");
+        assert_eq!(why(&say("500 Oh", Vec::new())), "cannot be fetched: its server answers 500");
         assert!(
             why(&say("301 Moved\r\nLocation: http://127.0.0.1:1/secret", Vec::new())).contains("redirect")
         );
         assert_eq!(why(&say("200 OK", vec![0xff, 0xfe])), "is not UTF-8 text");
         assert_eq!(
             why(&serve(|stream| stream.write_all(b"SSH-2.0-x\r\n"))),
-            "its server does not speak HTTP as it should"
+            "cannot be fetched: its server does not speak HTTP as it should"
         );
-        assert!(why(&Web::parse("http://127.0.0.1:1/secret").unwrap()).contains("refused"));
+        let refused = why(&Web::parse("http://127.0.0.1:1/secret").unwrap());
+        assert!(refused.starts_with("cannot be fetched: ") && refused.contains("refused"), "{refused}");
     }
 
     #[test]

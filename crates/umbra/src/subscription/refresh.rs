@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use super::{Document, Subscription, left_out};
+use super::{Document, Subscription, count_servers, left_out};
 use crate::report::Report;
 use crate::resolve::{Subscribed, read_document};
 use crate::roster::{Listed, Roster};
@@ -127,7 +127,7 @@ impl Task {
     fn take(&mut self, name: &str, document: Document, listed: Vec<Listed>) {
         let change = Change::between(&self.listed, &listed);
         self.shelves.put(self.shelf, &listed);
-        info!("{name}: {} servers, {} of them new, {} gone", listed.len(), change.new, change.gone);
+        info!("{name}: {}, {} of them new, {} gone", count_servers(listed.len()), change.new, change.gone);
         if document.usage != self.last.usage
             && let Some(usage) = document.usage
         {
