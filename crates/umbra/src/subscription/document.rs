@@ -96,6 +96,11 @@ fn parse_json(text: &str, name: &str) -> Result<Document, String> {
         document.entries.extend(read_entry(name, &root, &mut document.faults));
         return Ok(document);
     }
+    if root.get("servers").is_none()
+        && let Some(message) = provider_error(&root)
+    {
+        return Err(format!("is an error of its provider: {message}"));
+    }
     match number(&root, "version") {
         Some(1) => {}
         Some(other) => return Err(format!("is of version {other}, and only version 1 is known")),
@@ -114,6 +119,16 @@ fn parse_json(text: &str, name: &str) -> Result<Document, String> {
     let used = number(&root, "bytes_used");
     document.usage = used.map(|used| Usage { used, remaining: number(&root, "bytes_remaining") });
     Ok(document)
+}
+
+/// What a provider of Outline says in the place of servers: `{ "error": { "message": "…" } }`. It is told to people as one short line.
+fn provider_error(root: &Object<'_>) -> Option<String> {
+    let message = root.get_object("error")?.get_string("message")?;
+    let words = message.value.split(|c: char| c.is_control()).filter(|part| !part.trim().is_empty());
+    let line = words.collect::<Vec<_>>().join(" ");
+    let told: String = line.chars().take(MESSAGE_CHARS_MAX).collect();
+    let cut = if told.len() < line.len() { "…" } else { "" };
+    (!told.is_empty()).then(|| format!("{told}{cut}"))
 }
 
 fn read_entry(path: &str, object: &Object<'_>, faults: &mut Report) -> Option<Entry> {
@@ -203,6 +218,9 @@ fn write_bytes(f: &mut fmt::Formatter<'_>, bytes: u64) -> fmt::Result {
 
 /// Room for the longest options of plugins; keeps whoever gives the document from filling the log with what it calls a method.
 const TEXT_BYTES_MAX: usize = 4096;
+
+/// A line or two, which is what providers say.
+const MESSAGE_CHARS_MAX: usize = 200;
 
 /// What a server needs of a key.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -321,10 +339,20 @@ mod tests {
             (r#"{"version": 1, "servers": [],}"#, "is no JSON"),
             (r#"{"version": 1, /* */ "servers": []}"#, "is no JSON"),
             ("dmVyc2lvbg==", "is no JSON"),
+            (
+                r#"{"error": {"message": "Your key\n\u001b[31m has expired\u0000", "details": "…"}}"#,
+                "is an error of its provider: Your key [31m has expired",
+            ),
+            (r#"{"error": {"message": "\n"}}"#, "has no list of servers"),
+            (r#"{"error": "gone"}"#, "has no list of servers"),
         ] {
             let Err(told) = parse(text) else { panic!("{text} was taken") };
             assert!(told.starts_with(why), "{text}: {told}");
         }
+        let Err(told) = parse(&format!(r#"{{"error": {{"message": "{}"}}}}"#, "ü".repeat(100_000))) else {
+            panic!()
+        };
+        assert!(told.ends_with("üü…") && told.chars().count() < 240, "{told}");
         assert!(parse(&"[".repeat(1_000_000)).is_err());
         assert!(parse(&"{\"a\":".repeat(200_000)).is_err());
         assert!(parse(&format!("{{\"servers\": {}", "[[{\"a\":".repeat(100_000))).is_err());
