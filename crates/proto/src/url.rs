@@ -33,6 +33,8 @@ pub struct ServerUrl {
     pub plugin: Option<Box<str>>,
     /// What people call the server.
     pub tag: Option<Box<str>>,
+    /// Whether it asks for a `prefix`, with which Outline has a session begin. It is not followed, and not written.
+    pub has_prefix: bool,
 }
 
 /// Why text is not an `ss://` link.
@@ -52,6 +54,8 @@ pub enum UrlError {
     BadMethod,
     /// Something follows the port that is neither `?plugin=…` nor a `#tag`.
     BadPath,
+    /// It names its plugin in a way of one program (`v2ray-plugin=`), and the server cannot be spoken with as if there were none.
+    ForeignPlugin,
     /// The server's address is wrong.
     BadAddress(AddressError),
 }
@@ -121,7 +125,8 @@ impl FromStr for ServerUrl {
             Some((user, host)) => parse_sip002(user, host)?,
             None => parse_legacy(body)?,
         };
-        Ok(Self { plugin: find_plugin(query)?, tag, ..server })
+        let has_prefix = find_value(query, "prefix").is_some_and(|prefix| !prefix.is_empty());
+        Ok(Self { plugin: find_plugin(query)?, tag, has_prefix, ..server })
     }
 }
 
@@ -144,6 +149,10 @@ impl fmt::Display for UrlError {
             Self::NoPassword => f.write_str("the link has no : between method and password"),
             Self::BadMethod => f.write_str("the link's method holds a :, and no method does"),
             Self::BadPath => f.write_str("only ?plugin=… or #name may follow the port"),
+            Self::ForeignPlugin => f.write_str(
+                "the link asks for its plugin with v2ray-plugin=…, which only the program that wrote it reads; write what that says in the \
+                 form of SIP003, ?plugin=v2ray-plugin;mode=…;host=…;path=…",
+            ),
             Self::BadAddress(why) => write!(f, "the link's server: {why}"),
         }
     }
@@ -190,16 +199,26 @@ fn server(method: &str, password: Zeroizing<String>, address: Address) -> Result
     if method.contains(':') {
         return Err(UrlError::BadMethod);
     }
-    Ok(ServerUrl { method: method.into(), password, address, plugin: None, tag: None })
+    Ok(ServerUrl { method: method.into(), password, address, plugin: None, tag: None, has_prefix: false })
 }
 
-/// Unknown keys of the query are ignored, as SIP002 asks.
+/// Unknown keys of the query are ignored, as SIP002 asks, but for one that is a plugin by another name.
 fn find_plugin(query: &str) -> Result<Option<Box<str>>, UrlError> {
-    let Some(value) = query.split('&').find_map(|pair| pair.strip_prefix("plugin=")) else {
-        return Ok(None);
+    let Some(value) = find_value(query, "plugin") else {
+        return if find_value(query, "v2ray-plugin").is_some() {
+            Err(UrlError::ForeignPlugin)
+        } else {
+            Ok(None)
+        };
     };
     let plugin = decode_percent(value)?;
     Ok((!plugin.is_empty()).then(|| plugin.as_str().into()))
+}
+
+/// What the query says of `key`, encoded as it is.
+fn find_value<'a>(query: &'a str, key: &str) -> Option<&'a str> {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find_map(|(name, value)| (name == key).then_some(value))
 }
 
 /// Links in the wild write a space of the tag as `+`.
@@ -247,6 +266,7 @@ mod tests {
             address: "192.168.100.1:8888".parse().unwrap(),
             plugin: plugin.map(Into::into),
             tag: tag.map(Into::into),
+            has_prefix: false,
         }
     }
 
@@ -303,6 +323,25 @@ mod tests {
         ] {
             assert_eq!(address(&format!("ss://YWVzLTEyOC1nY206dGVzdA@{host}")), Err(error), "{host}");
         }
+    }
+
+    #[test]
+    fn a_prefix_is_seen_and_a_plugin_by_another_name_is_refused() {
+        let read = |query: &str| format!("ss://YWVzLTEyOC1nY206dGVzdA@h:1/{query}#x").parse::<ServerUrl>();
+        for (query, has_prefix) in [
+            ("?outline=1&prefix=POST%20", true),
+            ("?prefix=%16%03%01", true),
+            ("?prefix=", false),
+            ("?xprefix=a&outline=1", false),
+            ("", false),
+        ] {
+            let url = read(query).unwrap();
+            assert_eq!(url.has_prefix, has_prefix, "{query}");
+            assert!(!url.to_text().contains("prefix"));
+        }
+        assert_eq!(read("?v2ray-plugin=eyJtb2RlIjoid2Vic29ja2V0In0="), Err(UrlError::ForeignPlugin));
+        let both = read("?v2ray-plugin=e30&plugin=v2ray-plugin%3Btls").unwrap();
+        assert_eq!(both.plugin.as_deref(), Some("v2ray-plugin;tls"));
     }
 
     #[test]
@@ -414,6 +453,7 @@ mod tests {
                 address: Address::from_host(&host, port).unwrap(),
                 plugin: plugin.map(Into::into),
                 tag: tag.map(Into::into),
+                has_prefix: false,
             };
             let read = link.to_text().parse::<ServerUrl>();
             prop_assert_eq!(read.as_ref(), Ok(&link));

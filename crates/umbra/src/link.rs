@@ -16,7 +16,10 @@ pub(crate) fn read_links(text: &str, report: &mut Report) -> Vec<ServerUrl> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     for (line, number) in lines.zip(1..) {
         match line.parse() {
-            Ok(url) => urls.push(url),
+            Ok(url) => {
+                warn_of_prefix(&url, &format!("link {number}"), report);
+                urls.push(url);
+            }
             Err(error) => report.error(format!("link {number}"), explain(error)),
         }
     }
@@ -40,6 +43,7 @@ pub(crate) fn link_settings(url: ServerUrl, path: &str, place: &str, report: &mu
         Address::Name(name, _) => name.as_str().into(),
     };
     warn_of_variable(&url.password, Part::LinkPassword, place, report);
+    warn_of_prefix(&url, place, report);
     if let Err(why) = refuse_in_host(&host) {
         report.error(place, why);
     }
@@ -60,6 +64,14 @@ pub(crate) fn link_settings(url: ServerUrl, path: &str, place: &str, report: &mu
     }
     settings.insert(Id::ServerPort, place, Value::Number(url.address.port().into()));
     settings
+}
+
+/// With Outline's prefix a session begins like one of another protocol. Without it the server understands just as much, but the way to it may
+/// not bear it.
+fn warn_of_prefix(url: &ServerUrl, place: &str, report: &mut Report) {
+    if url.has_prefix {
+        report.warn(place, "prefix is left aside: what a session begins with is drawn at random, and cannot look like another protocol");
+    }
 }
 
 /// A configuration that describes the same servers: the single form for one, the extended form for several.
@@ -164,6 +176,31 @@ mod tests {
         assert!(!errors.concat().contains("hunter2"));
     }
 
+    #[test]
+    fn a_prefix_of_outline_is_warned_of_once_wherever_the_link_stands() {
+        let text = "ss://YWVzLTEyOC1nY206dGVzdA@h:1/?outline=1&prefix=%16%03%01#x";
+        let mut report = Report::default();
+        let urls = read_links(text, &mut report);
+        let told = |report: &Report| report.warnings.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let warnings = told(&report);
+        assert!(
+            warnings.len() == 1 && warnings[0].starts_with("link 1: prefix is left aside"),
+            "{warnings:?}"
+        );
+        let mut report = Report::default();
+        link_settings(urls[0].clone(), "", "--server-url", &mut report);
+        let warnings = told(&report);
+        assert!(
+            warnings.len() == 1 && warnings[0].starts_with("--server-url: prefix is left"),
+            "{warnings:?}"
+        );
+        let mut report = Report::default();
+        let text = "ss://YWVzLTEyOC1nY206dGVzdA@h:1/?v2ray-plugin=hunter2";
+        assert!(read_links(text, &mut report).is_empty());
+        let error = report.errors[0].to_string();
+        assert!(error.contains("?plugin=v2ray-plugin;mode=") && !error.contains("hunter2"), "{error}");
+    }
+
     proptest! {
         #[test]
         fn a_link_as_json_is_the_same_server(
@@ -178,6 +215,7 @@ mod tests {
                 address: Address::from_host("::1", port).unwrap(),
                 plugin: plugin.as_deref().map(Into::into),
                 tag: tag.as_deref().map(Into::into),
+                has_prefix: false,
             };
             let urls: Vec<_> = (1..=count).map(url).collect();
             let parts = plugin.as_deref().map(split_plugin);

@@ -141,7 +141,14 @@ impl Links {
     fn new(up: &Up, secret: &Zeroizing<String>, host: &Address, server: SocketAddr) -> Self {
         let method: Box<str> = up.method.name().into();
         let tag = Some("umbra".into());
-        let here = ServerUrl { method, password: secret.clone(), address: server.into(), plugin: None, tag };
+        let here = ServerUrl {
+            method,
+            password: secret.clone(),
+            address: server.into(),
+            plugin: None,
+            tag,
+            has_prefix: false,
+        };
         Self { there: ServerUrl { address: host.clone(), ..here.clone() }, here }
     }
 

@@ -177,6 +177,7 @@ fn links_of(settings: &Settings, report: &mut Report) -> Vec<ServerUrl> {
             address: address.clone(),
             plugin: plugin.clone(),
             tag: holder.name.filter(|name| !name.is_empty()).map(Into::into),
+            has_prefix: false,
         }));
     }
     urls

@@ -678,6 +678,7 @@ fn insecure_methods_are_denied_wherever_a_server_is_described() {
             address: "a.example:1".parse().unwrap(),
             plugin: None,
             tag: None,
+            has_prefix: false,
         };
         let link = link.to_text().to_string();
         let files = [
