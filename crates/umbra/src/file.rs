@@ -11,7 +11,7 @@ use jsonc_parser::ast::{Array, Object, Value as Json};
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 use zeroize::Zeroizing;
 
-use self::strangers::{is_managers, judge_stranger};
+use self::strangers::{is_managers, is_obfuscation, judge_stranger};
 use crate::lines::Lines;
 use crate::link::{explain as explain_link, is_link, link_settings};
 use crate::plugin::refuse_strange_plugin;
@@ -216,6 +216,10 @@ fn read_object(path: &str, place: Place, object: &Object<'_>, report: &mut Repor
                 if settings.get(Id::Manager).is_none() {
                     settings.insert(Id::Manager, key_path, Value::Switch(true));
                 }
+                continue;
+            }
+            if place == Place::Root && is_obfuscation(key, &property.value) {
+                settings.insert(Id::Obfuscation, key_path, Value::Switch(true));
                 continue;
             }
             if !is_null || place.is_strict() {

@@ -107,6 +107,8 @@ pub(crate) enum Id {
     PluginMode,
     /// A manager of a server's ports, of which no setting of ours makes anything.
     Manager,
+    /// An obfuscation of ShadowsocksR, likewise.
+    Obfuscation,
     /// Servers from a document that is fetched.
     OnlineConfig,
     /// Where it is fetched from.

@@ -70,6 +70,11 @@ pub(super) fn is_managers(key: &str, value: &Json<'_>) -> bool {
     OF_MANAGERS.iter().any(|foreign| foreign.key == key) && !is_off(value)
 }
 
+/// Whether `key` asks for an obfuscation of ShadowsocksR.
+pub(super) fn is_obfuscation(key: &str, value: &Json<'_>) -> bool {
+    key == "obfs" && matches!(value, Json::StringLit(text) if !text.value.is_empty() && text.value != "plain")
+}
+
 /// Whether another program would follow `key` here: the first implementation takes one name at the top of the file for the user that
 /// it becomes, and whoever writes anything else under that key means `users`.
 fn is_theirs(place: Place, key: &str, value: &Json<'_>) -> bool {
@@ -187,7 +192,6 @@ mod tests {
             "shareOverLan",
             "localPort",
             "isVerboseLogging",
-            "obfs",
             "protocol_param",
             "redirect",
             "comment",

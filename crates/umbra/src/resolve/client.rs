@@ -31,6 +31,9 @@ pub(super) fn client_way(sources: &mut Sources, common: &Common, report: &mut Re
     if let Some(said) = file.root.get(Id::Manager) {
         report.warn(&said.place, "left aside: it is for a server");
     }
+    if let Some(said) = file.root.get(Id::Obfuscation) {
+        report.warn(&said.place, "unknown key, left aside; a plugin changes how streams look on the way");
+    }
     let has_servers = names_server(file, flags);
     let (url, online, listed) = (url.take(), std::mem::take(online), file.servers.take());
     let mut way = Way::default();

@@ -21,6 +21,7 @@ use crate::secret::read_method;
 pub(super) fn server_doors(sources: Sources, out: &Out, common: &Common, report: &mut Report) -> Vec<Door> {
     let Sources { file, flags, online, .. } = sources;
     refuse_manager(&file, &flags, report);
+    refuse_shadowsocksr(&file.root, report);
     warn_of_outbound_address(&file.root, report);
     if file.inbounds.is_some() {
         report.warn(LISTS[1], "left aside: it is for umbra local");
@@ -54,6 +55,19 @@ fn refuse_manager(file: &Raw, flags: &Settings, report: &mut Report) {
         }
     };
     report.error(&manager.place, text);
+}
+
+/// ShadowsocksR wraps what Shadowsocks says once more, so that none of its clients would be understood. What it has for Shadowsocks as it is
+/// (`origin` and `plain`) is no matter; a client of the same file has protocols of its own.
+fn refuse_shadowsocksr(root: &Settings, report: &mut Report) {
+    let protocol = root.text(Id::Protocol);
+    let theirs = protocol.filter(|(name, _)| OF_SHADOWSOCKSR.iter().any(|start| name.starts_with(start)));
+    let obfuscation = root.get(Id::Obfuscation).map(|said| said.place.as_str());
+    for place in theirs.map(|(_, place)| place).into_iter().chain(obfuscation) {
+        let text = "is of ShadowsocksR, whose clients a server of Shadowsocks does not understand; take it out, and have the clients say origin \
+                    and plain";
+        report.error(place, text);
+    }
 }
 
 /// A server of other programs reaches its targets from its `local_address`. One that says no more than that a client on the same machine
@@ -116,6 +130,9 @@ fn entry_doors(settings: &Settings, out: &Out, common: &Common, report: &mut Rep
     }
     doors
 }
+
+/// How the names of its protocols begin.
+const OF_SHADOWSOCKSR: [&str; 2] = ["auth_", "verify_"];
 
 /// Where a file that is meant for both ends has what is the client's alone.
 const ONLINE_CONFIG: &str = "online_config";

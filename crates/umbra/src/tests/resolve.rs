@@ -198,6 +198,28 @@ fn a_manager_is_left_aside_by_a_client_and_keeps_a_server_from_starting() {
 }
 
 #[test]
+fn a_file_of_shadowsocksr_starts_neither_end() {
+    let file = |rest: &str| format!(r#"{{"server": "127.0.0.1", "password": "long-enough", {rest}}}"#);
+    for (rest, places) in [
+        (r#""protocol": "auth_aes128_md5", "obfs": "plain""#, &["protocol"][..]),
+        (r#""protocol": "origin", "obfs": "tls1.2_ticket_auth""#, &["obfs"]),
+        (r#""protocol": "verify_sha1", "obfs": "http_simple""#, &["protocol", "obfs"]),
+    ] {
+        let errors = Outcome::bad("umbra server", &file(rest));
+        assert_eq!(errors.len(), places.len(), "{errors:?}");
+        for (error, place) in errors.iter().zip(places) {
+            assert!(error.starts_with(&format!("{place}: is of ShadowsocksR")), "{error}");
+            assert!(error.contains("take it out"), "{error}");
+        }
+        assert!(Outcome::bad("umbra local", &file(rest))[0].starts_with("protocol: unknown protocol"));
+    }
+    Outcome::good("umbra server", &file(r#""protocol": "origin", "obfs": "plain""#));
+    Outcome::good("umbra server", &file(r#""protocol": "socks", "obfs": """#));
+    let (_, warnings) = Outcome::good("umbra local", &file(r#""obfs": "http""#));
+    assert!(warnings.len() == 1 && warnings[0].starts_with("obfs: unknown key, left aside"), "{warnings:?}");
+}
+
+#[test]
 fn addresses_come_with_and_without_a_port() {
     for (said, meant) in [
         ("-s 1.2.3.4", "1.2.3.4:8388"),
