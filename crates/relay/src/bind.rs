@@ -11,8 +11,9 @@ use umbra_proto::forbidden::{Forbidden, Rule};
 use umbra_proto::request::Command;
 use umbra_proto::users::UserName;
 
+use crate::config::Route;
 use crate::conn::Conn;
-use crate::dial::{allowed, judge, resolve};
+use crate::dial::{NOTHING_FORBIDDEN, allowed, judge, resolve};
 use crate::door::Door;
 use crate::drive::{Inbox, write_all};
 use crate::failure::{Cause, Failure, Stage};
@@ -110,16 +111,23 @@ async fn wait<N: Net>(
         let (listener, address) = listening.map_err(|error| connect(Cause::Io(error)))?;
         return Ok((Waiting::Here(listener, expected), address));
     }
+    // As an address to be led to, that of anybody may be forbidden.
+    let forbidden = if expects_anybody(target) { &NOTHING_FORBIDDEN } else { &**forbidden };
     let errand = Errand { addresses: known.as_deref(), ..Errand::new(Command::Bind, target, forbidden) };
     let agreed = follow(door, route, who, &errand).await?;
     let address = agreed.bound().unwrap_or(UNKNOWN);
     Ok((Waiting::AtParent(agreed), address))
 }
 
-/// Whom the client must not be led to it may not wait for either. Whoever expects anybody says so by an address that is nobody's.
+/// Whether it is an address that is nobody's.
+fn expects_anybody(target: &Address) -> bool {
+    matches!(target, Address::Ip(address) if address.ip().is_unspecified())
+}
+
+/// Whom the client must not be led to it may not wait for either.
 fn judge_target(target: &Address, forbidden: &Forbidden) -> Result<(), Rule> {
     match target {
-        Address::Ip(address) if address.ip().is_unspecified() => Ok(()),
+        Address::Ip(_) if expects_anybody(target) => Ok(()),
         Address::Ip(address) => judge(*address, forbidden),
         Address::Name(name, _) => forbidden.check_name(name.as_str()).map_or(Ok(()), Err),
     }
@@ -132,7 +140,7 @@ async fn addresses<N: Net>(
     known: Option<Vec<SocketAddr>>,
 ) -> Result<Vec<IpAddr>, Failure> {
     match target {
-        Address::Ip(address) if address.ip().is_unspecified() => Ok(Vec::new()),
+        Address::Ip(_) if expects_anybody(target) => Ok(Vec::new()),
         Address::Ip(address) => Ok(vec![address.ip().to_canonical()]),
         Address::Name(name, port) => {
             let addresses = match known {
@@ -174,7 +182,7 @@ impl<N: Net> Waiting<N> {
             Self::Here(mut listener, expected) => loop {
                 let (socket, source) = listener.accept().await.map_err(|error| connect(Cause::Io(error)))?;
                 let may_come = if expected.is_empty() {
-                    may_be_led_to(door, asker, source).await
+                    route_to(door, asker, source).await.is_ok_and(Route::is_direct)
                 } else {
                     expected.contains(&source.ip().to_canonical())
                 };
@@ -185,19 +193,30 @@ impl<N: Net> Waiting<N> {
                 socket.reset();
             },
             Self::AtParent(mut agreed) => {
-                let second = agreed.arrival().await.map_err(connect)?;
-                Ok((agreed, second.unwrap_or(UNKNOWN)))
+                let second = agreed.arrival().await.map_err(connect)?.unwrap_or(UNKNOWN);
+                // A parent that does not tell who has come has to be trusted to let nobody else in.
+                if !second.ip().is_unspecified()
+                    && let Err(failure) = route_to(door, asker, second).await
+                {
+                    agreed.socket.reset();
+                    return Err(failure);
+                }
+                Ok((agreed, second))
             }
         }
     }
 }
 
-/// Whether the client could as well have asked to be connected to whoever has come from `source`, as directly. Where anybody may come it
-/// is not known before who will.
-async fn may_be_led_to<N: Net>(door: &Door<N>, asker: Asker<'_>, source: SocketAddr) -> bool {
+/// By which way the client would be led to whoever has come from `source`, if it may be at all. Where anybody may come it is not known
+/// before who will.
+async fn route_to<'d, N: Net>(
+    door: &'d Door<N>,
+    asker: Asker<'_>,
+    source: SocketAddr,
+) -> Result<&'d Route, Failure> {
     let source = SocketAddr::new(source.ip().to_canonical(), source.port());
-    judge(source, &door.inbound.forbidden).is_ok()
-        && decide(door, Who::Client(asker), &source.into()).await.is_ok_and(|(route, _)| route.is_direct())
+    judge(source, &door.inbound.forbidden).map_err(|rule| connect(Cause::Forbidden(rule)))?;
+    decide(door, Who::Client(asker), &source.into()).await.map(|(route, _)| route)
 }
 
 async fn refuse_first<S: Socket>(client: S, pending: Pending, failure: Failure) -> Failure {

@@ -457,10 +457,7 @@ async fn hop_by_hop<N: Net>(
     }
     // A target whose name has no address is no fault of any hop.
     let target = {
-        // Whom somebody may come from who is waited for is not where anybody is led.
-        let is_led = errand.command == Command::Connect;
-        let forbidden = if is_led { errand.forbidden } else { &NOTHING_FORBIDDEN };
-        let settling = pin!(settle(door, last, errand.target, errand.addresses, forbidden));
+        let settling = pin!(settle(door, last, errand.target, errand.addresses, errand.forbidden));
         in_time(errand.until, Stage::Resolve, settling).await?
     };
     // Whoever is asked in the open answers before anything else is said, so that nothing is promised too early; and a Shadowsocks

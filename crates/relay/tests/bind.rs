@@ -14,7 +14,7 @@ use umbra_proto::address::Address;
 use umbra_proto::forbidden::Forbidden;
 use umbra_proto::proxy_header::Version;
 use umbra_relay::Relay;
-use umbra_relay::config::{Inbound, Parent, Protocol, ProxyDoor, ProxyHeader, Route};
+use umbra_relay::config::{Inbound, Names, Parent, Protocol, ProxyDoor, ProxyHeader, Route};
 
 use common::{before, inbound, open, run, shadowsocks_server, target};
 
@@ -140,6 +140,35 @@ fn nobody_whom_a_client_must_not_be_led_to_is_waited_for_or_comes() {
     let right = come_from(Ipv4Addr::new(127, 0, 0, 7), listening);
     assert_eq!(answer(&mut near, true), right.local_addr().unwrap());
     relay.stop();
+}
+
+#[test]
+fn whoever_comes_to_a_parent_is_not_let_in_either_if_a_client_must_not_be_led_there() {
+    let parent = direct();
+    let forbidden =
+        Arc::new(Forbidden::listed(vec!["127.0.0.8/30".parse().unwrap(), "0.0.0.0/8".parse().unwrap()]));
+    let route = Route::parent(Parent {
+        names: Names::ResolveHere,
+        ..Parent::socks5(parent.addresses()[0].into(), None)
+    });
+    let relay = run(Inbound { forbidden, ..inbound(PROXY, route) });
+    assert_eq!(bind_before_forbidden(&relay, [127, 0, 0, 9]).1, 2);
+    for (last, code) in [(9, 2), (7, 0)] {
+        let (mut near, granted, port) = bind_before_forbidden(&relay, [0; 4]);
+        assert_eq!(granted, 0);
+        let mut far = come_from(Ipv4Addr::new(127, 0, 0, last), (Ipv4Addr::LOCALHOST, port).into());
+        let mut second = [0; 10];
+        near.read_exact(&mut second).unwrap();
+        assert_eq!(second[1], code);
+        if code != 0 {
+            let end = far.read(&mut [0; 1]);
+            assert!(
+                matches!(end, Ok(0)) || end.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
+            );
+        }
+    }
+    relay.stop();
+    parent.stop();
 }
 
 #[test]

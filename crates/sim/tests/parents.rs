@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use umbra_proto::address::Address;
+use umbra_proto::forbidden::Forbidden;
 use umbra_proto::request::Refusal;
 use umbra_proto::shadowsocks::Method;
 use umbra_proto::shadowsocks::identity::Credentials;
@@ -638,6 +639,21 @@ fn bind_waits_for_the_addresses_that_the_rules_have_seen() {
         assert_eq!(client.hear(10).await.unwrap()[..2], [5, 0]);
         target.say(b"x").await.unwrap();
         assert_eq!(client.hear(1).await.unwrap(), b"x");
+    });
+}
+
+#[test]
+fn a_parent_is_not_asked_to_wait_for_a_name_whose_address_is_forbidden() {
+    one_seed(1, |net, _| async move {
+        net.name("inside.example", name(&["10.0.0.1"]));
+        let house = House::new(&net);
+        let parent = Parent { names: Names::ResolveHere, ..Parent::socks5(door(1).into(), None) };
+        let forbidden = Arc::new(Forbidden::listed(vec!["10.0.0.0/8".parse().unwrap()]));
+        house.open(Inbound { forbidden, ..inbound(0, Route::parent(parent)) }, Link::plain());
+        let client = enter(&net).await;
+        client.say(b"\x05\x01\x00\x05\x02\x00\x03\x0einside.example\x00\x14").await.unwrap();
+        assert_eq!(client.hear(12).await.unwrap()[..4], [5, 0, 5, 2]);
+        assert_eq!(net.dials_to(door(1)), 0);
     });
 }
 
