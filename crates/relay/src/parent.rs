@@ -198,7 +198,8 @@ impl ParentError {
                 Outcome::Declined
             }
             Self::Socks4Request(_) | Self::HttpRequest(_) => Outcome::Declined,
-            Self::Socks5(Socks5::Denied(1 | 2)) => Outcome::Doubtful,
+            // The high ones are what Tor has for onion services.
+            Self::Socks5(Socks5::Denied(1 | 2 | 0xf0..=0xf7)) => Outcome::Doubtful,
             Self::Http(Http::Denied(status)) if is_said_of_targets(status) => Outcome::Doubtful,
             Self::Socks4(Socks4::Denied(SOCKS4_FAILED)) => Outcome::Doubtful,
             Self::Socks4(_) | Self::Socks5(_) | Self::Http(_) => Outcome::Failed,
@@ -268,7 +269,7 @@ mod tests {
         for code in [3, 4, 5, 6, 8] {
             assert_eq!(of_socks5(code), Outcome::Declined);
         }
-        for code in [1, 2] {
+        for code in [1, 2, 0xf0, 0xf7] {
             assert_eq!(of_socks5(code), Outcome::Doubtful);
         }
         for code in [7, 9, 0xff] {
