@@ -36,7 +36,7 @@ pub use settings::{Health, NoneLeft, Policy, Probing, RetryFrom, Rounds, Setting
 pub use shared::{Doubtful, Errand, Held, Shared};
 pub use status::{Condition, Status};
 use sticky::Sticky;
-use walk::{Again, Walk};
+use walk::{Again, Step, Walk};
 pub use walk::{Attempt, Attempts, Kind};
 
 /// A member of a group, as the operator or a document names it.
@@ -97,7 +97,23 @@ pub enum Outcome {
 /// An attempt of which it is not known whether the member or the target was to blame. A trial is one until that is known.
 #[derive(Debug)]
 #[must_use = "who was to blame is to be told, or a trial keeps others away"]
-pub struct Doubt(Attempt);
+pub struct Doubt {
+    attempt: Attempt,
+    outcome: Outcome,
+    /// Whether it has taken more than its share of the session's time, or all of its attempts.
+    is_costly: bool,
+}
+
+/// How a session has ended of which it is not known whether it was led to its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Everybody has been asked, and nobody leads there.
+    AllAsked,
+    /// Somebody is left who has not been asked, or has not had its time, and may lead there.
+    SomeLeft,
+    /// At somebody who says nothing of targets, or at a target that changes its mind.
+    Untold,
+}
 
 /// What has become of a member, for one line of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,7 +218,8 @@ impl State {
         let source = hash::canonical(wanted.source);
         let faithful = self.faithful(source, now);
         let (start, seed) = self.order.begin(self.settings.policy, wanted, self.records.len(), faithful);
-        Attempts::new(Walk { start, seed, source, faithful, revision: self.revision })
+        let until = now + self.settings.patience;
+        Attempts::new(Walk { start, seed, source, faithful, revision: self.revision, until })
     }
 
     /// The member that the session is to try next, or none if it has failed. What came of it is to be [reported](Self::report), before
@@ -216,30 +233,25 @@ impl State {
             Some(again) => again,
             None => self.another(attempts, now)?,
         };
+        let share = self.settings.share(self.records.len());
         let record = self.records.get_mut(index)?;
         self.tickets += 1;
         record.give(kind, self.tickets, now);
-        let (key, ticket) = (record.key, self.tickets);
-        Some(attempts.step(index, kind, &self.settings, |counts, source| Attempt {
-            index,
-            key,
-            kind,
-            ticket,
-            counts,
-            source,
-        }))
+        let step = Step { index, key: record.key, kind, ticket: self.tickets };
+        Some(attempts.step(&self.settings, &step, share, now))
     }
 
     /// What came of an attempt. Tells what has become of the member.
     #[expect(clippy::needless_pass_by_value, reason = "an attempt has one outcome")]
     pub fn report(&mut self, attempt: Attempt, outcome: Outcome, now: Instant) -> Option<Change> {
-        let Attempt { index, key, kind, ticket, counts, source } = attempt;
+        let Attempt { index, key, kind, ticket, counts, source, .. } = attempt;
         let member = self.find(index, key)?;
         let may_eject = self.may_eject();
+        let charge = self.charge(member, attempt.is_alone || attempt.is_overdue(now), may_eject);
         let record = self.records.get_mut(member)?;
-        let is_current = record.take_back(ticket);
         let event = match outcome {
             Outcome::Reached { latency } => {
+                record.take_back(ticket);
                 if let Some(lasting) = self.settings.sticky {
                     self.sticky.remember(source, key, lasting, now);
                 }
@@ -247,19 +259,40 @@ impl State {
                 self.reached(member, kind, now)
             }
             Outcome::Failed => {
-                let outlook = Outlook { kind, is_current, may_eject, charge: Charge::Failure };
+                let is_current = record.take_back(ticket);
+                let outlook = Outlook { kind, is_current, may_eject, charge };
                 if counts {
                     self.order.failed(self.settings.policy, member, None);
                 }
                 return self.failed(member, outlook, counts, now);
             }
-            Outcome::Declined | Outcome::Doubtful | Outcome::Silent | Outcome::Abandoned => None,
+            Outcome::Declined | Outcome::Doubtful | Outcome::Silent => {
+                record.take_back(ticket);
+                None
+            }
+            Outcome::Abandoned => {
+                record.give_up(ticket, now);
+                None
+            }
         };
         event.map(|event| Change { member, event })
     }
 
+    /// What is held against `member`, which has failed: where as many are out as may be, it stays in use; but if that would cost the next
+    /// session as much, it comes after the others. The last one has nobody to come after.
+    fn charge(&self, member: usize, is_costly: bool, may_eject: bool) -> Charge {
+        let is_kept =
+            !may_eject && !self.is_last() && self.records.get(member).is_some_and(|record| !record.is_down());
+        if is_kept && is_costly { Charge::Suspicion } else { Charge::Failure }
+    }
+
+    /// Whether no more than one is not out.
+    fn is_last(&self) -> bool {
+        self.records.iter().filter(|record| record.out_since().is_none()).count() <= 1
+    }
+
     /// Keeps an attempt of which it is not known yet whether the target or the member was to blame, though the session goes on.
-    pub fn doubt(&mut self, attempt: Attempt) -> Doubt {
+    pub fn doubt(&mut self, attempt: Attempt, outcome: Outcome, now: Instant) -> Doubt {
         if !attempt.counts
             && let Some(member) = self.find(attempt.index, attempt.key)
             && let Some(record) = self.records.get_mut(member)
@@ -267,7 +300,7 @@ impl State {
             // The session has another try of the same turn.
             record.take_back(attempt.ticket);
         }
-        Doubt(attempt)
+        Doubt { is_costly: attempt.is_alone || attempt.is_overdue(now), attempt, outcome }
     }
 
     /// Whether the session has tried everybody whom it may.
@@ -285,15 +318,11 @@ impl State {
     /// whoever has targets that tell their visitors apart could take out all; and where as many are out as may be, it is suspected.
     #[expect(clippy::needless_pass_by_value, reason = "it is blamed once")]
     pub fn blame(&mut self, doubt: Doubt, reached: Member, now: Instant) -> Option<Change> {
-        let Attempt { index, key, kind, ticket, counts, .. } = doubt.0;
+        let Doubt { attempt: Attempt { index, key, kind, ticket, counts, .. }, is_costly, .. } = doubt;
         let member = self.find(index, key)?;
-        let is_last = self.records.iter().filter(|record| record.out_since().is_none()).count() <= 1;
-        let may_eject = !is_last && self.may_eject();
-        let record = self.records.get_mut(member)?;
-        let is_current = record.take_back(ticket);
-        // One that is kept beyond the cap has cost a session its time, and comes after the others for that.
-        let is_kept = !is_last && !may_eject && !record.is_down();
-        let charge = if is_kept { Charge::Suspicion } else { Charge::Failure };
+        let may_eject = !self.is_last() && self.may_eject();
+        let charge = self.charge(member, is_costly, may_eject);
+        let is_current = self.records.get_mut(member)?.take_back(ticket);
         let outlook = Outlook { kind, is_current, may_eject, charge };
         if counts {
             // Those between them may have failed the same session.
@@ -302,23 +331,43 @@ impl State {
         self.failed(member, outlook, counts, now)
     }
 
-    /// Nobody is known to lead where this one has not, and it may be to blame all the same: there are others that have not been asked, or
-    /// that say nothing of targets. As often as for a failure, and others are tried before it; but nobody is out of reach for it, since it
-    /// may have been the target each time, and no latch moves. Tells what has become of the member.
+    /// Nobody is known to lead where this one has not. It may be to blame all the same. Tells what has become of the member.
+    pub fn settle(&mut self, doubt: Doubt, ending: Ending, now: Instant) -> Option<Change> {
+        match (doubt.outcome, ending) {
+            // Nobody stands out, and nobody was hidden.
+            (Outcome::Silent, Ending::AllAsked) => self.excuse(doubt, now),
+            (Outcome::Silent, Ending::SomeLeft | Ending::Untold) => self.suspect(doubt, now),
+            // Words about us, perhaps, or of one that is cut off: the next one might not have said them.
+            (Outcome::Doubtful | Outcome::Declined, Ending::SomeLeft) => self.suspect(doubt, now),
+            // Whoever says no in vain each time costs each session that much.
+            (Outcome::Doubtful | Outcome::Declined, Ending::Untold) if doubt.is_costly => {
+                self.suspect(doubt, now)
+            }
+            (Outcome::Doubtful | Outcome::Declined, Ending::AllAsked | Ending::Untold) => {
+                self.acquit(doubt, now)
+            }
+            (Outcome::Failed | Outcome::Abandoned | Outcome::Reached { .. }, _) => self.acquit(doubt, now),
+        }
+    }
+
+    /// There are others that have not been asked, or that say nothing of targets. It is held against the member as often as a failure, and
+    /// others are tried before it, if it costs no more than an attempt from the second one on; but nobody is out of reach for it, since it may
+    /// have been the target each time, and no latch moves.
     #[expect(clippy::needless_pass_by_value, reason = "it is suspected once")]
-    pub fn suspect(&mut self, doubt: Doubt, now: Instant) -> Option<Change> {
-        let Attempt { index, key, kind, ticket, counts, .. } = doubt.0;
+    fn suspect(&mut self, doubt: Doubt, now: Instant) -> Option<Change> {
+        let Doubt { attempt: Attempt { index, key, kind, ticket, counts, .. }, is_costly, .. } = doubt;
         let member = self.find(index, key)?;
         let is_current = self.records.get_mut(member)?.take_back(ticket);
-        let outlook = Outlook { kind, is_current, may_eject: false, charge: Charge::Suspicion };
+        let charge = if is_costly { Charge::Suspicion } else { Charge::Refusal };
+        let outlook = Outlook { kind, is_current, may_eject: false, charge };
         self.failed(member, outlook, counts, now)
     }
 
     /// It has said no, and nobody is known to lead there: the target was to blame. A trial is over then, since whoever says no is there;
-    /// the word of one that is asked because nobody else is left changes nothing. Tells what has become of the member.
+    /// the word of one that is asked because nobody else is left changes nothing.
     #[expect(clippy::needless_pass_by_value, reason = "it is acquitted once")]
-    pub fn acquit(&mut self, doubt: Doubt, now: Instant) -> Option<Change> {
-        let Attempt { index, key, kind, ticket, .. } = doubt.0;
+    fn acquit(&mut self, doubt: Doubt, now: Instant) -> Option<Change> {
+        let Attempt { index, key, kind, ticket, .. } = doubt.attempt;
         let member = self.find(index, key)?;
         let record = self.records.get_mut(member)?;
         let is_over = record.take_back(ticket) && kind == Kind::Trial;
@@ -327,13 +376,12 @@ impl State {
     }
 
     /// It has said nothing, and everybody has been asked and nobody leads there: nobody stands out, and nothing is held against it, or a
-    /// target that swallows connections would take a whole group out of turn. A trial has not shown that the member is back. Tells what has
-    /// become of the member.
-    pub fn excuse(&mut self, doubt: Doubt, now: Instant) -> Option<Change> {
-        match doubt.0.kind {
+    /// target that swallows connections would take a whole group out of turn. A trial has not shown that the member is back.
+    fn excuse(&mut self, doubt: Doubt, now: Instant) -> Option<Change> {
+        match doubt.attempt.kind {
             Kind::Trial => self.suspect(doubt, now),
             Kind::Regular | Kind::LastResort => {
-                self.abandon(doubt.0);
+                self.abandon(doubt.attempt, now);
                 None
             }
         }
@@ -390,10 +438,10 @@ impl State {
 
     /// Takes an attempt back of which nothing is known: the same as reporting that it was abandoned.
     #[expect(clippy::needless_pass_by_value, reason = "an attempt has one outcome")]
-    pub fn abandon(&mut self, attempt: Attempt) {
+    pub fn abandon(&mut self, attempt: Attempt, now: Instant) {
         let Attempt { index, key, ticket, .. } = attempt;
         if let Some(record) = self.find(index, key).and_then(|member| self.records.get_mut(member)) {
-            record.take_back(ticket);
+            record.give_up(ticket, now);
         }
     }
 
@@ -409,21 +457,23 @@ impl State {
         Some((index, kind))
     }
 
-    /// Another member: one that served this source before, one that is well or due for a trial, one of those that are down if the
-    /// session may, and then all that are well over again.
+    /// Another member: one that served this source before, one that is up or due for a trial, whoever is in doubt, one of those that are down if
+    /// the session may, and then all that are up over again.
     fn another(&mut self, attempts: &mut Attempts, now: Instant) -> Option<(usize, Kind)> {
         if let Some(index) = attempts.faithful()
             && self.is_up(index, now)
         {
             return Some((index, Kind::Regular));
         }
-        if let Some(usable) = self.pick(attempts, Whom::Usable, now) {
+        // With one that says no at once, and may be right, a session loses its first attempt, and with all of them all that it has.
+        let whom = if attempts.made() == 0 { Whom::Usable } else { Whom::Blameless };
+        if let Some(usable) = self.pick(attempts, whom, now) {
             return Some(usable);
         }
+        if let Some(in_doubt) = self.in_doubt(attempts, now) {
+            return Some(in_doubt);
+        }
         if attempts.is_in_first_round() {
-            if let Some(suspected) = self.suspected(attempts) {
-                return Some(suspected);
-            }
             let may_try_all = match self.settings.none_left {
                 NoneLeft::Fail => false,
                 NoneLeft::TryAll => true,
@@ -442,12 +492,17 @@ impl State {
         usable.or_else(|| self.pick(attempts, Whom::Usable, now))
     }
 
-    /// The one of those that are down on no more than a suspicion that has not been tried for longest: the others have not been cleared of
-    /// it since.
-    fn suspected(&self, attempts: &Attempts) -> Option<(usize, Kind)> {
-        let suspected = self.records.iter().enumerate().filter(|(_, record)| record.is_suspected());
-        let left = suspected.filter(|(index, _)| !attempts.has_visited(*index));
-        left.min_by_key(|(_, record)| record.given()).map(|(index, _)| (index, Kind::LastResort))
+    /// The one of those that are up and tolerated, or down on no more than a suspicion, that has not been tried for longest: the others have not
+    /// been cleared of it since. Whoever is down has one turn for that.
+    fn in_doubt(&self, attempts: &Attempts, now: Instant) -> Option<(usize, Kind)> {
+        let kind = |record: &Record| match record.usable(&self.settings.health, now) {
+            Some(Kind::Regular) => Some(Kind::Regular),
+            _ if record.is_suspected() && attempts.is_in_first_round() => Some(Kind::LastResort),
+            _ => None,
+        };
+        let left = self.records.iter().enumerate().filter(|(index, _)| !attempts.has_visited(*index));
+        let in_doubt = left.filter_map(|(index, record)| Some((index, kind(record)?, record.given())));
+        in_doubt.min_by_key(|(_, _, given)| *given).map(|(index, kind, _)| (index, kind))
     }
 
     /// The member that served `source` last, if it is up.
@@ -464,16 +519,14 @@ impl State {
 
     /// The first by the policy. Those that return slowly are passed over by a part of the sessions, unless there is nobody else.
     fn pick(&mut self, attempts: &Attempts, whom: Whom, now: Instant) -> Option<(usize, Kind)> {
-        let health = &self.settings.health;
-        let mut candidates = Candidates { records: &self.records, attempts, health, whom, now };
-        if whom == Whom::Usable && self.settings.policy != Policy::Latched && !health.slow_start.is_zero() {
-            candidates.whom = Whom::UsableInFull;
-            if let Some(chosen) = self.order.choose(self.settings.policy, &candidates) {
-                return Some(chosen);
-            }
-            candidates.whom = whom;
+        let (policy, health) = (self.settings.policy, &self.settings.health);
+        let in_full = whom != Whom::All && policy != Policy::Latched && !health.slow_start.is_zero();
+        let candidates = Candidates { records: &self.records, attempts, health, whom, in_full, now };
+        let chosen = self.order.choose(policy, &candidates);
+        if chosen.is_some() || !in_full {
+            return chosen;
         }
-        self.order.choose(self.settings.policy, &candidates)
+        self.order.choose(policy, &Candidates { in_full: false, ..candidates })
     }
 
     /// Where a member stands, which most often is where it stood.

@@ -18,7 +18,7 @@ use crate::dial::{NOTHING_FORBIDDEN, allowed, dial, dial_any, dial_target, judge
 use crate::door::Door;
 use crate::drive::Inbox;
 use crate::failure::{At, Cause, Failure, Side, Stage, Whereabouts};
-use crate::group::{Doubtful, Held, Outcome, Wanted};
+use crate::group::{Doubtful, Ending, Held, Outcome, Wanted};
 use crate::inbound::ClientSide;
 use crate::net::{Net, Socket};
 use crate::notice::Notices;
@@ -248,14 +248,12 @@ async fn through<N: Net>(
     let tcp = Tcp { fast_open: door.inbound.tcp.fast_open && is_alone, ..door.inbound.tcp };
     let wanted = Wanted { target: errand.target, source: who.source(), chance: chance(&door.net) };
     let begun = Instant::now();
-    let until = begun + group.patience;
-    let errand = Errand { until: Some(until), ..*errand };
     let mut attempts = group.streams.begin(&wanted, begun);
+    let until = attempts.until();
+    let errand = Errand { until: Some(until), ..*errand };
     // Whoever probed it may have ended with its own relay, however much the group is in use.
     wake(door, group);
-    let mut told: Option<(Outcome, Failure)> = None;
-    let notices = &door.notices;
-    let mut doubts = Doubts { group, notices, raised: Vec::new() };
+    let mut search = Search { group, notices: &door.notices, doubts: Vec::new(), told: None };
     let mut now = begun;
     while let Some(mut held) = group.streams.next(&mut attempts, now) {
         let path = Arc::clone(held.member());
@@ -267,45 +265,40 @@ async fn through<N: Net>(
             Ok(reached) => {
                 let outcome = Outcome::Reached { latency: Some(now.saturating_duration_since(began)) };
                 tried.end(outcome, None);
-                notices.change(group, &path, held.report(outcome, now), None);
-                doubts.end(&path, now);
+                door.notices.change(group, &path, held.report(outcome, now), None);
+                search.reached(&path, now);
                 return Ok(reached);
             }
             Err(failure) => failure.along(&path.name),
         };
         let is_over = now >= until;
-        // The time of the group, and not its own, has run out: it has not had enough of it to be judged, unless there was no more of it.
+        // The time of the group, and not its own, has run out: it has not had enough of it to be judged, unless there was no more of it. If it
+        // has had its share, others may be worth more of the next session's time.
         let is_short = now.saturating_duration_since(began) < path.deadlines.connect;
         let was_cut = is_over && is_short && !attempts.are_of_one_turn();
-        let outcome = if was_cut { Outcome::Abandoned } else { failure.outcome(path.hops.len()) };
+        let outcome = match (was_cut, held.is_overdue(until)) {
+            (true, false) => Outcome::Abandoned,
+            (true, true) => Outcome::Silent,
+            (false, _) => failure.outcome(path.hops.len()),
+        };
         tried.end(outcome, Some(&failure));
+        if matches!(failure.cause, Cause::Deadline) {
+            held.has_run_late(now);
+        }
         if would_be_repeated(outcome) {
             attempts.leave();
         }
         if would_be_repeated(outcome) || is_over {
             held.end_turn();
         }
-        if is_doubtful(outcome, &failure) {
-            doubts.raise(held, outcome, &failure);
-        } else {
-            notices.change(group, &path, held.report(outcome, now), Some(&failure));
-        }
-        debug!(path = %path.name, %failure, "path led nowhere");
-        // What was heard of the target is truer than what goes wrong with somebody else on the way.
-        let is_truer = outcome == Outcome::Declined;
-        told = told
-            .filter(|(earlier, _)| *earlier == Outcome::Declined && !is_truer)
-            .or(Some((outcome, failure)));
+        search.failed(held, outcome, failure, now);
         if is_over {
             break;
         }
     }
     // Who came last when the time ran out has not been asked to the end.
     let has_asked_all = now < until && group.streams.with_state(|state| state.has_tried_all(&attempts, now));
-    doubts.dismiss(if has_asked_all { Ending::AllAsked } else { Ending::SomeLeft }, now);
-    // Where nobody is tried, no path has failed, and the operator has to know which group it is.
-    let nobody = || Failure::outbound(Stage::Connect, Cause::NoPath).along(&group.name);
-    Err(told.map_or_else(nobody, |(_, failure)| failure))
+    Err(search.ended(if has_asked_all { Ending::AllAsked } else { Ending::SomeLeft }, now))
 }
 
 /// Whether another one may lead to the target, and show who was to blame.
@@ -325,70 +318,72 @@ fn would_be_repeated(outcome: Outcome) -> bool {
     }
 }
 
-/// Those of a group who have not led a session to its target, and why, until it is known who was to blame.
-struct Doubts<'g> {
+/// What a session has found in a group while it looks for one who leads to its target.
+struct Search<'g> {
     group: &'g Group,
     notices: &'g Notices,
-    raised: Vec<Doubt<'g>>,
+    /// Those who have not led there, until it is known who was to blame.
+    doubts: Vec<Doubt<'g>>,
+    /// What the client is told if nobody does.
+    told: Option<(Outcome, Failure)>,
 }
 
 /// That it is one of them who is to blame.
 struct Doubt<'g> {
     whom: Doubtful<'g, Path>,
-    outcome: Outcome,
     why: String,
 }
 
-impl<'g> Doubts<'g> {
-    fn raise(&mut self, held: Held<'g, Path>, outcome: Outcome, failure: &Failure) {
-        let why = failure.to_string();
-        self.raised.extend(held.doubt().map(|whom| Doubt { whom, outcome, why }));
+impl<'g> Search<'g> {
+    /// One has not led there.
+    fn failed(&mut self, held: Held<'g, Path>, outcome: Outcome, failure: Failure, now: Instant) {
+        debug!(path = %held.member().name, %failure, "path led nowhere");
+        if is_doubtful(outcome, &failure) {
+            let why = failure.to_string();
+            self.doubts.extend(held.doubt(outcome, now).map(|whom| Doubt { whom, why }));
+        } else {
+            let path = Arc::clone(held.member());
+            self.notices.change(self.group, &path, held.report(outcome, now), Some(&failure));
+        }
+        // What was heard of the target is truer than what goes wrong with somebody else on the way.
+        let has_heard = |told: &(Outcome, Failure)| told.0 == Outcome::Declined;
+        if outcome == Outcome::Declined || !self.told.as_ref().is_some_and(has_heard) {
+            self.told = Some((outcome, failure));
+        }
     }
 
     /// `reached` has been reached. If that shows that the target is there, it was not that which was to blame.
-    fn end(mut self, reached: &Arc<Path>, now: Instant) {
+    fn reached(mut self, reached: &Arc<Path>, now: Instant) {
         // Whoever was in doubt itself has seen the target change its mind, which it may have done for the others as well.
-        let raised = self.raised.len();
-        self.raised.retain(|doubt| !Arc::ptr_eq(doubt.whom.member(), reached));
-        let has_changed = self.raised.len() < raised;
+        let doubts = self.doubts.len();
+        self.doubts.retain(|doubt| !Arc::ptr_eq(doubt.whom.member(), reached));
+        let has_changed = self.doubts.len() < doubts;
         if has_changed || !tells_of_targets(reached) {
-            return self.dismiss(Ending::Untold, now);
+            return self.settle(Ending::Untold, now);
         }
-        for Doubt { whom, why, .. } in self.raised {
+        for Doubt { whom, why } in self.doubts {
             let path = Arc::clone(whom.member());
             self.notices.change(self.group, &path, whom.blame(reached.member(), now), Some(&why));
         }
     }
 
+    /// Nobody leads there, as far as the session has looked. Tells why.
+    fn ended(mut self, ending: Ending, now: Instant) -> Failure {
+        let told = self.told.take();
+        // Where nobody is tried, no path has failed, and the operator has to know which group it is.
+        let nobody = || Failure::outbound(Stage::Connect, Cause::NoPath).along(&self.group.name);
+        let failure = told.map_or_else(nobody, |(_, failure)| failure);
+        self.settle(ending, now);
+        failure
+    }
+
     /// Nobody is known to lead there. Some may be to blame all the same.
-    fn dismiss(self, ending: Ending, now: Instant) {
-        for Doubt { whom, outcome, why } in self.raised {
+    fn settle(self, ending: Ending, now: Instant) {
+        for Doubt { whom, why } in self.doubts {
             let path = Arc::clone(whom.member());
-            let change = match (outcome, ending) {
-                // Nobody stands out, and nobody was hidden.
-                (Outcome::Silent, Ending::AllAsked) => whom.excuse(now),
-                (Outcome::Silent, Ending::SomeLeft | Ending::Untold) => whom.suspect(now),
-                // Words about us, perhaps, or of one that is cut off: the next one might not have said them.
-                (Outcome::Doubtful | Outcome::Declined, Ending::SomeLeft) => whom.suspect(now),
-                (Outcome::Doubtful | Outcome::Declined, Ending::AllAsked | Ending::Untold) => {
-                    whom.acquit(now)
-                }
-                (Outcome::Failed | Outcome::Abandoned | Outcome::Reached { .. }, _) => whom.acquit(now),
-            };
-            self.notices.change(self.group, &path, change, Some(&why));
+            self.notices.change(self.group, &path, whom.settle(ending, now), Some(&why));
         }
     }
-}
-
-/// How a session has ended of which it is not known whether it was led to its target.
-#[derive(Clone, Copy)]
-enum Ending {
-    /// Everybody has been asked, and nobody leads there.
-    AllAsked,
-    /// Somebody is left who has not been asked, or has not had its time, and may lead there.
-    SomeLeft,
-    /// At somebody who says nothing of targets, or at a target that changes its mind.
-    Untold,
 }
 
 /// Whether one who has been led along `path` has been led to the target: a Shadowsocks server says nothing of that.

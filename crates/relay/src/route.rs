@@ -20,7 +20,7 @@ use umbra_proto::users::Credentials as Login;
 
 use crate::config::Mode;
 use crate::group::{Member, Policy, Settings, Shared, Status};
-use crate::limits::{CONNECT_SECS_MAX, NEGOTIATE_SECS_MAX, REACH_SECS_MAX};
+use crate::limits::{CONNECT_SECS_MAX, NEGOTIATE_SECS_MAX};
 use crate::probe::Probe;
 use crate::router::{Decision, Query, Router, Verdict};
 use crate::tally::{Counts, Tally};
@@ -51,8 +51,6 @@ pub struct Group {
     pub(crate) streams: Shared<Path>,
     /// Those that carry datagrams.
     pub(crate) datagrams: Shared<Path>,
-    /// How long a session may look for a path that leads to its target.
-    pub(crate) patience: Duration,
     /// How members are probed, if they are.
     pub(crate) probe: Option<Probe>,
     /// Whether somebody probes them.
@@ -331,7 +329,6 @@ impl Group {
             name: name.into(),
             streams: Shared::new(settings, streams),
             datagrams: Shared::new(settings, datagrams),
-            patience: REACH_SECS_MAX,
             probe: None,
             is_probed: AtomicBool::new(false),
         }
@@ -341,12 +338,6 @@ impl Group {
     #[must_use]
     pub fn with_probe(self, probe: Probe) -> Self {
         Self { probe: Some(probe), ..self }
-    }
-
-    /// The same, in which a session may look so long for a path that leads to its target.
-    #[must_use]
-    pub fn with_patience(self, patience: Duration) -> Self {
-        Self { patience, ..self }
     }
 
     /// A path for each of `servers`, of which a session takes any.

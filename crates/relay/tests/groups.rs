@@ -585,8 +585,8 @@ fn the_patience_of_a_group_ends_a_session_and_the_silent_one_is_still_held_to_it
         path.deadlines = Deadlines { connect: SOON, negotiate: Duration::from_secs(30) };
         path.into()
     });
-    let group = Group::new("parents", Settings::default(), members.collect());
-    let group = Arc::new(group.with_patience(SOON * 3));
+    let settings = Settings { patience: SOON * 3, ..Settings::default() };
+    let group = Arc::new(Group::new("parents", settings, members.collect()));
     let (relay, began) = (door(&group), Instant::now());
     assert_eq!(ask(relay.addresses()[0], &"9.9.9.9:9".parse().unwrap()).0, 4);
     assert!((SOON * 3..SOON * 20).contains(&began.elapsed()), "{:?}", began.elapsed());
@@ -605,8 +605,9 @@ fn a_silent_parent_that_takes_all_the_patience_of_a_group_fails_and_the_next_ses
         // A connection may take longer than the group waits in all.
         bad.deadlines.connect = Duration::from_secs(600);
         let members = vec![bad.into(), path("good", &good.addresses()[..1])];
-        let settings = Settings { attempts_per_member: number(tries), ..Settings::default() };
-        let group = Arc::new(Group::new("parents", settings, members).with_patience(SOON));
+        let attempts_per_member = number(tries);
+        let settings = Settings { attempts_per_member, patience: SOON, ..Settings::default() };
+        let group = Arc::new(Group::new("parents", settings, members));
         let relay = door(&group);
         for _ in 0..2 {
             assert_eq!(ask(relay.addresses()[0], &target.address.into()).0, 4, "{tries}");
@@ -630,8 +631,8 @@ fn who_comes_last_and_has_little_time_left_is_not_judged_by_it() {
         path.into()
     };
     let members = silent.iter().zip([SOON, Duration::from_secs(600)]).map(member);
-    let group = Group::new("parents", Settings::default(), members.collect()).with_patience(SOON * 2);
-    let group = Arc::new(group);
+    let settings = Settings { patience: SOON * 2, ..Settings::default() };
+    let group = Arc::new(Group::new("parents", settings, members.collect()));
     let relay = door(&group);
     assert_eq!(ask(relay.addresses()[0], &"9.9.9.9:9".parse().unwrap()).0, 4);
     assert_eq!(silent.each_ref().map(Scripted::came), [1, 1]);

@@ -21,6 +21,7 @@ use umbra_relay::config::{
     ProxyDoor, ProxyHeader, Route, Routes, Server, Tcp,
 };
 use umbra_relay::group::{Condition, Health, NoneLeft, Policy, Rounds, Settings};
+use umbra_relay::limits::REACH_SECS_MAX;
 use umbra_relay::router::{Conditions, Router, Rule, TargetsBuilder};
 use umbra_sim::house::House;
 use umbra_sim::link::{Fault, FaultKind, Link};
@@ -190,6 +191,7 @@ fn settings(chance: &mut Chance, count: usize) -> Settings {
         policy: *chance.choose(&policies),
         attempts_per_member: number(per_member),
         attempts_max: number(per_member * count),
+        patience: REACH_SECS_MAX,
         rounds: *chance.choose(&[Rounds::One, Rounds::UntilAttemptsEnd]),
         none_left: NoneLeft::TryAll,
         sticky: *chance.choose(&[None, Some(Duration::from_secs(60))]),
@@ -353,7 +355,7 @@ fn whoever_is_well_is_found_in_the_end_however_few_the_attempts_of_a_session_are
         }
         let members = (0..count).map(|number| member(&number.to_string(), parent_at(number + 1, false)));
         let patience = Duration::from_millis(chance.within(1500..=9000));
-        let group = Group::new("parents", settings, members.collect()).with_patience(patience);
+        let group = Group::new("parents", Settings { patience, ..settings }, members.collect());
         house.open(inbound(0, Route::Group(Arc::new(group))), Link::plain());
         note(format!("{settings:?} {patience:?} {:?}", parents.health));
         // Each session holds something against one of them at least; where all are suspected, each is asked once for want of others, and once
@@ -378,6 +380,59 @@ fn whoever_is_well_is_found_in_the_end_however_few_the_attempts_of_a_session_are
 }
 
 #[test]
+fn targets_that_nobody_reaches_do_not_move_a_parent_that_is_well_behind_sick_ones() {
+    each_seed(150, |net, mut chance| async move {
+        let count = chance.length(3..=6);
+        let settings = settings(&mut chance, count);
+        let settings = Settings {
+            policy: *chance.choose(&[Policy::Ordered, Policy::TargetHash]),
+            attempts_per_member: NonZeroU32::MIN,
+            // Not enough for all.
+            attempts_max: NonZeroU32::new(u32::try_from(chance.length(2..=count - 1)).unwrap()).unwrap(),
+            none_left: *chance.choose(&[NoneLeft::Fail, NoneLeft::TryAll]),
+            sticky: None,
+            ..settings
+        };
+        let house = House::new(&net);
+        let mut parents = Parents {
+            net: net.clone(),
+            house: house.clone(),
+            health: vec![State::Well; count],
+            within_tls: vec![false; count],
+            stand_ins: (0..count).map(|_| None).collect(),
+        };
+        for number in 0..count {
+            parents.turn(number, State::Well);
+        }
+        let members = (0..count).map(|number| member(&number.to_string(), parent_at(number + 1, false)));
+        house.open(
+            inbound(0, Route::Group(Arc::new(Group::new("parents", settings, members.collect())))),
+            Link::plain(),
+        );
+        // Whoever is asked first for the target is well, and all others are not.
+        let served = echo(&net);
+        assert_eq!(asked(&net).await, 0);
+        let first = (0..count).find(|number| net.dials_to(door(number + 1)) > 0).unwrap();
+        let sick = [State::Hung, State::Mute, State::Denying, State::CutOff, State::Breaking];
+        for number in (0..count).filter(|number| *number != first) {
+            parents.turn(number, *chance.choose(&sick));
+        }
+        note(format!("{settings:?} {:?}", parents.health));
+        served.abort();
+        for _ in 0..10 {
+            net.absent(TARGET, *chance.choose(&[Absence::Refuses, Absence::Unreachable]));
+            for _ in 0..chance.length(1..=5) {
+                asked(&net).await;
+            }
+            let served = echo(&net);
+            assert_eq!(asked(&net).await, 0, "the target is there again");
+            served.abort();
+        }
+        house.empties(Duration::from_secs(15)).await;
+    });
+}
+
+#[test]
 fn one_that_has_no_time_left_to_answer_is_hidden_by_nobody_who_took_it() {
     // The first says that it cannot reach the target, or nothing; the other says yes.
     for (answer, after, patience) in [(Some(4), 900, 1000), (None, 0, 1200)] {
@@ -396,8 +451,8 @@ fn one_that_has_no_time_left_to_answer_is_hidden_by_nobody_who_took_it() {
                 parent.hear_out().await;
             });
             let members = [1, 2].map(|number| member(&number.to_string(), parent_at(number, false)));
-            let group = Group::new("parents", Settings::default(), members.into());
-            let group = Arc::new(group.with_patience(Duration::from_millis(patience)));
+            let settings = Settings { patience: Duration::from_millis(patience), ..Settings::default() };
+            let group = Arc::new(Group::new("parents", settings, members.into()));
             house.open(inbound(0, Route::Group(group)), Link::plain());
             let mut codes = Vec::new();
             for _ in 0..4 {

@@ -28,8 +28,8 @@ pub(super) struct Order {
 pub(super) enum Whom {
     /// Those that are up, and those that are due for a trial.
     Usable,
-    /// The same without those that return slowly and get none of this session.
-    UsableInFull,
+    /// The same without those that are only tolerated.
+    Blameless,
     /// Those that are down as well.
     All,
 }
@@ -41,6 +41,8 @@ pub(super) struct Candidates<'a> {
     pub(super) attempts: &'a Attempts,
     pub(super) health: &'a Health,
     pub(super) whom: Whom,
+    /// Whether those that return slowly are passed over, if this is none of their sessions.
+    pub(super) in_full: bool,
     pub(super) now: Instant,
 }
 
@@ -50,14 +52,14 @@ impl Candidates<'_> {
             return None;
         }
         let record = self.records.get(index)?;
+        let chance = || hash::mix(hash::mix(self.attempts.seed()) ^ record.key);
+        if self.in_full && record.is_passed_over(chance(), self.health.slow_start, self.now) {
+            return None;
+        }
         match self.whom {
             Whom::All => Some(Kind::LastResort),
-            Whom::Usable => record.usable(self.health, self.now),
-            Whom::UsableInFull => {
-                let chance = hash::mix(hash::mix(self.attempts.seed()) ^ record.key);
-                let is_passed_over = record.is_passed_over(chance, self.health.slow_start, self.now);
-                if is_passed_over { None } else { record.usable(self.health, self.now) }
-            }
+            Whom::Blameless if record.is_tolerated(self.health, self.now) => None,
+            Whom::Usable | Whom::Blameless => record.usable(self.health, self.now),
         }
     }
 

@@ -9,7 +9,7 @@ use super::probe::Schedule;
 use super::status::{Condition, Status};
 use super::walk::Kind;
 use super::{Event, Health, Member, RetryFrom};
-use crate::limits::{LATENCY_GOOD_FOR, LATENCY_MAX, MEASURING_SECS_MAX, TRIAL_SECS_MAX};
+use crate::limits::{LATENCY_GOOD_FOR, LATENCY_MAX, MEASURING_SECS_MAX, TRIAL_SECS_MAX, TRIALS_GIVEN_UP_MAX};
 
 /// One member.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ enum Standing {
         rests_from: Option<Instant>,
         since: Instant,
         trial: Slot,
+        /// How many trials have been given up since its rest.
+        given_up: u8,
         grounds: Grounds,
     },
 }
@@ -60,12 +62,15 @@ pub(super) enum Charge {
     Failure,
     /// It may have, or its target.
     Suspicion,
+    /// The same, but it has said so at once, and the session has gone on to others: it has cost that an attempt and no time.
+    Refusal,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Failures {
     count: u32,
     suspicions: u32,
+    refusals: u32,
     first: Instant,
     last: Instant,
 }
@@ -111,8 +116,10 @@ impl Grounds {
     fn with(self, outlook: Outlook, is_trial: bool, threshold: NonZeroU32) -> Self {
         match (self, outlook.charge) {
             // What it was out for may be over: it is not known to be so still.
-            (Self::Failure, Charge::Suspicion) if is_trial => Self::Suspicion { failures: 0 },
-            (Self::Failure | Self::Suspicion { .. }, Charge::Suspicion)
+            (Self::Failure, Charge::Suspicion | Charge::Refusal) if is_trial => {
+                Self::Suspicion { failures: 0 }
+            }
+            (Self::Failure | Self::Suspicion { .. }, Charge::Suspicion | Charge::Refusal)
             | (Self::Failure, Charge::Failure) => self,
             (Self::Suspicion { failures }, Charge::Failure) => {
                 let failures = failures.saturating_add(1);
@@ -120,6 +127,25 @@ impl Grounds {
                 if is_out { Self::Failure } else { Self::Suspicion { failures } }
             }
         }
+    }
+}
+
+impl Failures {
+    fn begin(now: Instant) -> Self {
+        Self { count: 0, suspicions: 0, refusals: 0, first: now, last: now }
+    }
+
+    fn all(&self) -> u32 {
+        self.count.saturating_add(self.suspicions).saturating_add(self.refusals)
+    }
+
+    fn are_recent(&self, health: &Health, now: Instant) -> bool {
+        now.saturating_duration_since(self.first) <= health.fail_window
+    }
+
+    /// What is left of them when a session has been served: what may have been its targets is nothing.
+    fn after_success(self, health: &Health) -> Option<Self> {
+        (!health.success_clears && self.count > 0).then_some(Self { suspicions: 0, refusals: 0, ..self })
     }
 }
 
@@ -150,6 +176,16 @@ impl Record {
     /// Whether it is down and others are tried before it, and no more than that.
     pub(super) fn is_suspected(&self) -> bool {
         matches!(self.standing, Standing::Down { grounds: Grounds::Suspicion { .. }, .. })
+    }
+
+    /// Whether it is up, though there is as much against it as marks others down.
+    pub(super) fn is_tolerated(&self, health: &Health, now: Instant) -> bool {
+        match &self.standing {
+            Standing::Up(Some(failures)) => {
+                failures.all() >= health.fail_threshold.get() && failures.are_recent(health, now)
+            }
+            Standing::Up(None) | Standing::Down { .. } => false,
+        }
     }
 
     /// Since when it is taken out.
@@ -203,19 +239,32 @@ impl Record {
         }
     }
 
+    /// A session has gone before anything was known of it. Somebody else may try it in its place, but not for ever.
+    pub(super) fn give_up(&mut self, ticket: u64, now: Instant) {
+        let was_trial = self.take_back(ticket);
+        if let (true, Standing::Down { rests_from, given_up, .. }) = (was_trial, &mut self.standing) {
+            *given_up += 1;
+            if *given_up >= TRIALS_GIVEN_UP_MAX {
+                (*rests_from, *given_up) = (Some(now), 0);
+            }
+        }
+    }
+
     /// A session has reached it.
     pub(super) fn reach(&mut self, kind: Kind, health: &Health, now: Instant) -> Option<Event> {
         match &mut self.standing {
-            Standing::Up(failures) if health.success_clears => {
-                *failures = None;
+            Standing::Up(failures) => {
+                *failures = failures.and_then(|failures| failures.after_success(health));
                 None
             }
             // What it was suspected of may have been its targets, and it has served since.
-            Standing::Down { grounds: Grounds::Suspicion { failures: 0 }, .. } => {
+            Standing::Down { grounds: Grounds::Suspicion { failures }, since, .. } => {
+                let failures = Failures { count: *failures, ..Failures::begin(*since) };
                 self.restore(now);
+                self.standing = Standing::Up(failures.after_success(health));
                 Some(Event::Restored)
             }
-            Standing::Up(_) | Standing::Down { .. } => self.answer(kind, now),
+            Standing::Down { grounds: Grounds::Failure, .. } => self.answer(kind, now),
         }
     }
 
@@ -244,20 +293,19 @@ impl Record {
         match &mut self.standing {
             Standing::Up(failures) => {
                 let mut failures = match *failures {
-                    Some(failures) if now.saturating_duration_since(failures.first) <= health.fail_window => {
-                        failures
-                    }
-                    Some(_) | None => Failures { count: 0, suspicions: 0, first: now, last: now },
+                    Some(failures) if failures.are_recent(health, now) => failures,
+                    Some(_) | None => Failures::begin(now),
                 };
                 failures.last = now;
                 let count = match outlook.charge {
                     Charge::Failure => &mut failures.count,
                     Charge::Suspicion => &mut failures.suspicions,
+                    Charge::Refusal => &mut failures.refusals,
                 };
                 *count = count.saturating_add(1);
                 self.judge(failures, outlook.may_eject, health, now)
             }
-            Standing::Down { rests_from, grounds, .. } => {
+            Standing::Down { rests_from, given_up, grounds, .. } => {
                 let is_trial = outlook.kind == Kind::Trial && outlook.is_current;
                 // One that was begun before says nothing about what came after.
                 if !is_trial && outlook.kind != Kind::LastResort {
@@ -267,7 +315,7 @@ impl Record {
                 *grounds = grounds.with(outlook, is_trial, health.fail_threshold);
                 let is_out = *grounds == Grounds::Failure;
                 if is_trial || is_out && !was_out {
-                    *rests_from = Some(now);
+                    (*rests_from, *given_up) = (Some(now), 0);
                 }
                 match (*grounds, is_trial) {
                     (_, true) => Some(Event::TrialFailed),
@@ -282,19 +330,20 @@ impl Record {
 
     fn judge(&mut self, failed: Failures, may_eject: bool, health: &Health, now: Instant) -> Option<Event> {
         let Failures { count: failures, suspicions, first, .. } = failed;
+        let all = failed.all();
         let threshold = health.fail_threshold.get();
         let rests_from = match health.retry_from {
             RetryFrom::FirstFailure => first,
             RetryFrom::Marking => now,
         };
-        let all = failures.saturating_add(suspicions);
         if failures >= threshold && may_eject {
             self.take_out(Grounds::Failure, rests_from, now);
             return Some(Event::MarkedDown { failures });
         }
-        if suspicions > 0 && all >= threshold {
+        let costly = failures.saturating_add(suspicions);
+        if suspicions > 0 && costly >= threshold {
             self.take_out(Grounds::Suspicion { failures }, rests_from, now);
-            return Some(Event::Suspected { failures: all });
+            return Some(Event::Suspected { failures: costly });
         }
         self.standing = Standing::Up(Some(failed));
         if failures == threshold {
@@ -337,7 +386,8 @@ impl Record {
 
     fn take_out(&mut self, grounds: Grounds, rests_from: Instant, now: Instant) {
         let rests_from = Some(rests_from);
-        self.standing = Standing::Down { rests_from, since: now, trial: Slot::default(), grounds };
+        let trial = Slot::default();
+        self.standing = Standing::Down { rests_from, since: now, trial, given_up: 0, grounds };
         self.returned = None;
         self.schedule.start_count();
     }
@@ -386,16 +436,15 @@ impl Record {
 
     pub(super) fn status(&self, health: &Health, now: Instant) -> Status {
         let condition = match &self.standing {
-            Standing::Up(Some(failures)) => Condition::Failing {
-                failures: failures.count.saturating_add(failures.suspicions),
-                threshold: health.fail_threshold.get(),
-            },
+            Standing::Up(Some(failures)) => {
+                Condition::Failing { failures: failures.all(), threshold: health.fail_threshold.get() }
+            }
             Standing::Up(None) => match self.returned.map(|returned| now.saturating_duration_since(returned))
             {
                 Some(back) if back < health.slow_start => Condition::Returning { back },
                 Some(_) | None => Condition::Up,
             },
-            Standing::Down { rests_from, since, trial, grounds } => Condition::Down {
+            Standing::Down { rests_from, since, trial, grounds, .. } => Condition::Down {
                 since: *since,
                 retry_in: rests_from.map_or(Duration::ZERO, |rests_from| {
                     health.retry_time.saturating_sub(now.saturating_duration_since(rests_from))

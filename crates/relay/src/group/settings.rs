@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::limits::{PROBE_INTERVAL_SECS_MAX, PROBE_INTERVAL_SECS_MIN};
+use crate::limits::{ANSWER_SECS, PROBE_INTERVAL_SECS_MAX, PROBE_INTERVAL_SECS_MIN, REACH_SECS_MAX};
 
 /// How a group chooses among its members, and what it holds against them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct Settings {
     pub attempts_per_member: NonZeroU32,
     /// How many attempts a session has in all, exactly.
     pub attempts_max: NonZeroU32,
+    /// How long a session may look for a member that leads to its target.
+    pub patience: Duration,
     /// Whether members have further turns when all have had one.
     pub rounds: Rounds,
     /// What a session does that has nobody left to try.
@@ -111,6 +113,13 @@ pub struct Probing {
 }
 
 impl Settings {
+    /// The share of a session's time that one of `count` members has: if each takes no more, all can be asked. More than an answer takes is
+    /// no share of anybody's, however much time there is.
+    pub(super) fn share(&self, count: usize) -> Duration {
+        let count = u32::try_from(count).unwrap_or(u32::MAX).max(1);
+        (self.patience / count).min(ANSWER_SECS)
+    }
+
     /// What Traffic Server does unless it is told otherwise, for those that come from there; attempts are counted exactly.
     pub fn like_traffic_server(policy: Policy) -> Self {
         let retry_time = Duration::from_secs(300);
@@ -118,6 +127,7 @@ impl Settings {
             policy,
             attempts_per_member: NonZeroU32::MIN,
             attempts_max: ATTEMPTS_OF_TRAFFIC_SERVER,
+            patience: REACH_SECS_MAX,
             rounds: Rounds::UntilAttemptsEnd,
             none_left: NoneLeft::Fail,
             sticky: None,
@@ -139,6 +149,7 @@ impl Default for Settings {
             policy: Policy::Ordered,
             attempts_per_member: NonZeroU32::MIN,
             attempts_max: ATTEMPTS,
+            patience: REACH_SECS_MAX,
             rounds: Rounds::One,
             none_left: NoneLeft::TryAll,
             sticky: None,

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use super::{
-    Attempt, Attempts, Change, Doubt, Kind, Member, NextProbe, Outcome, Probe, Settings, State, Status,
-    Wanted,
+    Attempt, Attempts, Change, Doubt, Ending, Kind, Member, NextProbe, Outcome, Probe, Settings, State,
+    Status, Wanted,
 };
 
 /// A group behind a lock, with an `M` for each member.
@@ -129,6 +129,18 @@ impl<M> Held<'_, M> {
         self.kind
     }
 
+    /// Whether it has its share of the session's time by `at`, and can be judged by what it has not done in that.
+    pub fn is_overdue(&self, at: Instant) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| attempt.is_overdue(at))
+    }
+
+    /// It has let a deadline pass, which is all that it should have had, however little that is.
+    pub fn has_run_late(&mut self, now: Instant) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.due = attempt.due.min(now);
+        }
+    }
+
     /// Its session has no time for another try of the same turn: a failure counts.
     pub fn end_turn(&mut self) {
         if let Some(attempt) = &mut self.attempt {
@@ -151,9 +163,9 @@ impl<'a, M> Held<'a, M> {
     }
 
     /// It said no or nothing, and it cannot be told yet whether the target is to blame.
-    pub fn doubt(mut self) -> Option<Doubtful<'a, M>> {
+    pub fn doubt(mut self, outcome: Outcome, now: Instant) -> Option<Doubtful<'a, M>> {
         let attempt = self.attempt.take()?;
-        let doubt = Some(self.group.lock().state.doubt(attempt));
+        let doubt = Some(self.group.lock().state.doubt(attempt, outcome, now));
         Some(Doubtful { group: self.group, member: Arc::clone(&self.member), doubt })
     }
 }
@@ -170,29 +182,17 @@ impl<M> Doubtful<'_, M> {
         self.group.lock().state.blame(doubt, reached, now)
     }
 
-    /// Nobody is known to, and it may be to blame all the same. Tells what has become of the member.
-    pub fn suspect(mut self, now: Instant) -> Option<Change> {
+    /// Nobody is known to. Tells what has become of the member.
+    pub fn settle(mut self, ending: Ending, now: Instant) -> Option<Change> {
         let doubt = self.doubt.take()?;
-        self.group.lock().state.suspect(doubt, now)
-    }
-
-    /// Nobody is known to, though everybody has been asked, and it has said nothing. Tells what has become of the member.
-    pub fn excuse(mut self, now: Instant) -> Option<Change> {
-        let doubt = self.doubt.take()?;
-        self.group.lock().state.excuse(doubt, now)
-    }
-
-    /// Nobody is known to, and the target is. Tells what has become of the member.
-    pub fn acquit(mut self, now: Instant) -> Option<Change> {
-        let doubt = self.doubt.take()?;
-        self.group.lock().state.acquit(doubt, now)
+        self.group.lock().state.settle(doubt, ending, now)
     }
 }
 
 impl<M> Drop for Doubtful<'_, M> {
     fn drop(&mut self) {
         if let Some(doubt) = self.doubt.take() {
-            self.group.lock().state.abandon(doubt.0);
+            self.group.lock().state.abandon(doubt.attempt, Instant::now());
         }
     }
 }
@@ -200,7 +200,7 @@ impl<M> Drop for Doubtful<'_, M> {
 impl<M> Drop for Held<'_, M> {
     fn drop(&mut self) {
         if let Some(attempt) = self.attempt.take() {
-            self.group.lock().state.abandon(attempt);
+            self.group.lock().state.abandon(attempt, Instant::now());
         }
     }
 }

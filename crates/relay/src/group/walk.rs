@@ -1,6 +1,9 @@
 //! One session's way through a group.
 
 use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Settings;
 
@@ -31,6 +34,8 @@ pub(super) struct Walk {
     pub(super) faithful: Option<usize>,
     /// The list that it goes through.
     pub(super) revision: u64,
+    /// When its time is over.
+    pub(super) until: Instant,
 }
 
 /// A member that a session is to try. Whoever tries it says what came of it.
@@ -43,6 +48,10 @@ pub struct Attempt {
     pub(super) ticket: u64,
     /// Whether it is the last of the member's tries in this turn, so that a failure counts.
     pub(super) counts: bool,
+    /// Whether the session has had no attempt at another member, and will have none.
+    pub(super) is_alone: bool,
+    /// When the member has had its share of the session's time.
+    pub(super) due: Instant,
     pub(super) source: IpAddr,
 }
 
@@ -57,6 +66,14 @@ pub enum Kind {
     LastResort,
 }
 
+/// A step to a member.
+pub(super) struct Step {
+    pub(super) index: usize,
+    pub(super) key: u64,
+    pub(super) kind: Kind,
+    pub(super) ticket: u64,
+}
+
 /// A member may be tried once more.
 pub(super) struct Again {
     pub(super) index: usize,
@@ -68,6 +85,7 @@ struct Turn {
     index: usize,
     kind: Kind,
     tries: u32,
+    due: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +117,11 @@ impl Attempt {
     pub fn kind(&self) -> Kind {
         self.kind
     }
+
+    /// Whether the member has had its share of the session's time by `now`.
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        now >= self.due
+    }
 }
 
 impl Attempts {
@@ -113,6 +136,11 @@ impl Attempts {
             turn: None,
             last: None,
         }
+    }
+
+    /// When the session's time is over: it looks no longer for a member that leads to its target.
+    pub fn until(&self) -> Instant {
+        self.walk.until
     }
 
     /// How many attempts have been made.
@@ -188,32 +216,35 @@ impl Attempts {
 
     /// The member that was tried last, if it has tries left.
     pub(super) fn again(&self, settings: &Settings) -> Option<Again> {
-        let Turn { index, kind, tries } = self.turn.as_ref()?;
+        let Turn { index, kind, tries, .. } = self.turn.as_ref()?;
         (*tries < settings.attempts_per_member.get()).then_some(Again { index: *index, kind: *kind })
     }
 
-    /// Takes a step to a member. The attempt is made by whoever knows the member, from whether a failure counts and the source.
+    /// Takes a step to a member, which has this `share` of the session's time.
     pub(super) fn step(
         &mut self,
-        index: usize,
-        kind: Kind,
         settings: &Settings,
-        attempt: impl FnOnce(bool, IpAddr) -> Attempt,
+        step: &Step,
+        share: Duration,
+        now: Instant,
     ) -> Attempt {
-        let before = match &self.turn {
-            Some(turn) if turn.index == index && self.again(settings).is_some() => turn.tries,
-            Some(_) | None => 0,
+        let Step { index, key, kind, ticket } = *step;
+        let (before, due) = match &self.turn {
+            Some(turn) if turn.index == index && self.again(settings).is_some() => (turn.tries, turn.due),
+            Some(_) | None => (0, now + share),
         };
         let tries = before + 1;
         self.made += 1;
         self.visited.insert(index);
-        self.turn = Some(Turn { index, kind, tries });
+        self.turn = Some(Turn { index, kind, tries, due });
         self.last = Some(index);
         if kind == Kind::Trial {
             self.trials = Trials::Had;
         }
         let is_last = self.made >= settings.attempts_max.get();
-        attempt(is_last || tries >= settings.attempts_per_member.get(), self.walk.source)
+        let counts = is_last || tries >= settings.attempts_per_member.get();
+        let is_alone = is_last && tries == self.made;
+        Attempt { index, key, kind, ticket, counts, is_alone, due, source: self.walk.source }
     }
 }
 

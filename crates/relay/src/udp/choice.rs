@@ -282,7 +282,7 @@ pub(super) fn path_failed<N: Net>(
     lanes.revoke(number);
     // As with streams: what our own machine has not is held against nobody.
     if why.is_ours() {
-        return lanes.end_trials(number).into_iter().for_each(Trial::abandon);
+        return lanes.end_trials(number).into_iter().for_each(|trial| trial.abandon(now));
     }
     let trials = tell(door, lanes, number, Some(why), now);
     // Each trial counts itself.
@@ -352,7 +352,7 @@ mod tests {
     };
     use crate::failure::{Cause, Stage};
     use crate::group::{Condition, NoneLeft, Settings};
-    use crate::limits::TRIAL_ANSWER_SECS;
+    use crate::limits::ANSWER_SECS;
     use crate::refusing::Refusing;
     use crate::router::{Conditions, Router, Rule};
     use crate::udp::lanes::LaneNumbers;
@@ -563,7 +563,7 @@ mod tests {
         }
         now += Settings::default().health.retry_time + REVIEW_SECS;
         assert_eq!(&*member_at(&door, &mut lanes, &one, now), "one");
-        now += TRIAL_ANSWER_SECS;
+        now += ANSWER_SECS;
         assert_eq!(&*member_at(&door, &mut lanes, &other, now), "one");
         assert_eq!(&*member_at(&door, &mut lanes, &one, now), "other", "it has had its time there");
         assert_eq!([&one, &other].map(|group| is_on_trial(group, now)), [false, true]);
@@ -583,7 +583,7 @@ mod tests {
         let mut attempts = group.datagrams.begin(&wanted, now);
         let held = group.datagrams.next(&mut attempts, now).unwrap();
         let trial = Trial::of(held, &group, &door.notices, now).unwrap();
-        now += TRIAL_ANSWER_SECS;
+        now += ANSWER_SECS;
         trial.leave(now);
         assert_eq!(group.paths_of_datagrams()[0].counts().datagrams_failed, 1);
         assert_eq!(&*member_at(&door, &mut Lanes::default(), &group, now), "one", "for want of others");
@@ -603,7 +603,7 @@ mod tests {
             judge(&group, 1, false, now);
             assert_eq!(&*member_at(&door, &mut lanes, &group, now), "one");
             assert!(is_on_trial(&group, now));
-            now += TRIAL_ANSWER_SECS;
+            now += ANSWER_SECS;
             assert_eq!(&*member_at(&door, &mut lanes, &group, now), "one", "there is nobody else");
             assert!(!is_on_trial(&group, now));
             assert_eq!(&*member_at(&door, &mut Lanes::default(), &group, now), "one", "another association");

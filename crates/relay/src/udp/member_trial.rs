@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use crate::config::{Group, Path};
 use crate::failure::{Cause, Failure, Stage};
-use crate::group::{Attempt, Held, Kind, Outcome};
-use crate::limits::TRIAL_ANSWER_SECS;
+use crate::group::{Attempt, Ending, Held, Kind, Outcome};
+use crate::limits::ANSWER_SECS;
 use crate::notice::Notices;
 
 /// An association's trial of a member that is down: nobody else tries that until an answer has come, the path has failed or the lane is
@@ -55,14 +55,14 @@ impl Trial {
 
     /// Whether it is too early to give up.
     pub(super) fn may_be_answered(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) < TRIAL_ANSWER_SECS
+        now.saturating_duration_since(self.since) < ANSWER_SECS
     }
 
     /// An answer has come, of which the group learns as of any other.
     pub(super) fn succeed(mut self, now: Instant) {
         let Some(attempt) = self.attempt.take() else { return };
         let change = self.group.datagrams.with_state(|state| {
-            state.abandon(attempt);
+            state.abandon(attempt, now);
             state.note(self.path.member(), true, now)
         });
         self.notices.change(&self.group, &self.path, change, None);
@@ -79,19 +79,19 @@ impl Trial {
     }
 
     /// It says nothing about the member.
-    pub(super) fn abandon(mut self) {
-        self.end_abandoned();
+    pub(super) fn abandon(mut self, now: Instant) {
+        self.end_abandoned(now);
     }
 
     fn end_unanswered(&mut self, now: Instant) {
         if self.may_be_answered(now) {
-            return self.end_abandoned();
+            return self.end_abandoned(now);
         }
         let Some(attempt) = self.attempt.take() else { return };
         self.path.tally.datagrams.failed.add();
         let change = self.group.datagrams.with_state(|state| {
-            let doubt = state.doubt(attempt);
-            state.suspect(doubt, now)
+            let doubt = state.doubt(attempt, Outcome::Silent, now);
+            state.settle(doubt, Ending::Untold, now)
         });
         let why = Failure::outbound(Stage::Relay, Cause::Unanswered);
         self.notices.change(&self.group, &self.path, change, Some(&why));
@@ -104,9 +104,9 @@ impl Trial {
         self.notices.change(&self.group, &self.path, change, Some(why));
     }
 
-    fn end_abandoned(&mut self) {
+    fn end_abandoned(&mut self, now: Instant) {
         if let Some(attempt) = self.attempt.take() {
-            self.group.datagrams.with_state(|state| state.abandon(attempt));
+            self.group.datagrams.with_state(|state| state.abandon(attempt, now));
         }
     }
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use umbra_proto::address::{Address, DomainName};
 use umbra_relay::config::{Candidate, Deadlines, DnsProbe, Group, Hop, HttpProbe, Probe, ProbeKind};
 use umbra_relay::group::{NoneLeft, Policy, Probing, Rounds, Settings as Choice};
-use umbra_relay::limits::REACH_SECS_MAX;
 
 use super::hops::HopReader;
 use super::rules::read_range;
@@ -29,8 +28,8 @@ pub(super) fn read_group(
     let errors = report.errors.len();
     let mut choice = read_choice(settings, report);
     let members = read_members(settings, choice.policy, ways, reader, report);
-    let patience = read_secs(settings, Id::Patience, 1..=600, report).unwrap_or(REACH_SECS_MAX);
-    warn_of_impatience(patience, &members, settings, report);
+    choice.patience = read_secs(settings, Id::Patience, 1..=600, report).unwrap_or(choice.patience);
+    warn_of_impatience(choice.patience, &members, settings, report);
     let probe = settings.object(Id::Probe).and_then(|probe| {
         let (probing, probe) = read_probe(probe, report)?;
         choice.health.probing = Some(probing);
@@ -40,7 +39,7 @@ pub(super) fn read_group(
     if report.errors.len() > errors {
         return None;
     }
-    let group = Group::new(name, choice, members).with_patience(patience);
+    let group = Group::new(name, choice, members);
     Some(match probe {
         Some(probe) => group.with_probe(probe),
         None => group,

@@ -112,8 +112,8 @@ impl House<'_> {
             candidate
         });
         let one = server_connect_timeout.saturating_add(self.negotiate_timeout());
-        let patience = one.saturating_mul(connection_attempts.get()).min(PATIENCE_MAX);
-        Route::Group(Arc::new(Group::new(name, choice, members.collect()).with_patience(patience)))
+        choice.patience = one.saturating_mul(connection_attempts.get()).min(PATIENCE_MAX);
+        Route::Group(Arc::new(Group::new(name, choice, members.collect())))
     }
 
     fn path(&self, parent: &ParentAt) -> Path {

@@ -142,7 +142,7 @@ fn one_session_measures_and_the_others_do_not_wait_for_it() {
     let slow = world.state.next(&mut measuring, world.now).unwrap();
     assert_eq!(slow.member(), 1);
     assert_eq!([timed(&mut world, |_| 10), timed(&mut world, |_| 10)], [0, 0]);
-    world.state.abandon(slow);
+    world.state.abandon(slow, world.now);
     assert_eq!(timed(&mut world, |_| 100), 1, "one that was abandoned is made up for");
 }
 
@@ -238,7 +238,7 @@ fn a_source_is_not_taken_to_a_stranger_that_stands_where_its_member_stood() {
     world.state.replace(&members([0, 7, 1]), world.now);
     let attempt = world.state.next(&mut attempts, world.now).unwrap();
     assert_eq!(attempt.member(), 0);
-    world.state.abandon(attempt);
+    world.state.abandon(attempt, world.now);
     world.is_well.push(true);
     assert_eq!(world.reached(), Some(2), "the next session finds it where it stands");
 }

@@ -15,6 +15,7 @@ fn settings() -> impl Strategy<Value = Settings> {
             policy: POLICIES[policy],
             attempts_per_member: some(per_member),
             attempts_max: some(most),
+            patience: Duration::from_secs(u64::from(most)),
             rounds: if is_once { Rounds::One } else { Rounds::UntilAttemptsEnd },
             none_left: if tries_all { NoneLeft::TryAll } else { NoneLeft::Fail },
             sticky: is_sticky.then_some(retry_time),
@@ -107,7 +108,8 @@ fn step(world: &mut World, sessions: &mut [Session], at: usize, ups: &[usize]) {
         Kind::Regular => assert!(!world.is_down(member)),
         Kind::Trial => assert!(world.is_down(member)),
         Kind::LastResort => {
-            assert!(world.is_down(member) && settings.none_left == NoneLeft::TryAll);
+            let is_suspected = world.state.records[member].is_suspected();
+            assert!(world.is_down(member) && (settings.none_left == NoneLeft::TryAll || is_suspected));
         }
     }
     session.held = Some(Held { attempt, since: now, ups: ups[member] });
@@ -144,7 +146,7 @@ fn play(settings: Settings, count: usize, acts: Vec<Act>) {
                 let Some(at) = chosen(at) else { continue };
                 let session = sessions.swap_remove(at);
                 if let Some(Held { attempt, .. }) = session.held {
-                    world.state.abandon(attempt);
+                    world.state.abandon(attempt, world.now);
                 }
             }
             Act::Pass(secs) => world.pass(secs),
@@ -157,8 +159,8 @@ fn play(settings: Settings, count: usize, acts: Vec<Act>) {
         for (member, ups) in ups.iter_mut().enumerate() {
             *ups += usize::from(!world.is_down(member));
         }
-        let down = (0..count).filter(|member| world.is_down(*member)).count();
-        assert!(down <= settings.health.ejected_max(count), "{down} of {count} are down");
+        let out = world.state.records.iter().filter(|record| record.out_since().is_some()).count();
+        assert!(out <= settings.health.ejected_max(count), "{out} of {count} are out");
     }
     nothing_leaks(world, sessions);
 }
@@ -166,7 +168,7 @@ fn play(settings: Settings, count: usize, acts: Vec<Act>) {
 /// When every session has gone, whoever is down and has rested can be tried.
 fn nothing_leaks(mut world: World, sessions: Vec<Session>) {
     for Held { attempt, .. } in sessions.into_iter().filter_map(|session| session.held) {
-        world.state.abandon(attempt);
+        world.state.abandon(attempt, world.now);
     }
     let on_trial = |status: &Status| matches!(status.condition, Condition::Down { is_on_trial: true, .. });
     assert!(!world.state.describe(world.now).iter().any(on_trial));

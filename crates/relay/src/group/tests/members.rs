@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::limits::TRIAL_SECS_MAX;
+use crate::limits::{ANSWER_SECS, TRIAL_SECS_MAX, TRIALS_GIVEN_UP_MAX};
 
 fn strict(count: usize) -> World {
     let health = Health { fail_threshold: some(1), ..Health::default() };
@@ -49,7 +49,7 @@ fn an_abandoned_trial_counts_as_nothing_and_another_may_be_one() {
         assert_eq!(world.state.report(trial, outcome, world.now), None);
         let (_, again) = step(&mut world);
         assert_eq!((again.member(), again.kind()), (0, Kind::Trial));
-        world.state.abandon(again);
+        world.state.abandon(again, world.now);
         assert_eq!(step(&mut world).1.kind(), Kind::Trial);
     }
 }
@@ -58,19 +58,19 @@ fn an_abandoned_trial_counts_as_nothing_and_another_may_be_one() {
 fn a_trial_that_says_no_has_failed_if_another_leads_there_and_is_back_if_nobody_does() {
     let mut world = due(2);
     let (_, trial) = step(&mut world);
-    let doubt = world.state.doubt(trial);
+    let doubt = world.state.doubt(trial, Outcome::Declined, world.now);
     let failed = Some(Change { member: 0, event: Event::TrialFailed });
     assert_eq!(world.state.blame(doubt, members([1])[0], world.now), failed);
     assert_eq!(world.tried(), [1], "it rests once more");
     world.pass(31);
     let (_, trial) = step(&mut world);
-    let doubt = world.state.doubt(trial);
+    let doubt = world.state.doubt(trial, Outcome::Declined, world.now);
     let restored = Some(Change { member: 0, event: Event::Restored });
-    assert_eq!(world.state.acquit(doubt, world.now), restored);
+    assert_eq!(world.state.settle(doubt, Ending::AllAsked, world.now), restored);
     let (_, regular) = step(&mut world);
     assert_eq!((regular.member(), regular.kind()), (0, Kind::Regular));
-    let doubt = world.state.doubt(regular);
-    assert_eq!(world.state.acquit(doubt, world.now), None, "it is there already");
+    let doubt = world.state.doubt(regular, Outcome::Declined, world.now);
+    assert_eq!(world.state.settle(doubt, Ending::AllAsked, world.now), None, "it is there already");
 }
 
 #[test]
@@ -78,13 +78,13 @@ fn a_trial_that_is_in_doubt_keeps_others_away_until_it_is_known_who_was_to_blame
     for is_blamed in [true, false] {
         let mut world = due(2);
         let (_, trial) = step(&mut world);
-        let doubt = world.state.doubt(trial);
+        let doubt = world.state.doubt(trial, Outcome::Declined, world.now);
         assert_eq!(step(&mut world).1.member(), 1, "another session leaves it alone");
         if is_blamed {
             world.state.blame(doubt, members([1])[0], world.now);
             assert_eq!(world.tried(), [1]);
         } else {
-            world.state.abandon(doubt.0);
+            world.state.abandon(doubt.attempt, world.now);
             assert_eq!(step(&mut world).1.kind(), Kind::Trial);
         }
     }
@@ -94,9 +94,9 @@ fn a_trial_that_is_in_doubt_keeps_others_away_until_it_is_known_who_was_to_blame
 fn a_trial_that_is_suspected_rests_once_more() {
     let mut world = due(2);
     let (_, trial) = step(&mut world);
-    let doubt = world.state.doubt(trial);
+    let doubt = world.state.doubt(trial, Outcome::Declined, world.now);
     let failed = Some(Change { member: 0, event: Event::TrialFailed });
-    assert_eq!(world.state.suspect(doubt, world.now), failed);
+    assert_eq!(world.state.settle(doubt, Ending::SomeLeft, world.now), failed);
     assert_eq!(world.tried(), [1]);
 }
 
@@ -105,15 +105,15 @@ fn silence_that_makes_nobody_stand_out_is_held_against_nobody_and_brings_nobody_
     let mut world = strict(2);
     for _ in 0..9 {
         let (_, attempt) = step(&mut world);
-        let doubt = world.state.doubt(attempt);
-        assert_eq!(world.state.excuse(doubt, world.now), None);
+        let doubt = world.state.doubt(attempt, Outcome::Silent, world.now);
+        assert_eq!(world.state.settle(doubt, Ending::AllAsked, world.now), None);
     }
     assert_eq!((world.condition(0), world.tried()), (Condition::Up, vec![0]));
     let mut world = due(2);
     let (_, trial) = step(&mut world);
-    let doubt = world.state.doubt(trial);
+    let doubt = world.state.doubt(trial, Outcome::Silent, world.now);
     let failed = Some(Change { member: 0, event: Event::TrialFailed });
-    assert_eq!(world.state.excuse(doubt, world.now), failed);
+    assert_eq!(world.state.settle(doubt, Ending::AllAsked, world.now), failed);
     assert_eq!(world.tried(), [1], "it rests once more");
 }
 
@@ -125,16 +125,16 @@ fn whoever_is_suspected_comes_after_the_others_and_before_a_session_fails() {
     assert_eq!(world.state.settings.none_left, NoneLeft::Fail);
     let threshold = world.state.settings.health.fail_threshold.get();
     for number in 1..=threshold {
-        let (_, attempt) = step(&mut world);
+        let attempt = lone_attempt(&mut world);
         assert_eq!(attempt.member(), 0);
-        let doubt = world.state.doubt(attempt);
-        let change = world.state.suspect(doubt, world.now);
+        let doubt = world.state.doubt(attempt, Outcome::Declined, world.now);
+        let change = world.state.settle(doubt, Ending::SomeLeft, world.now);
         let suspected = Some(Change { member: 0, event: Event::Suspected { failures: number } });
         assert_eq!(change == suspected, number == threshold);
     }
     let (_, other) = step(&mut world);
     assert_eq!(other.member(), 1, "others are tried before it");
-    world.state.abandon(other);
+    world.state.abandon(other, world.now);
     for member in [1, 2] {
         for _ in 0..threshold {
             let (_, attempt) = step(&mut world);
@@ -156,18 +156,26 @@ fn whoever_is_suspected_comes_after_the_others_and_before_a_session_fails() {
     world.pass(31);
     let (_, trial) = step(&mut world);
     assert_eq!((trial.member(), trial.kind()), (0, Kind::Trial));
-    let doubt = world.state.doubt(trial);
+    let doubt = world.state.doubt(trial, Outcome::Declined, world.now);
     let failed = Some(Change { member: 0, event: Event::TrialFailed });
-    assert_eq!(world.state.suspect(doubt, world.now), failed);
+    assert_eq!(world.state.settle(doubt, Ending::SomeLeft, world.now), failed);
     assert!(world.state.records[0].is_suspected());
+}
+
+/// The only attempt that a session has.
+fn lone_attempt(world: &mut World) -> Attempt {
+    let attempts_max = std::mem::replace(&mut world.state.settings.attempts_max, some(1));
+    let (_, attempt) = step(world);
+    world.state.settings.attempts_max = attempts_max;
+    attempt
 }
 
 /// A session that has one attempt, at a member that leads nowhere: it is suspected.
 fn suspect(world: &mut World) -> usize {
-    let (_, attempt) = step(world);
+    let attempt = lone_attempt(world);
     let member = attempt.member();
-    let doubt = world.state.doubt(attempt);
-    world.events.extend(world.state.suspect(doubt, world.now));
+    let doubt = world.state.doubt(attempt, Outcome::Declined, world.now);
+    world.events.extend(world.state.settle(doubt, Ending::SomeLeft, world.now));
     member
 }
 
@@ -213,6 +221,20 @@ fn a_session_that_is_served_lifts_a_suspicion_that_was_raised_while_it_was_on_it
     assert!(world.is_down(0));
     let restored = Some(Change { member: 0, event: Event::Restored });
     assert_eq!(world.state.report(slow, Outcome::Reached { latency: None }, world.now), restored);
+    // A failure beside it is taken back as any other, or counts on.
+    for success_clears in [true, false] {
+        let mut world = strict(2);
+        world.state.settings.health = Health { fail_threshold: some(2), success_clears, ..Health::default() };
+        let (_, slow) = step(&mut world);
+        let (_, failing) = step(&mut world);
+        world.state.report(failing, Outcome::Failed, world.now);
+        suspect(&mut world);
+        assert!(world.state.records[0].is_suspected());
+        assert_eq!(world.state.report(slow, Outcome::Reached { latency: None }, world.now), restored);
+        let (_, failing) = step(&mut world);
+        world.state.report(failing, Outcome::Failed, world.now);
+        assert_eq!(world.is_down(0), !success_clears);
+    }
     // What it has failed for itself is another matter.
     world.is_well[0] = false;
     world.session();
@@ -230,8 +252,8 @@ fn the_word_of_one_that_is_asked_for_want_of_others_does_not_bring_it_back() {
     let (_, resort) = step(&mut world);
     assert_eq!(resort.kind(), Kind::LastResort);
     let at = resort.member();
-    let doubt = world.state.doubt(resort);
-    assert_eq!(world.state.acquit(doubt, world.now), None);
+    let doubt = world.state.doubt(resort, Outcome::Declined, world.now);
+    assert_eq!(world.state.settle(doubt, Ending::AllAsked, world.now), None);
     assert!(world.is_down(at));
 }
 
@@ -245,7 +267,7 @@ fn the_last_one_that_is_up_is_not_taken_out_for_a_target_that_another_reached() 
     for _ in 0..9 {
         let (_, attempt) = step(&mut world);
         assert_eq!(attempt.member(), 1);
-        let doubt = world.state.doubt(attempt);
+        let doubt = world.state.doubt(attempt, Outcome::Declined, world.now);
         world.state.blame(doubt, members([1])[0], world.now);
         assert!(!world.is_down(1));
     }
@@ -258,10 +280,10 @@ fn the_last_one_that_is_up_is_not_taken_out_for_a_target_that_another_reached() 
 fn one_that_said_no_before_it_was_marked_down_is_not_brought_back_by_it() {
     let mut world = strict(2).with_dead(&[0]);
     let (_, before) = step(&mut world);
-    let doubt = world.state.doubt(before);
+    let doubt = world.state.doubt(before, Outcome::Declined, world.now);
     world.session();
     assert!(world.is_down(0));
-    assert_eq!(world.state.acquit(doubt, world.now), None);
+    assert_eq!(world.state.settle(doubt, Ending::AllAsked, world.now), None);
     assert!(world.is_down(0));
 }
 
@@ -373,20 +395,126 @@ fn whoever_is_blamed_where_no_more_may_be_out_comes_after_the_others_and_is_not_
     let mut world = strict(4).with_dead(&[0]);
     world.state.settings.health.ejected_percent_max = 25;
     assert_eq!(world.tried(), [0, 1]);
+    // One that says no at once costs no more than an attempt, and stays where it is.
     let (_, attempt) = step(&mut world);
     assert_eq!(attempt.member(), 1);
-    let doubt = world.state.doubt(attempt);
-    let suspected = Some(Change { member: 1, event: Event::Suspected { failures: 1 } });
+    let doubt = world.state.doubt(attempt, Outcome::Declined, world.now);
+    let spared = Some(Change { member: 1, event: Event::Spared { failures: 1 } });
+    assert_eq!(world.state.blame(doubt, members([2])[0], world.now), spared);
+    let (_, attempt) = step(&mut world);
+    assert_eq!(attempt.member(), 1);
+    world.now += ANSWER_SECS;
+    let doubt = world.state.doubt(attempt, Outcome::Declined, world.now);
+    let suspected = Some(Change { member: 1, event: Event::Suspected { failures: 2 } });
     assert_eq!(world.state.blame(doubt, members([2])[0], world.now), suspected);
     assert_eq!(world.tried(), [2]);
     assert!(world.state.records[1].is_suspected() && !world.state.records[0].is_suspected());
     // One that is out stays so, though that is as many as may be.
     world.pass(31);
     let (_, trial) = step(&mut world);
-    let doubt = world.state.doubt(trial);
+    let doubt = world.state.doubt(trial, Outcome::Declined, world.now);
     let failed = Some(Change { member: 0, event: Event::TrialFailed });
     assert_eq!(world.state.blame(doubt, members([2])[0], world.now), failed);
     assert!(!world.state.records[0].is_suspected());
+}
+
+#[test]
+fn whoever_fails_where_no_more_may_be_out_comes_after_the_others_if_it_costs_them_time() {
+    let mut world = strict(4).with_dead(&[0]);
+    world.state.settings.health.ejected_percent_max = 25;
+    assert_eq!(world.tried(), [0, 1]);
+    for (takes, event) in
+        [(Duration::ZERO, Event::Spared { failures: 1 }), (ANSWER_SECS, Event::Suspected { failures: 2 })]
+    {
+        let (_, attempt) = step(&mut world);
+        assert_eq!(attempt.member(), 1);
+        world.now += takes;
+        let change = world.state.report(attempt, Outcome::Failed, world.now);
+        assert_eq!(change, Some(Change { member: 1, event }), "{takes:?}");
+    }
+    assert_eq!(world.tried(), [2]);
+    // With nobody to come after it stays where it is.
+    let mut world = strict(2).with_dead(&[0]);
+    world.state.settings.health.ejected_percent_max = 50;
+    assert_eq!(world.tried(), [0, 1]);
+    let (_, attempt) = step(&mut world);
+    world.now += ANSWER_SECS;
+    let spared = Some(Change { member: 1, event: Event::Spared { failures: 1 } });
+    assert_eq!(world.state.report(attempt, Outcome::Failed, world.now), spared);
+    assert_eq!(world.tried(), [1]);
+}
+
+/// A session of two attempts that nobody serves; each member says no at once.
+fn refused(world: &mut World) -> [usize; 2] {
+    world.state.settings.attempts_max = some(2);
+    let mut attempts = world.begin();
+    let doubts = [(); 2].map(|()| {
+        let attempt = world.state.next(&mut attempts, world.now).unwrap();
+        attempts.leave();
+        (attempt.member(), world.state.doubt(attempt, Outcome::Declined, world.now))
+    });
+    assert!(world.state.next(&mut attempts, world.now).is_none());
+    doubts.map(|(member, doubt)| {
+        world.events.extend(world.state.settle(doubt, Ending::SomeLeft, world.now));
+        member
+    })
+}
+
+#[test]
+fn whoever_says_no_at_once_keeps_its_place_and_hides_nobody() {
+    let mut world = World::new(Settings::default(), 4);
+    assert_eq!([(); 2].map(|()| refused(&mut world)), [[0, 1]; 2]);
+    assert_eq!(world.events(), [(0, Event::Failing), (1, Event::Failing)], "none is out of turn");
+    assert_eq!(world.condition(0), Condition::Failing { failures: 2, threshold: 2 });
+    // From the second attempt on those come first that have not said so, and then those that were not asked for longest.
+    assert_eq!([(); 2].map(|()| refused(&mut world)), [[0, 2]; 2]);
+    assert_eq!([(); 5].map(|()| refused(&mut world)), [[0, 3], [0, 3], [0, 1], [0, 2], [0, 3]]);
+    world.is_well = vec![false, true, false, false];
+    assert_eq!(world.tried(), [0, 1]);
+    assert_eq!(world.condition(1), Condition::Up, "it has led to a target since");
+    assert_eq!(refused(&mut world), [0, 1], "and comes first again");
+    world.pass(61);
+    world.is_well[0] = true;
+    assert_eq!((world.tried(), world.condition(0)), (vec![0], Condition::Up));
+    assert_eq!([(); 3].map(|()| refused(&mut world)), [[0, 1], [0, 1], [0, 2]], "all is forgotten");
+}
+
+#[test]
+fn whoever_takes_long_to_say_no_comes_after_the_others_also_before_one_that_tells_nothing() {
+    for ending in [Ending::SomeLeft, Ending::Untold] {
+        for (takes, is_down) in [(ANSWER_SECS / 2, false), (ANSWER_SECS, true)] {
+            let mut world = strict(2);
+            let (_, attempt) = step(&mut world);
+            world.now += takes;
+            let doubt = world.state.doubt(attempt, Outcome::Declined, world.now);
+            world.state.settle(doubt, ending, world.now);
+            assert_eq!(world.is_down(0), is_down, "{ending:?} after {takes:?}");
+        }
+    }
+    // Where there is less time for each, less is long.
+    let mut world = strict(3);
+    world.state.settings.patience = ANSWER_SECS;
+    let (_, attempt) = step(&mut world);
+    world.now += ANSWER_SECS / 3;
+    let doubt = world.state.doubt(attempt, Outcome::Doubtful, world.now);
+    world.state.settle(doubt, Ending::SomeLeft, world.now);
+    assert!(world.is_down(0));
+}
+
+#[test]
+fn trials_that_are_given_up_again_and_again_bring_a_new_rest() {
+    let mut world = due(2);
+    for _ in 0..2 {
+        for _ in 0..TRIALS_GIVEN_UP_MAX {
+            let (_, trial) = step(&mut world);
+            assert_eq!((trial.member(), trial.kind()), (0, Kind::Trial));
+            world.state.abandon(trial, world.now);
+        }
+        assert_eq!(world.tried(), [1]);
+        assert!(!world.state.records[0].is_suspected(), "nothing more is known of it");
+        world.pass(31);
+    }
+    assert_eq!(step(&mut world).1.kind(), Kind::Trial);
 }
 
 #[test]
@@ -552,7 +680,7 @@ fn what_is_told_of_members_is_true() {
     world.pass(21);
     let (_, trial) = step(&mut world);
     assert_eq!(world.condition(0).word(), "trial");
-    let doubt = world.state.doubt(trial);
-    world.state.suspect(doubt, world.now);
+    let doubt = world.state.doubt(trial, Outcome::Declined, world.now);
+    world.state.settle(doubt, Ending::SomeLeft, world.now);
     assert_eq!(world.condition(0).word(), "suspected");
 }

@@ -72,7 +72,7 @@ fn a_parent_that_is_blamed_leaves_the_latch_to_whoever_was_reached() {
     let mut world = ats(Policy::Latched, 3);
     let mut attempts = world.begin();
     let silent = world.state.next(&mut attempts, world.now).unwrap();
-    let doubt = world.state.doubt(silent);
+    let doubt = world.state.doubt(silent, Outcome::Declined, world.now);
     let second = world.state.next(&mut attempts, world.now).unwrap();
     world.state.report(second, Outcome::Failed, world.now);
     let third = world.state.next(&mut attempts, world.now).unwrap();
