@@ -247,10 +247,10 @@ impl fmt::Display for ParentError {
 }
 
 /// Whether proxies say `status` of targets as well as of clients: of a name that they do not take (400, and 414 of a long one), that has no
-/// address (404, 410), that contradicts itself or is none of theirs (409, 421), that is not allowed (403, 451), or of whatever else went wrong
-/// (500). That of a method, of a login or of a client's rate, no target can cause.
+/// address (404, 410), that contradicts itself or is none of theirs (409, 421), that is not allowed (403, 451; Squid can lead
+/// away from it with a 3xx instead), or of whatever else went wrong (500). That of a method, of a login or of a client's rate, no target can cause.
 fn is_said_of_targets(status: u16) -> bool {
-    matches!(status, 400 | 403 | 404 | 409 | 410 | 414 | 421 | 451 | 500)
+    matches!(status, 300..=399 | 400 | 403 | 404 | 409 | 410 | 414 | 421 | 451 | 500)
 }
 
 /// All that SOCKS4 has for a request that it understands and does not grant.
@@ -280,7 +280,7 @@ mod tests {
         assert_eq!([0x5b, 0x5c, 0x5d].map(of_socks4), [Outcome::Doubtful, Outcome::Failed, Outcome::Failed]);
         let of_http = |status| ParentError::Http(Http::Denied(status)).outcome();
         assert_eq!([502, 503, 504].map(of_http), [Outcome::Declined; 3]);
-        for status in [400, 403, 404, 409, 410, 414, 421, 451, 500] {
+        for status in [302, 307, 400, 403, 404, 409, 410, 414, 421, 451, 500] {
             assert_eq!(of_http(status), Outcome::Doubtful, "{status}");
         }
         for status in [401, 405, 407, 429, 501, 505, 511] {
