@@ -36,6 +36,9 @@ enum Task {
     Docs,
     /// Measure our pair beside the peers' pairs
     Bench(bench::Args),
+    /// Whether data goes in a SYN, in a network that may be changed (used by interop)
+    #[command(hide = true)]
+    FastOpen(interop::fast_open::Args),
     /// Become a program that dies with this one (used by the other tasks)
     #[command(hide = true)]
     Launch {
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Task::Fuzz(args) => fuzz::fuzz(&args),
         Task::Docs => docs(),
         Task::Bench(args) => bench::run(&args),
+        Task::FastOpen(args) => interop::fast_open::try_here(&args),
         Task::Launch { cpu, command } => child::launch(cpu, &command),
     };
     match done {

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Places whose functions are run by `cargo xtask interop`.
-const TRIED_BY_INTEROP: [&str; 6] = ["interop", "visitors", "exchanged", "cached", "parented", "chosen"];
+const TRIED_BY_INTEROP: [&str; 7] =
+    ["interop", "visitors", "exchanged", "cached", "parented", "chosen", "syn"];
 
 /// Rows of the second part, in order and without gaps.
 const ROWS: usize = 118;

@@ -3,6 +3,7 @@
 mod checks;
 mod datagrams;
 mod doors;
+pub(crate) mod fast_open;
 mod names;
 mod pairs;
 mod parents;
@@ -86,6 +87,7 @@ pub(crate) fn tally(args: &Args) -> Result<Tally> {
     }
     if method && parent && !args.peers_alone {
         doors::run(args, &tools, &site, &mut report);
+        fast_open::run(&tools, &mut report);
     }
     if method && door && !args.peers_alone {
         parents::run(args, &tools, &site, &mut report);

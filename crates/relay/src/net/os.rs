@@ -388,3 +388,38 @@ pub(crate) fn release_free_memory() {
 /// Other allocators give memory back by themselves.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(crate) fn release_free_memory() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROMPT: Tcp = Tcp { no_delay: true, fast_open: false };
+
+    #[tokio::test]
+    async fn sockets_are_prompt_reusable_and_never_wait() {
+        let listener = listen("127.0.0.1:0".parse().unwrap(), PROMPT, false).unwrap();
+        let options = SockRef::from(&listener);
+        assert!(options.reuse_address().unwrap() && options.nonblocking().unwrap());
+        const { assert!(BACKLOG >= 1024) };
+        let address = listener.local_addr().unwrap();
+        let dialled = OsNet.connect(address, PROMPT).await.unwrap();
+        let (accepted, source) = Watched::new(listener).unwrap().accept().await.unwrap();
+        assert_eq!(source, dialled.0.local_addr().unwrap());
+        for connection in [SockRef::from(&dialled.0), SockRef::from(&accepted)] {
+            assert!(connection.tcp_nodelay().unwrap() && connection.nonblocking().unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_listens_on_all_of_ipv6_is_reached_over_ipv4_as_well() {
+        let listener = listen("[::]:0".parse().unwrap(), PROMPT, false).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut listener = Watched::new(listener).unwrap();
+        for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+            let dialled = OsNet.connect(SocketAddr::new(ip, port), PROMPT).await.unwrap();
+            let (_accepted, source) = listener.accept().await.unwrap();
+            assert_eq!(source.port(), dialled.0.local_addr().unwrap().port());
+            assert_eq!(source.ip().to_canonical(), ip);
+        }
+    }
+}
