@@ -80,11 +80,11 @@ pub enum Outcome {
     },
     /// It refused, was not to be reached, said nothing, denied, or spoke nonsense.
     Failed,
-    /// It answered as it should, and the target was to blame. Nothing is held against it. Where it was the member itself that could not
+    /// It answered as it should, and the target was to blame. Where it was the member itself that could not
     /// reach the target, another one may: then there is a [doubt](State::doubt) as well.
     Declined,
-    /// It said no, in words that may be about the target as well as about us: SOCKS4 has no others. Nothing is held against it, unless
-    /// another one leads to the same target: then it is [blamed](State::blame).
+    /// It said no, in words that may be about the target as well as about us: SOCKS4 has no others. If another one leads to the same target, it
+    /// is [blamed](State::blame); if nobody is known to, that is [settled](State::settle) by how the session has ended.
     Doubtful,
     /// It has done all that comes before, and then said nothing of the target, or broke off. It may be waiting for the target, or have no
     /// words for what became of it. As with [`Doubtful`](Outcome::Doubtful) it is blamed if another one leads there.
@@ -266,6 +266,8 @@ impl State {
                 }
                 return self.failed(member, outlook, counts, now);
             }
+            // It is there, whatever it has no words for.
+            Outcome::Declined if record.take_back(ticket) => record.answer(kind, now),
             Outcome::Declined | Outcome::Doubtful | Outcome::Silent => {
                 record.take_back(ticket);
                 None
@@ -339,7 +341,7 @@ impl State {
             (Outcome::Silent, Ending::SomeLeft | Ending::Untold) => self.suspect(doubt, now),
             // Words about us, perhaps, or of one that is cut off: the next one might not have said them.
             (Outcome::Doubtful | Outcome::Declined, Ending::SomeLeft) => self.suspect(doubt, now),
-            // Whoever says no in vain each time costs each session that much.
+            // Whoever says no in vain each time costs each session as much.
             (Outcome::Doubtful | Outcome::Declined, Ending::Untold) if doubt.is_costly => {
                 self.suspect(doubt, now)
             }
@@ -350,16 +352,20 @@ impl State {
         }
     }
 
-    /// There are others that have not been asked, or that say nothing of targets. It is held against the member as often as a failure, and
-    /// others are tried before it, if it costs no more than an attempt from the second one on; but nobody is out of reach for it, since it may
-    /// have been the target each time, and no latch moves.
-    #[expect(clippy::needless_pass_by_value, reason = "it is suspected once")]
+    /// There are others that have not been asked, or that say nothing of targets. If it has cost the session time, it is held against the member
+    /// as often as a failure, and others are tried before it; but nobody is out of reach for it, since it may have been the target each time,
+    /// and no latch moves. If it has cost an attempt, it is tolerated: a trial of one that says no is over, since that is there.
     fn suspect(&mut self, doubt: Doubt, now: Instant) -> Option<Change> {
-        let Doubt { attempt: Attempt { index, key, kind, ticket, counts, .. }, is_costly, .. } = doubt;
+        let is_word = doubt.outcome != Outcome::Silent;
+        let Attempt { index, key, kind, ticket, counts, .. } = doubt.attempt;
         let member = self.find(index, key)?;
+        if !doubt.is_costly && (is_word || kind == Kind::Regular) {
+            let change = self.acquit(doubt, now);
+            self.records.get_mut(member)?.tolerate();
+            return change;
+        }
         let is_current = self.records.get_mut(member)?.take_back(ticket);
-        let charge = if is_costly { Charge::Suspicion } else { Charge::Refusal };
-        let outlook = Outlook { kind, is_current, may_eject: false, charge };
+        let outlook = Outlook { kind, is_current, may_eject: false, charge: Charge::Suspicion };
         self.failed(member, outlook, counts, now)
     }
 
@@ -393,7 +399,7 @@ impl State {
         let record = self.records.get_mut(member)?;
         let was_suspected = record.is_suspected();
         record.counted_reached();
-        let event = record.reach(kind, &self.settings.health, now)?;
+        let event = record.reach(kind, self.tickets, &self.settings.health, now)?;
         if was_suspected && self.records.iter().filter(|record| !record.is_down()).count() == 1 {
             self.records.iter_mut().for_each(Record::end_rest);
         }
@@ -466,12 +472,15 @@ impl State {
             return Some((index, Kind::Regular));
         }
         // With one that says no at once, and may be right, a session loses its first attempt, and with all of them all that it has.
-        let whom = if attempts.made() == 0 { Whom::Usable } else { Whom::Blameless };
+        let whom = if attempts.made() == 0 { Whom::Usable } else { Whom::Preferred };
         if let Some(usable) = self.pick(attempts, whom, now) {
             return Some(usable);
         }
         if let Some(in_doubt) = self.in_doubt(attempts, now) {
             return Some(in_doubt);
+        }
+        if let Some(trial) = self.pick(attempts, Whom::Usable, now) {
+            return Some(trial);
         }
         if attempts.is_in_first_round() {
             let may_try_all = match self.settings.none_left {
@@ -492,17 +501,30 @@ impl State {
         usable.or_else(|| self.pick(attempts, Whom::Usable, now))
     }
 
-    /// The one of those that are up and tolerated, or down on no more than a suspicion, that has not been tried for longest: the others have not
-    /// been cleared of it since. Whoever is down has one turn for that.
+    /// One of those that are up and tolerated, or down on no more than a suspicion. Most often it is the one that has served last, or else any of
+    /// them: it may have fallen ill, and another one be well that nobody asks; and no order is one that clients could go by. Whoever is down
+    /// has one turn for that.
     fn in_doubt(&self, attempts: &Attempts, now: Instant) -> Option<(usize, Kind)> {
         let kind = |record: &Record| match record.usable(&self.settings.health, now) {
             Some(Kind::Regular) => Some(Kind::Regular),
             _ if record.is_suspected() && attempts.is_in_first_round() => Some(Kind::LastResort),
             _ => None,
         };
-        let left = self.records.iter().enumerate().filter(|(index, _)| !attempts.has_visited(*index));
-        let in_doubt = left.filter_map(|(index, record)| Some((index, kind(record)?, record.given())));
-        in_doubt.min_by_key(|(_, _, given)| *given).map(|(index, kind, _)| (index, kind))
+        let in_doubt = || {
+            let left = self.records.iter().enumerate().filter(|(index, _)| !attempts.has_visited(*index));
+            left.filter_map(|(index, record)| Some((index, kind(record)?)))
+        };
+        let count = u64::try_from(in_doubt().count()).ok()?;
+        let chance = hash::mix(attempts.seed().wrapping_add(attempts.made().into()) ^ self.tickets);
+        let served = |index: usize| self.records.get(index).and_then(Record::served);
+        let proven = in_doubt().filter(|(index, _)| served(*index).is_some());
+        if !chance.is_multiple_of(4)
+            && let Some(latest) = proven.max_by_key(|(index, _)| served(*index))
+        {
+            return Some(latest);
+        }
+        let place = usize::try_from((chance / 4).checked_rem(count)?).ok()?;
+        in_doubt().nth(place)
     }
 
     /// The member that served `source` last, if it is up.

@@ -353,13 +353,10 @@ pub const PROBE_JITTER_PERCENT_MAX: u8 = 90;
 pub const REVIEW_SECS: Duration = Duration::from_secs(1);
 
 /// How long a member of a group takes to answer, at most: several round trips to a far parent, which has to be asked before it can ask
-/// anybody. For so long an answer to a trial by datagrams is waited for before the association takes another member; and a member that says
-/// no to a session after more than that has cost it its time.
+/// anybody. For so long an answer to a trial by datagrams is waited for before the association takes another member; trials that are given up
+/// are one that was waited for in vain when they have lasted so long together; and a member that says no to a session after more than that has
+/// cost it its time.
 pub const ANSWER_SECS: Duration = Duration::from_secs(3);
-
-/// So many trials of a member are given up before they have shown anything. Then it rests once more: whoever has gone away each time may have
-/// waited for it in vain.
-pub const TRIALS_GIVEN_UP_MAX: u8 = 3;
 
 /// The shortest interval of probes that is kept to: a member is never asked as fast as we can.
 pub const PROBE_INTERVAL_SECS_MIN: Duration = Duration::from_secs(1);

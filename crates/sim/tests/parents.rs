@@ -433,6 +433,45 @@ fn targets_that_nobody_reaches_do_not_move_a_parent_that_is_well_behind_sick_one
 }
 
 #[test]
+fn no_pattern_of_dead_targets_keeps_sessions_from_the_one_that_is_well() {
+    each_seed(60, |net, mut chance| async move {
+        let house = House::new(&net);
+        let mut parents = Parents {
+            net: net.clone(),
+            house: house.clone(),
+            health: vec![State::Well; 4],
+            within_tls: vec![false; 4],
+            stand_ins: (0..4).map(|_| None).collect(),
+        };
+        let well = chance.length(1..=3);
+        for number in 0..4 {
+            let sick = [State::CutOff, State::Hung, State::Denying, State::Mute];
+            let health = if number == well { State::Well } else { *chance.choose(&sick) };
+            parents.turn(number, if number == 0 { State::CutOff } else { health });
+        }
+        // Two attempts of four, and the first is spent each time.
+        let settings = Settings { attempts_max: NonZeroU32::new(2).unwrap(), ..Settings::default() };
+        let members = (0..4).map(|number| member(&number.to_string(), parent_at(number + 1, false)));
+        let group = Group::new("parents", settings, members.collect());
+        house.open(inbound(0, Route::Group(Arc::new(group))), Link::plain());
+        let dead = chance.within(1..=4);
+        note(format!("{dead} {:?}", parents.health));
+        let mut served = 0;
+        for _ in 0..40 {
+            net.absent(TARGET, Absence::Refuses);
+            for _ in 0..dead {
+                asked(&net).await;
+            }
+            let target = echo(&net);
+            served += usize::from(asked(&net).await == 0);
+            target.abort();
+        }
+        assert!(served >= 25, "{served} of 40");
+        house.empties(Duration::from_secs(60)).await;
+    });
+}
+
+#[test]
 fn one_that_has_no_time_left_to_answer_is_hidden_by_nobody_who_took_it() {
     // The first says that it cannot reach the target, or nothing; the other says yes.
     for (answer, after, patience) in [(Some(4), 900, 1000), (None, 0, 1200)] {

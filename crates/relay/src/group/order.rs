@@ -28,8 +28,8 @@ pub(super) struct Order {
 pub(super) enum Whom {
     /// Those that are up, and those that are due for a trial.
     Usable,
-    /// The same without those that are only tolerated.
-    Blameless,
+    /// Those that are up and not only tolerated, and those that are due for a trial, of which a session makes one.
+    Preferred,
     /// Those that are down as well.
     All,
 }
@@ -58,8 +58,12 @@ impl Candidates<'_> {
         }
         match self.whom {
             Whom::All => Some(Kind::LastResort),
-            Whom::Blameless if record.is_tolerated(self.health, self.now) => None,
-            Whom::Usable | Whom::Blameless => record.usable(self.health, self.now),
+            Whom::Preferred if record.is_tolerated() => None,
+            Whom::Preferred => {
+                let usable = record.usable(self.health, self.now);
+                usable.filter(|kind| *kind != Kind::Trial || !self.attempts.has_had_trial())
+            }
+            Whom::Usable => record.usable(self.health, self.now),
         }
     }
 

@@ -9,7 +9,7 @@ use super::probe::Schedule;
 use super::status::{Condition, Status};
 use super::walk::Kind;
 use super::{Event, Health, Member, RetryFrom};
-use crate::limits::{LATENCY_GOOD_FOR, LATENCY_MAX, MEASURING_SECS_MAX, TRIAL_SECS_MAX, TRIALS_GIVEN_UP_MAX};
+use crate::limits::{ANSWER_SECS, LATENCY_GOOD_FOR, LATENCY_MAX, MEASURING_SECS_MAX, TRIAL_SECS_MAX};
 
 /// One member.
 #[derive(Debug)]
@@ -22,8 +22,10 @@ pub(super) struct Record {
     latency: Option<Latency>,
     /// Since when a session measures it.
     measuring: Option<Instant>,
-    /// The number of the attempt for which a session was given it last.
-    given: Option<u64>,
+    /// Whether it has said no, or failed where no more may be out, and has served nobody since.
+    is_tolerated: bool,
+    /// The number of the last attempt that there was when it served a session last: the later, the higher. Times may be the same.
+    served: Option<u64>,
     pub(super) schedule: Schedule,
     reached: u64,
     failed: u64,
@@ -37,8 +39,8 @@ enum Standing {
         rests_from: Option<Instant>,
         since: Instant,
         trial: Slot,
-        /// How many trials have been given up since its rest.
-        given_up: u8,
+        /// How long trials of it have lasted that were given up since its rest.
+        waited: Duration,
         grounds: Grounds,
     },
 }
@@ -62,15 +64,12 @@ pub(super) enum Charge {
     Failure,
     /// It may have, or its target.
     Suspicion,
-    /// The same, but it has said so at once, and the session has gone on to others: it has cost that an attempt and no time.
-    Refusal,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Failures {
     count: u32,
     suspicions: u32,
-    refusals: u32,
     first: Instant,
     last: Instant,
 }
@@ -105,9 +104,9 @@ impl Slot {
         self.0 = Some((ticket, now));
     }
 
-    /// Frees it, if whoever has `ticket` has it.
-    pub(super) fn free(&mut self, ticket: u64) -> bool {
-        self.0.take_if(|(current, _)| *current == ticket).is_some()
+    /// Frees it, if whoever has `ticket` has it, and tells since when.
+    pub(super) fn free(&mut self, ticket: u64) -> Option<Instant> {
+        self.0.take_if(|(current, _)| *current == ticket).map(|(_, since)| since)
     }
 }
 
@@ -116,10 +115,8 @@ impl Grounds {
     fn with(self, outlook: Outlook, is_trial: bool, threshold: NonZeroU32) -> Self {
         match (self, outlook.charge) {
             // What it was out for may be over: it is not known to be so still.
-            (Self::Failure, Charge::Suspicion | Charge::Refusal) if is_trial => {
-                Self::Suspicion { failures: 0 }
-            }
-            (Self::Failure | Self::Suspicion { .. }, Charge::Suspicion | Charge::Refusal)
+            (Self::Failure, Charge::Suspicion) if is_trial => Self::Suspicion { failures: 0 },
+            (Self::Failure | Self::Suspicion { .. }, Charge::Suspicion)
             | (Self::Failure, Charge::Failure) => self,
             (Self::Suspicion { failures }, Charge::Failure) => {
                 let failures = failures.saturating_add(1);
@@ -132,11 +129,11 @@ impl Grounds {
 
 impl Failures {
     fn begin(now: Instant) -> Self {
-        Self { count: 0, suspicions: 0, refusals: 0, first: now, last: now }
+        Self { count: 0, suspicions: 0, first: now, last: now }
     }
 
     fn all(&self) -> u32 {
-        self.count.saturating_add(self.suspicions).saturating_add(self.refusals)
+        self.count.saturating_add(self.suspicions)
     }
 
     fn are_recent(&self, health: &Health, now: Instant) -> bool {
@@ -145,7 +142,7 @@ impl Failures {
 
     /// What is left of them when a session has been served: what may have been its targets is nothing.
     fn after_success(self, health: &Health) -> Option<Self> {
-        (!health.success_clears && self.count > 0).then_some(Self { suspicions: 0, refusals: 0, ..self })
+        (!health.success_clears && self.count > 0).then_some(Self { suspicions: 0, ..self })
     }
 }
 
@@ -158,7 +155,8 @@ impl Record {
             returned: None,
             latency: None,
             measuring: None,
-            given: None,
+            is_tolerated: false,
+            served: None,
             schedule: Schedule::default(),
             reached: 0,
             failed: 0,
@@ -178,14 +176,14 @@ impl Record {
         matches!(self.standing, Standing::Down { grounds: Grounds::Suspicion { .. }, .. })
     }
 
-    /// Whether it is up, though there is as much against it as marks others down.
-    pub(super) fn is_tolerated(&self, health: &Health, now: Instant) -> bool {
-        match &self.standing {
-            Standing::Up(Some(failures)) => {
-                failures.all() >= health.fail_threshold.get() && failures.are_recent(health, now)
-            }
-            Standing::Up(None) | Standing::Down { .. } => false,
-        }
+    /// Whether it is up, though it has said no, or failed where no more may be out, and has served nobody since.
+    pub(super) fn is_tolerated(&self) -> bool {
+        self.is_tolerated && !self.is_down()
+    }
+
+    /// It has said no, and that has cost a session an attempt and no time.
+    pub(super) fn tolerate(&mut self) {
+        self.is_tolerated = true;
     }
 
     /// Since when it is taken out.
@@ -222,12 +220,11 @@ impl Record {
             trial.take(ticket, now);
         }
         self.measuring = Some(now);
-        self.given = Some(ticket);
     }
 
-    /// The number of the attempt for which a session was given it last: the later, the higher. Times may be the same.
-    pub(super) fn given(&self) -> Option<u64> {
-        self.given
+    /// How late it served a session last, if it ever has.
+    pub(super) fn served(&self) -> Option<u64> {
+        self.served
     }
 
     /// A session has done with it. Tells whether it was the trial that is under way.
@@ -235,23 +232,29 @@ impl Record {
         self.measuring = None;
         match &mut self.standing {
             Standing::Up(_) => false,
-            Standing::Down { trial, .. } => trial.free(ticket),
+            Standing::Down { trial, .. } => trial.free(ticket).is_some(),
         }
     }
 
-    /// A session has gone before anything was known of it. Somebody else may try it in its place, but not for ever.
+    /// A session has gone before anything was known of it. Somebody else may try it in its place, but not for ever: when they have waited as long
+    /// together as an answer takes, it is as if one had waited in vain.
     pub(super) fn give_up(&mut self, ticket: u64, now: Instant) {
-        let was_trial = self.take_back(ticket);
-        if let (true, Standing::Down { rests_from, given_up, .. }) = (was_trial, &mut self.standing) {
-            *given_up += 1;
-            if *given_up >= TRIALS_GIVEN_UP_MAX {
-                (*rests_from, *given_up) = (Some(now), 0);
+        self.measuring = None;
+        let Standing::Down { rests_from, trial, waited, grounds, .. } = &mut self.standing else { return };
+        let Some(since) = trial.free(ticket) else { return };
+        *waited = waited.saturating_add(now.saturating_duration_since(since));
+        if *waited >= ANSWER_SECS {
+            (*rests_from, *waited) = (Some(now), Duration::ZERO);
+            if *grounds == Grounds::Failure {
+                *grounds = Grounds::Suspicion { failures: 0 };
             }
         }
     }
 
-    /// A session has reached it.
-    pub(super) fn reach(&mut self, kind: Kind, health: &Health, now: Instant) -> Option<Event> {
+    /// A session has reached it, when the last attempt that there was had this number.
+    pub(super) fn reach(&mut self, kind: Kind, latest: u64, health: &Health, now: Instant) -> Option<Event> {
+        self.served = Some(latest);
+        self.is_tolerated = false;
         match &mut self.standing {
             Standing::Up(failures) => {
                 *failures = failures.and_then(|failures| failures.after_success(health));
@@ -300,12 +303,11 @@ impl Record {
                 let count = match outlook.charge {
                     Charge::Failure => &mut failures.count,
                     Charge::Suspicion => &mut failures.suspicions,
-                    Charge::Refusal => &mut failures.refusals,
                 };
                 *count = count.saturating_add(1);
                 self.judge(failures, outlook.may_eject, health, now)
             }
-            Standing::Down { rests_from, given_up, grounds, .. } => {
+            Standing::Down { rests_from, waited, grounds, .. } => {
                 let is_trial = outlook.kind == Kind::Trial && outlook.is_current;
                 // One that was begun before says nothing about what came after.
                 if !is_trial && outlook.kind != Kind::LastResort {
@@ -315,7 +317,7 @@ impl Record {
                 *grounds = grounds.with(outlook, is_trial, health.fail_threshold);
                 let is_out = *grounds == Grounds::Failure;
                 if is_trial || is_out && !was_out {
-                    (*rests_from, *given_up) = (Some(now), 0);
+                    (*rests_from, *waited) = (Some(now), Duration::ZERO);
                 }
                 match (*grounds, is_trial) {
                     (_, true) => Some(Event::TrialFailed),
@@ -340,12 +342,14 @@ impl Record {
             self.take_out(Grounds::Failure, rests_from, now);
             return Some(Event::MarkedDown { failures });
         }
-        let costly = failures.saturating_add(suspicions);
-        if suspicions > 0 && costly >= threshold {
+        if suspicions > 0 && all >= threshold {
             self.take_out(Grounds::Suspicion { failures }, rests_from, now);
-            return Some(Event::Suspected { failures: costly });
+            return Some(Event::Suspected { failures: all });
         }
         self.standing = Standing::Up(Some(failed));
+        if failures >= threshold {
+            self.tolerate();
+        }
         if failures == threshold {
             Some(Event::Spared { failures })
         } else if all == 1 {
@@ -387,13 +391,14 @@ impl Record {
     fn take_out(&mut self, grounds: Grounds, rests_from: Instant, now: Instant) {
         let rests_from = Some(rests_from);
         let trial = Slot::default();
-        self.standing = Standing::Down { rests_from, since: now, trial, given_up: 0, grounds };
+        self.standing = Standing::Down { rests_from, since: now, trial, waited: Duration::ZERO, grounds };
         self.returned = None;
         self.schedule.start_count();
     }
 
     pub(super) fn restore(&mut self, now: Instant) {
         self.standing = Standing::Up(None);
+        self.is_tolerated = false;
         self.returned = Some(now);
         self.schedule.start_count();
     }

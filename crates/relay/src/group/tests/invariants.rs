@@ -109,7 +109,9 @@ fn step(world: &mut World, sessions: &mut [Session], at: usize, ups: &[usize]) {
         Kind::Trial => assert!(world.is_down(member)),
         Kind::LastResort => {
             let is_suspected = world.state.records[member].is_suspected();
-            assert!(world.is_down(member) && (settings.none_left == NoneLeft::TryAll || is_suspected));
+            // Or it was when its turn began.
+            let may_be_asked = settings.none_left == NoneLeft::TryAll || is_suspected || in_row > 1;
+            assert!(world.is_down(member) && may_be_asked);
         }
     }
     session.held = Some(Held { attempt, since: now, ups: ups[member] });

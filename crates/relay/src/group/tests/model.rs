@@ -1,4 +1,5 @@
-//! The group beside a plain telling of what Traffic Server does, except that attempts are counted exactly.
+//! The group beside a plain telling of what Traffic Server does, except that attempts are counted exactly, and that a session has a second
+//! retry only when nobody else is left.
 
 use proptest::prelude::*;
 
@@ -11,6 +12,13 @@ struct Plain {
     servers: Vec<Server>,
     turn: usize,
     latched: usize,
+}
+
+/// Whom a session has been to.
+#[derive(Default)]
+struct Walked {
+    visited: Vec<usize>,
+    has_retried: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -30,11 +38,19 @@ impl Plain {
         }
     }
 
-    fn walk(&self, start: usize, now: u64) -> Option<(usize, bool)> {
+    /// The next one that is up, or due for a retry. Where a session has had a retry, those that are up come first, once each, and then those
+    /// that were passed over: another retry would cost it another attempt.
+    fn walk(&self, begun: usize, walked: &Walked, now: u64) -> Option<(usize, bool)> {
         let count = self.servers.len();
-        (0..count)
-            .map(|step| (start + step) % count)
-            .find_map(|index| self.is_usable(index, now).map(|is_retry| (index, is_retry)))
+        let start = if self.settings.policy == Policy::Latched { self.latched } else { begun };
+        let around = || {
+            let indices = (0..count).map(|step| (start + step) % count);
+            indices.filter_map(|index| self.is_usable(index, now).map(|is_retry| (index, is_retry)))
+        };
+        let left = || around().filter(|(index, _)| !walked.visited.contains(index));
+        let up = left().find(|(_, is_retry)| !(walked.has_retried && *is_retry));
+        let again = || around().find(|(index, _)| walked.visited.last() != Some(index));
+        up.or_else(|| left().next()).or_else(again).or_else(|| around().next())
     }
 
     fn mark_down(&mut self, index: usize, is_retry: bool, now: u64) {
@@ -49,7 +65,7 @@ impl Plain {
 
     fn session(&mut self, target: u32, is_well: &[bool], now: u64) -> Told {
         let count = self.servers.len();
-        let mut next = match self.settings.policy {
+        let begun = match self.settings.policy {
             Policy::RoundRobin => {
                 self.turn += 1;
                 (self.turn - 1) % count
@@ -64,8 +80,15 @@ impl Plain {
             | Policy::Random => 0,
         };
         let mut tried = Vec::new();
-        while let Some((index, is_retry)) = self.walk(next, now) {
-            if self.settings.policy == Policy::Latched {
+        let mut walked = Walked::default();
+        while let Some((index, is_retry)) = self.walk(begun, &walked, now) {
+            if walked.visited.contains(&index) {
+                walked.visited.clear();
+            }
+            walked.visited.push(index);
+            walked.has_retried |= is_retry;
+            // One that is passed over by this session alone stays in use for the others.
+            if self.settings.policy == Policy::Latched && self.is_usable(self.latched, now).is_none() {
                 self.latched = index;
             }
             for _ in 0..self.settings.attempts_per_member.get() {
@@ -81,9 +104,8 @@ impl Plain {
                 }
             }
             self.mark_down(index, is_retry, now);
-            next = (index + 1) % count;
-            if self.settings.policy == Policy::Latched {
-                self.latched = next;
+            if self.settings.policy == Policy::Latched && index == self.latched {
+                self.latched = (index + 1) % count;
             }
             if tried.len() == self.settings.attempts_max.get() as usize {
                 break;
