@@ -261,6 +261,15 @@ impl Path {
         Member::named(&self.key)
     }
 
+    /// Whether names of targets are resolved here: where nobody is asked for them, or somebody who is told addresses alone.
+    pub fn resolves_names(&self) -> bool {
+        match self.hops.last() {
+            Some(Hop::Parent(parent)) => parent.names == Names::ResolveHere,
+            Some(Hop::Shadowsocks(_)) => false,
+            None => true,
+        }
+    }
+
     /// Whether streams pass.
     pub fn has_streams(&self) -> bool {
         self.hops.iter().all(Hop::has_streams)

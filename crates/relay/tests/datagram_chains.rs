@@ -17,14 +17,16 @@ use std::time::{Duration, Instant};
 use common::{run, server_with};
 use peers::{Client, Echo, PATIENCE, key, mirrored, mixed, with_datagrams};
 use umbra_proto::address::{Address, DomainName};
+use umbra_proto::request::Refusal;
 use umbra_proto::shadowsocks::Method;
 use umbra_proto::shadowsocks::stream::HeadReads;
 use umbra_proto::socks5::udp;
 use umbra_relay::Relay;
 use umbra_relay::config::{
-    DnsProbe, Group, Hop, Inbound, Mode, Names, Parent, Path, Probe, ProbeKind, Route, Server,
+    DnsProbe, Group, Hop, Inbound, Mode, Names, Parent, Path, Probe, ProbeKind, Route, Routes, Server,
 };
 use umbra_relay::group::{Health, Policy, Probing, Settings};
+use umbra_relay::router::{Conditions, Router, Rule, TargetsBuilder};
 
 fn server_at(address: Address, method: Method, byte: u8) -> Hop {
     let mode = Mode::Both(address.clone());
@@ -128,6 +130,35 @@ fn a_hops_name_is_looked_up_by_whoever_sends_to_it() {
         for payload in [&b"one"[..], b"two"] {
             assert_eq!(client.trip(&target, payload), (target.clone(), mirrored(payload)));
         }
+    }
+}
+
+#[test]
+fn a_last_hop_that_is_told_addresses_is_told_no_name() {
+    let echo = Echo::start("127.0.0.1:0");
+    let named = Address::from_host("localhost", echo.address.port()).unwrap();
+    // It leads nobody to any name.
+    let mut names = TargetsBuilder::default();
+    names.suffix("localhost").unwrap();
+    let conditions = Conditions { target: Some(names.build().unwrap()), ..Conditions::default() };
+    let verdict = Route::Refuse(Refusal::NotAllowed);
+    let rules = vec![Rule { name: "names".into(), conditions, verdict }];
+    let routes = Routes::new(Router { rules, otherwise: Route::direct() });
+    let strict = run(Inbound { routes, ..with_datagrams(mixed(), Route::direct()) });
+    let (_server, server) = server(Method::Blake3Aes256Gcm, 1);
+    let last = |names| Hop::Parent(Parent { names, ..Parent::socks5(strict.addresses()[0].into(), None) });
+    for before in [vec![], vec![server]] {
+        let by = |names| run(with_datagrams(mixed(), through([&before[..], &[last(names)]].concat())));
+        let relay = by(Names::ResolveHere);
+        let client = Client::associate(relay.addresses()[0]);
+        for payload in [&b"one"[..], b"two"] {
+            let (source, answer) = client.trip(&named, payload);
+            assert_eq!((source, answer), (Address::Ip(echo.address), mirrored(payload)), "it says who it is");
+        }
+        let relay = by(Names::PassOn);
+        let client = Client::associate(relay.addresses()[0]);
+        client.send(&named, b"one");
+        assert!(client.hears_nothing());
     }
 }
 

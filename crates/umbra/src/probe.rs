@@ -72,15 +72,9 @@ impl Row {
         self.has_failed
     }
 
-    /// Whether a session of `transport` that takes it has the name of its target resolved here.
-    pub(crate) fn resolves_here(&self, transport: Transport) -> bool {
-        let Some(path) = &self.path else { return false };
-        match (path.hops.last(), transport) {
-            (None, _) => true,
-            (Some(Hop::Parent(parent)), Transport::Tcp) => parent.names == Names::ResolveHere,
-            // A datagram has room for a name, whoever it is for.
-            (Some(Hop::Parent(_)), Transport::Udp) | (Some(Hop::Shadowsocks(_)), _) => false,
-        }
+    /// Whether a session that takes it has the name of its target resolved here.
+    pub(crate) fn resolves_here(&self) -> bool {
+        self.path.as_ref().is_some_and(|path| path.resolves_names())
     }
 
     fn dial(&mut self, purpose: &Purpose, forbidden: &Arc<Forbidden>) {

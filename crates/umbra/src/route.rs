@@ -9,7 +9,7 @@ use std::sync::Arc;
 use umbra_proto::address::Address;
 use umbra_proto::forbidden::Forbidden;
 use umbra_proto::request::Refusal;
-use umbra_relay::config::{Inbound, Protocol, Route};
+use umbra_relay::config::{Inbound, Path, Protocol, Route};
 use umbra_relay::router::{Decision, Dial, Fit, Query, Reason, Rule, Transport};
 
 use crate::flags::{Asked, Session};
@@ -202,9 +202,7 @@ fn explain(
             let judged = match &allowed {
                 Some(allowed) => allowed.clone(),
                 None if matches!(session.target, Address::Ip(_)) => look_up(&session.target),
-                None if dials && rows.iter().any(|row| row.resolves_here(transport)) => {
-                    look_up(&session.target)
-                }
+                None if dials && rows.iter().any(|row| row.resolves_here()) => look_up(&session.target),
                 None => Vec::new(),
             };
             if !rows.is_empty() {
@@ -271,8 +269,7 @@ fn follow(plan: &Plan, transport: Transport, route: &Route, lines: &mut Lines) -
 /// them, none does.
 fn tell_who_resolves(inbound: &Inbound, session: &Session, rows: &[Row], is_known: bool, lines: &mut Lines) {
     let Address::Name(..) = &session.target else { return };
-    let transport = if session.is_udp { Transport::Udp } else { Transport::Tcp };
-    let left = rows.iter().filter(|row| !row.resolves_here(transport)).count();
+    let left = rows.iter().filter(|row| !row.resolves_here()).count();
     if is_known || left == 0 {
         return;
     }
@@ -307,14 +304,18 @@ fn ask(
     left: Option<Vec<SocketAddr>>,
     lines: &mut Lines,
 ) -> Option<Address> {
+    let paths = || paths_of_datagrams(route).into_iter();
     let target = match left.map(|left| one_of(left, forbidden)) {
-        // Nobody may look for another address than the rules have seen, and there is none.
-        Some(None) if route.is_direct() => {
+        // Nobody here may look for another address than the rules have seen, and there is none.
+        Some(None) if paths().all(|path| path.resolves_names()) => {
             lines.say("", "where the name has no address to send to, so they are dropped".into());
             return None;
         }
-        Some(None) if has_direct_member(route) => {
-            lines.say("", "the name has no address to send to, so a path that is direct drops them".into());
+        Some(None) if paths().any(|path| path.resolves_names()) => {
+            lines.say(
+                "",
+                "the name has no address to send to, so a path that resolves it here drops them".into(),
+            );
             session.target.clone()
         }
         Some(Some(address)) => Address::Ip(address),
@@ -327,10 +328,12 @@ fn ask(
     rule.is_none().then_some(target)
 }
 
-fn has_direct_member(route: &Route) -> bool {
+/// The paths along `route` that datagrams may take.
+fn paths_of_datagrams(route: &Route) -> Vec<Arc<Path>> {
     match route {
-        Route::Group(group) => group.paths_of_datagrams().iter().any(|path| path.hops.is_empty()),
-        Route::Path(_) | Route::Refuse(_) => false,
+        Route::Path(path) => vec![Arc::clone(path)],
+        Route::Group(group) => group.paths_of_datagrams(),
+        Route::Refuse(_) => Vec::new(),
     }
 }
 

@@ -26,7 +26,7 @@ use crate::net::Net;
 use crate::net::datagram::Datagrams;
 use crate::path::chance;
 use crate::probe::wake;
-use crate::router::{Decision, Query, Transport};
+use crate::router::{Decision, Dial, Query, Transport};
 
 /// A datagram that looks for its way.
 pub(super) struct Wayfarer<'w> {
@@ -52,8 +52,8 @@ pub(super) fn choose<N: Net, D: Datagrams>(
     let Pick { path, due, trial } = path_along(door, association, route, target, now)?;
     let address = match seen {
         Seen::At(address) => Some(address),
-        // Nobody may look for another address than the rules have seen, and there is none.
-        Seen::Nowhere if path.hops.is_empty() => return Err(Why::Unroutable),
+        // Nobody here may look for another address than the rules have seen, and there is none.
+        Seen::Nowhere if path.resolves_names() => return Err(Why::Unroutable),
         Seen::Nowhere | Seen::Unasked => None,
     };
     let has_rules = door.inbound.routes.has_rules();
@@ -142,8 +142,7 @@ fn route_for<'d, N: Net, D: Datagrams>(
         return Ok(Some((routes.otherwise(), Seen::Unasked)));
     }
     let Association { client, face, lanes, .. } = association;
-    let Wayfarer { id, target, payload } = *wayfarer;
-    let (address, source, user) = (target.to_address(), client.address.ip(), user_of(door, face));
+    let (address, source, user) = (wayfarer.target.to_address(), client.address.ip(), user_of(door, face));
     let query =
         Query { target: &address, transport: Transport::Udp, source, inbound: &door.inbound.name, user };
     match routes.decide(&query, None) {
@@ -151,28 +150,55 @@ fn route_for<'d, N: Net, D: Datagrams>(
         Decision::Unresolvable { .. } => return Err(Why::Unroutable),
         Decision::Resolve => {}
     }
-    let names = lanes.names_of_rules();
-    let known: &[SocketAddr] = match outside.find(names, target, payload, now) {
-        Found::At(addresses) => addresses,
-        Found::Nowhere => &[],
-        Found::Crowded => return Err(Why::NoRoom),
-        Found::Waits { ask: false } => return Ok(None),
+    with_addresses(door, outside, lanes, wayfarer, now, |known| match routes.decide(&query, Some(known)) {
+        Decision::Take { verdict, dial, .. } => {
+            let address = dial.one_of(known, &door.inbound.forbidden);
+            Ok((verdict, address.map_or(Seen::Nowhere, Seen::At)))
+        }
+        Decision::Resolve | Decision::Unresolvable { .. } => Err(Why::Unroutable),
+    })
+}
+
+/// The address of a target that has a name, for somebody who is asked to send there and told addresses alone: one that nobody forbids, if
+/// there is any. None, if the datagram waits for it.
+pub(super) fn address_of<N: Net, D: Datagrams>(
+    door: &Arc<Door<N>>,
+    outside: &mut Outside<D>,
+    lanes: &mut Lanes,
+    wayfarer: &Wayfarer<'_>,
+    now: Instant,
+) -> Result<Option<SocketAddr>, Why> {
+    with_addresses(door, outside, lanes, wayfarer, now, |known| {
+        Dial::Target.one_of(known, &door.inbound.forbidden).ok_or(Why::Unroutable)
+    })
+}
+
+/// Does `work` with the addresses of a target that has a name, of which there may be none. Until they are found, the datagram waits, and
+/// nothing is done.
+fn with_addresses<N: Net, D: Datagrams, T>(
+    door: &Arc<Door<N>>,
+    outside: &mut Outside<D>,
+    lanes: &mut Lanes,
+    wayfarer: &Wayfarer<'_>,
+    now: Instant,
+    work: impl FnOnce(&[SocketAddr]) -> Result<T, Why>,
+) -> Result<Option<T>, Why> {
+    let Wayfarer { id, target, payload } = *wayfarer;
+    let names = lanes.names();
+    match outside.find(names, target, payload, now) {
+        Found::At(addresses) => work(addresses).map(Some),
+        Found::Nowhere => work(&[]).map(Some),
+        Found::Crowded => Err(Why::NoRoom),
+        Found::Waits { ask: false } => Ok(None),
         Found::Waits { ask: true } => {
             let Some(turn) = outside.turn() else {
                 names.forget(target.as_bytes());
                 return Err(Why::NoRoom);
             };
-            let rules = LaneId { association: id, number: LaneNumber::RULES };
-            search::look_up_for_rules(door, &outside.letters, rules, target, turn);
-            return Ok(None);
+            let all = LaneId { association: id, number: LaneNumber::ALL };
+            search::look_up_all(door, &outside.letters, all, target, turn);
+            Ok(None)
         }
-    };
-    match routes.decide(&query, Some(known)) {
-        Decision::Take { verdict, dial, .. } => {
-            let address = dial.one_of(known, &door.inbound.forbidden);
-            Ok(Some((verdict, address.map_or(Seen::Nowhere, Seen::At))))
-        }
-        Decision::Resolve | Decision::Unresolvable { .. } => Err(Why::Unroutable),
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::debug;
 use umbra_proto::address::{Address, AddressBlock, IpBlock};
-use umbra_proto::forbidden::Forbidden;
+use umbra_proto::forbidden::{Forbidden, Rule};
 use umbra_proto::shadowsocks::UnixTime;
 use umbra_proto::shadowsocks::keyring::Holder;
 use umbra_proto::shadowsocks::packet::SessionId;
@@ -18,13 +18,13 @@ use umbra_proto::socks5::udp as socks5;
 
 use super::answer::{self, Arrived};
 use super::association::{Association, AssociationId, Client, Face};
-use super::choice::{Wayfarer, choose, path_answered};
+use super::choice::{Wayfarer, address_of, choose, path_answered};
 use super::directory::{Directory, Home};
 use super::dropped::Why;
 use super::front::{Front, Workers};
 use super::lanes::{Chosen, Lane, LaneId, Lanes};
 use super::outbox::Course;
-use super::outside::{Hop, Outside, WayOut};
+use super::outside::{Hop, Outside, Unsealed, WayOut};
 use super::permits::Heir;
 use super::random;
 use super::table::{Bounds, Handle, Table};
@@ -292,35 +292,47 @@ impl<N: Net, D: Datagrams> Core<N, D> {
                 association.lanes.settled(block, door.inbound.routes.has_rules(), now.instant)
             }
         };
+        let wayfarer = Wayfarer { id, target, payload };
         let chosen = match settled {
             Some(chosen) => Some(chosen),
-            None => choose(door, outside, association, &Wayfarer { id, target, payload }, now.instant)?,
+            None => choose(door, outside, association, &wayfarer, now.instant)?,
         };
         let Some(Chosen { number, address, .. }) = chosen else { return Ok(()) };
-        let known = address.map(IpBlock::from);
-        let target = known.as_ref().map_or(target, IpBlock::block);
         let source = association.client.address.ip();
         association.lanes.touch(number);
+        let Some(lane) = association.lanes.get_mut(number) else { return Ok(()) };
+        judge(&door.inbound.forbidden, &association.face, &lane.way, target)?;
+        let address = match address {
+            None if target.ip().is_none() && lane.wants_address() => {
+                let found = address_of(door, outside, &mut association.lanes, &wayfarer, now.instant)?;
+                // Where there is none yet, the datagram waits for it.
+                let Some(found) = found else { return Ok(()) };
+                Some(found)
+            }
+            known => known,
+        };
+        let block = address.map(IpBlock::from);
+        let datagram = Unsealed { target, told: block.as_ref().map_or(target, IpBlock::block), payload };
         let Some(Lane { way, path, .. }) = association.lanes.get_mut(number) else { return Ok(()) };
-        judge(&door.inbound.forbidden, &association.face, way, target)?;
+        // What was found here is judged whoever sends, as it is on a direct way.
+        if let (Some(address), false) = (address, matches!(way, Way::Direct(_))) {
+            refuse(door.inbound.forbidden.check(address.ip().to_canonical()))?;
+        }
         let id = LaneId { association: id, number };
         let way_out = WayOut { door, udp, id, source, path, now };
         match way {
-            Way::Direct(direct) => outside.send_to_target(&way_out, direct, target, payload),
+            Way::Direct(direct) => outside.send_to_target(&way_out, direct, datagram.told, payload),
             Way::Server(through) => {
                 outside.change_trunk(through, now.instant);
                 let Through { session, link, server, .. } = &mut **through;
                 let chance = random::Source::draw(&door.net, session.chance_bytes())?;
                 let hop = session.id().map_or(Hop::At(server), |client| Hop::Shared(server, client));
                 outside.send_to_hop(&way_out, link, hop, |out| {
-                    session.seal(target, payload, now.unix, chance, out);
+                    session.seal(datagram.told, payload, now.unix, chance, out);
                 })
             }
-            Way::Parent(link) => outside.send_to_hop(&way_out, link, Hop::Asked, |out| {
-                socks5::head(target, out);
-                out.extend_from_slice(payload);
-            }),
-            Way::Chain(chain) => outside.send_through(&way_out, chain, target, payload),
+            Way::Parent(link) => outside.send_to_parent(&way_out, link, &datagram),
+            Way::Chain(chain) => outside.send_through(&way_out, chain, &datagram),
             Way::Relay(link, server) => {
                 outside.send_to_hop(&way_out, link, Hop::At(server), |out| out.extend_from_slice(payload))
             }
@@ -477,11 +489,14 @@ fn judge(forbidden: &Forbidden, face: &Face, way: &Way, target: AddressBlock<'_>
         Address::Ip(address) => forbidden.check(address.ip().to_canonical()),
         Address::Name(name, _) => forbidden.check_name(name.as_str()),
     };
-    if let Some(rule) = rule {
-        debug!(%rule, "a target in forbidden list, drop");
-        return Err(Why::Forbidden);
-    }
-    Ok(())
+    refuse(rule)
+}
+
+/// Nobody is led to what `rule` is about, if there is one.
+fn refuse(rule: Option<Rule>) -> Result<(), Why> {
+    let Some(rule) = rule else { return Ok(()) };
+    debug!(%rule, "a target in forbidden list, drop");
+    Err(Why::Forbidden)
 }
 
 /// The address block of a target that is never sent to: another server knows the true one.

@@ -69,7 +69,7 @@ struct Further {
     choices: Vec<(Arc<Group>, Arc<Path>, Option<Instant>)>,
     /// The last target, and where it has gone.
     settled: Option<(Vec<u8>, Chosen)>,
-    /// Names whose addresses rules have to know.
+    /// Names whose addresses rules have to know, or somebody who is asked to send on and told addresses alone.
     names: Names,
     /// Lanes by which members are tried that are down, and that no other association tries meanwhile.
     trials: Vec<(LaneNumber, Trial)>,
@@ -89,6 +89,11 @@ impl Lane {
         self.way.link().is_some_and(|link| link.rests(now))
     }
 
+    /// Whether somebody is asked there who is told addresses alone.
+    pub(super) fn wants_address(&self) -> bool {
+        !self.path.hops.is_empty() && self.path.resolves_names()
+    }
+
     /// Whether it leads along `path`. Everything that goes direct goes one way, so that anybody may answer to one address.
     fn is_along(&self, path: &Arc<Path>) -> bool {
         Arc::ptr_eq(&self.path, path) || (self.path.hops.is_empty() && path.hops.is_empty())
@@ -96,8 +101,8 @@ impl Lane {
 }
 
 impl LaneNumber {
-    /// No lane's: what is looked up for it is for the rules, before there is a lane.
-    pub(super) const RULES: Self = Self(0);
+    /// No lane's: what is looked up for it is for all of them, and for the rules, which choose among them.
+    pub(super) const ALL: Self = Self(0);
 }
 
 impl LaneNumbers {
@@ -139,13 +144,13 @@ impl Lanes {
         self.first().map(|number| Chosen { number, address: None, due: None })
     }
 
-    /// The names whose addresses rules have to know.
-    pub(super) fn names_of_rules(&mut self) -> &mut Names {
+    /// The names whose addresses are for all lanes, and for rules.
+    pub(super) fn names(&mut self) -> &mut Names {
         &mut self.further().names
     }
 
-    /// How many datagrams wait for rules to know their target.
-    pub(super) fn waiting_for_rules(&self) -> usize {
+    /// How many datagrams wait for the address of their target before they go by any lane.
+    pub(super) fn waiting(&self) -> usize {
         self.further.as_ref().map_or(0, |further| further.names.waiting())
     }
 

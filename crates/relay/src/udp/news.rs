@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 
 use umbra_proto::address::{Address, AddressBlock};
-use umbra_proto::socks5::udp as socks5;
 
 use super::association::{Association, AssociationId, Face};
 use super::choice::{choices, path_failed};
@@ -23,9 +22,7 @@ use crate::net::datagram::{Datagrams, SocketId};
 /// How a datagram waits.
 #[derive(Clone, Copy, Debug)]
 enum Form {
-    /// As a SOCKS5 proxy wants it.
-    Proxied,
-    /// Its target, and the payload.
+    /// Its target, and the payload: it may go by any way.
     Whole,
     /// Sealed, or as it came.
     Sealed,
@@ -34,8 +31,7 @@ enum Form {
 impl Form {
     fn along(way: &Way) -> Self {
         match way {
-            Way::Parent(_) => Self::Proxied,
-            Way::Chain(_) => Self::Whole,
+            Way::Parent(_) | Way::Chain(_) => Self::Whole,
             Way::Direct(_) | Way::Server(_) | Way::Relay(..) => Self::Sealed,
         }
     }
@@ -66,8 +62,8 @@ impl<N: Net, D: Datagrams> Core<N, D> {
     fn named(&mut self, id: LaneId, block: &[u8], addresses: Box<[SocketAddr]>) {
         let now = self.now();
         let association = self.posts[id.association.post].table.get_mut(id.association.handle);
-        if id.number == LaneNumber::RULES {
-            let names = association.map(|association| association.lanes.names_of_rules());
+        if id.number == LaneNumber::ALL {
+            let names = association.map(|association| association.lanes.names());
             let waiting = names.and_then(|names| names.learn(block, addresses, now.instant));
             return waiting.into_iter().for_each(|waiting| self.led(id.association, block, &waiting, now));
         }
@@ -89,7 +85,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         }
     }
 
-    /// Sends what has waited for the rules to know its target, wherever they lead it.
+    /// Sends what has waited for the addresses of its target, wherever it is led now.
     fn led(&mut self, id: AssociationId, block: &[u8], waiting: &Queue, now: Moment) {
         self.posts[id.post].table.touch(id.handle, now.instant);
         for payload in waiting.datagrams() {
@@ -153,11 +149,9 @@ impl<N: Net, D: Datagrams> Core<N, D> {
     /// Sends from `socket` what has waited for it, if anybody still waits.
     fn opened(&mut self, id: LaneId, socket: SocketId, stops: &[Address], now: Moment) {
         let Self { posts, outside, .. } = self;
-        let Post { door, udp, table, .. } = &mut posts[id.association.post];
-        let lane = table.get_mut(id.association.handle).and_then(|association| {
-            Some((association.client.address.ip(), association.lanes.get_mut(id.number)?))
-        });
-        let Some((source, Lane { way, path, .. })) = lane else { return outside.shut(socket) };
+        let association = posts[id.association.post].table.get_mut(id.association.handle);
+        let lane = association.and_then(|association| association.lanes.get_mut(id.number));
+        let Some(Lane { way, .. }) = lane else { return outside.shut(socket) };
         let Some(queue) = way.link().and_then(|link| link.open(socket, now.instant)) else {
             return outside.shut(socket);
         };
@@ -166,19 +160,26 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         {
             outside.trunks.enter(socket, client, id);
         }
-        let Way::Chain(chain) = way else {
-            for datagram in queue.datagrams() {
-                let course = Course { socket, to: None, from: None };
-                outside.push(course, |out| out.extend_from_slice(datagram));
+        if let Way::Chain(chain) = way {
+            chain.found(stops);
+        }
+        match Form::along(way) {
+            Form::Whole => self.send_whole(id.association, &queue, now),
+            Form::Sealed => {
+                for datagram in queue.datagrams() {
+                    let course = Course { socket, to: None, from: None };
+                    outside.push(course, |out| out.extend_from_slice(datagram));
+                }
             }
-            return;
-        };
-        chain.found(stops);
-        let way_out = WayOut { door, udp, id, source, path, now };
-        for waiting in queue.datagrams() {
-            let Ok((target, payload)) = AddressBlock::split(waiting) else { continue };
-            if let Err(why) = outside.send_through(&way_out, chain, target, payload) {
-                outside.dropped.count(why);
+        }
+    }
+
+    /// Sends what waits with its target, by the way that it is led now.
+    fn send_whole(&mut self, id: AssociationId, queue: &Queue, now: Moment) {
+        for datagram in queue.datagrams() {
+            let Ok((target, payload)) = AddressBlock::split(datagram) else { continue };
+            if let Err(why) = self.send_up(id, Some(target.as_bytes()), payload, now) {
+                self.outside.dropped.count(why);
             }
         }
     }
@@ -214,19 +215,9 @@ impl<N: Net, D: Datagrams> Core<N, D> {
 
     /// Sends along another path what has waited for one that could not be taken, as far as it was not sealed for that.
     fn send_again(&mut self, id: AssociationId, form: Form, why: Why, queue: &Queue, now: Moment) {
-        for datagram in queue.datagrams() {
-            let parts = match form {
-                Form::Proxied => socks5::open(datagram).ok(),
-                Form::Whole => AddressBlock::split(datagram).ok(),
-                Form::Sealed => None,
-            };
-            let sent = match parts {
-                Some((target, payload)) => self.send_up(id, Some(target.as_bytes()), payload, now),
-                None => Err(why),
-            };
-            if let Err(why) = sent {
-                self.outside.dropped.count(why);
-            }
+        match form {
+            Form::Whole => self.send_whole(id, queue, now),
+            Form::Sealed => self.outside.dropped.count_many(why, queue.len()),
         }
         let association = self.posts[id.post].table.get_mut(id.handle);
         for lane in association.into_iter().flat_map(|association| association.lanes.iter_mut()) {

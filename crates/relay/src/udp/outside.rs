@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tracing::debug;
 use umbra_proto::address::{Address, AddressBlock};
 use umbra_proto::shadowsocks::packet::SessionId;
+use umbra_proto::socks5::udp as socks5;
 
 use super::association::{Association, AssociationId, Face};
 use super::budget::{Budget, EVERYBODY};
@@ -69,6 +70,15 @@ pub(super) struct WayOut<'a, N: Net> {
     pub(super) now: Moment,
 }
 
+/// A datagram that somebody is asked to send on.
+pub(super) struct Unsealed<'d> {
+    /// Where the client sends it. It is kept with this while there is no way: another one may be taken then, which is told otherwise.
+    pub(super) target: AddressBlock<'d>,
+    /// What whoever is asked is told of that: its address, where it is to be told no name.
+    pub(super) told: AddressBlock<'d>,
+    pub(super) payload: &'d [u8],
+}
+
 /// Who carries datagrams on.
 #[derive(Clone, Copy)]
 pub(super) enum Hop<'a> {
@@ -78,6 +88,13 @@ pub(super) enum Hop<'a> {
     Shared(&'a Address, SessionId),
     /// The hops of the path, of which some say themselves where they are.
     Asked,
+}
+
+impl Unsealed<'_> {
+    fn wait_for(&self, link: &mut Link) -> Result<(), Why> {
+        let datagram = [self.target.as_bytes(), self.payload].concat();
+        link.keep(&datagram).map_err(|NoRoom| Why::NoRoom)
+    }
 }
 
 impl<D: Datagrams> Outside<D> {
@@ -230,7 +247,7 @@ impl<D: Datagrams> Outside<D> {
         for lane in association.lanes.iter() {
             self.leave(lane);
         }
-        self.dropped.count_many(Why::Unroutable, association.lanes.waiting_for_rules());
+        self.dropped.count_many(Why::Unroutable, association.lanes.waiting());
         if let Face::Socks(control) = &association.face {
             control.release(id);
         }
@@ -315,10 +332,7 @@ impl<D: Datagrams> Outside<D> {
         hop: Hop<'_>,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(), Why> {
-        if let Next::Search = link.next(way.now.instant) {
-            *link = self.search(way, hop)?;
-        }
-        match link.next(way.now.instant) {
+        match self.approach(way, link, hop)? {
             Next::Send(socket) => {
                 self.push(Course { socket, to: None, from: None }, write);
                 Ok(())
@@ -332,14 +346,42 @@ impl<D: Datagrams> Outside<D> {
         }
     }
 
-    /// Sends `payload` for `target` through several hops, which are looked for first if nobody has yet.
+    /// Sends what a SOCKS5 proxy is to send on. That is asked first if nobody has yet.
+    pub(super) fn send_to_parent<N: Net>(
+        &mut self,
+        way: &WayOut<'_, N>,
+        link: &mut Link,
+        datagram: &Unsealed<'_>,
+    ) -> Result<(), Why> {
+        match self.approach(way, link, Hop::Asked)? {
+            Next::Send(socket) => {
+                self.push(Course { socket, to: None, from: None }, |out| {
+                    socks5::head(datagram.told, out);
+                    out.extend_from_slice(datagram.payload);
+                });
+                Ok(())
+            }
+            Next::Keep => datagram.wait_for(link),
+            Next::Search | Next::Drop => Err(Why::Unroutable),
+        }
+    }
+
+    /// What is to be done with a datagram for a hop, which is looked for if nobody has yet.
+    fn approach<N: Net>(&mut self, way: &WayOut<'_, N>, link: &mut Link, hop: Hop<'_>) -> Result<Next, Why> {
+        if let Next::Search = link.next(way.now.instant) {
+            *link = self.search(way, hop)?;
+        }
+        Ok(link.next(way.now.instant))
+    }
+
+    /// Sends through several hops, which are looked for first if nobody has yet.
     pub(super) fn send_through<N: Net>(
         &mut self,
         way: &WayOut<'_, N>,
         chain: &mut Chain,
-        target: AddressBlock<'_>,
-        payload: &[u8],
+        datagram: &Unsealed<'_>,
     ) -> Result<(), Why> {
+        let Unsealed { told, payload, .. } = *datagram;
         if let Next::Search = chain.link.next(way.now.instant) {
             chain.link = match way.path.datagram_addresses().as_deref() {
                 Some([first, stops @ ..]) => {
@@ -355,15 +397,12 @@ impl<D: Datagrams> Outside<D> {
                 let drawn = chain.draw(&way.door.net, &mut scratch);
                 if drawn.is_ok() {
                     let course = Course { socket, to: None, from: None };
-                    self.push(course, |out| chain.seal(target, payload, way.now.unix, &mut scratch, out));
+                    self.push(course, |out| chain.seal(told, payload, way.now.unix, &mut scratch, out));
                 }
                 self.scratch = scratch;
                 drawn
             }
-            Next::Keep => {
-                let datagram = [target.as_bytes(), payload].concat();
-                chain.link.keep(&datagram).map_err(|NoRoom| Why::NoRoom)
-            }
+            Next::Keep => datagram.wait_for(&mut chain.link),
             Next::Search | Next::Drop => Err(Why::Unroutable),
         }
     }

@@ -42,10 +42,10 @@ pub(super) fn look_up<N: Net>(
     }));
 }
 
-/// Looks up the name of a target that rules have to know the addresses of: all of them, since it is enough for a rule that one is in its
-/// networks. Those come first that there is a route to. Whether anybody is led there is theirs to say, and what is forbidden on a direct
-/// way is judged when it is taken.
-pub(super) fn look_up_for_rules<N: Net>(
+/// Looks up the name of a target for whichever lane is taken then: all of its addresses, since it is enough for a rule that one is in its
+/// networks. Those come first that there is a route to. Whether anybody is led there is theirs to say, and what is forbidden is judged
+/// when it is sent to.
+pub(super) fn look_up_all<N: Net>(
     door: &Arc<Door<N>>,
     letters: &Letters,
     id: LaneId,

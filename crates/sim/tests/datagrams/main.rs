@@ -5,6 +5,7 @@ mod bounds;
 mod forms;
 mod life;
 mod members;
+mod names;
 mod route;
 mod rules;
 mod told;

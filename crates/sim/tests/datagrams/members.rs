@@ -46,7 +46,7 @@ fn group_of(name: &str, members: &[Arc<Path>]) -> Arc<Group> {
 
 /// Opens a parent that answers each datagram itself, after `delay` and as if its target did, or never. Aborted, it has gone with all of its
 /// associations.
-fn open(route: &Route, number: usize, delay: Option<Duration>) -> AbortHandle {
+pub(crate) fn open(route: &Route, number: usize, delay: Option<Duration>) -> AbortHandle {
     let mut listener = route.net.listen(door(number), Link::plain());
     let accepting = tokio::spawn(async move {
         let mut associations = JoinSet::new();

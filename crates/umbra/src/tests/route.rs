@@ -131,6 +131,10 @@ fn a_question_goes_to_the_address_that_the_datagrams_of_a_session_would_go_to() 
         assert!(told.text().contains(text), "{}", told.text());
         assert!(!Told::new(&nowhere, words, &TWO).text().contains(text));
     }
+    let through = only("192.0.2.1").replace("\"refuse\"", "\"here\"");
+    let paths = r#"{"paths": [{"name": "here", "hops": "socks5://192.0.2.9"}], "#;
+    let told = Told::new(&through.replacen('{', paths, 1), &words, &[]);
+    assert_eq!(told.asked(), None, "it is told addresses alone");
     // A proxy has the name, where no rule had to know.
     let proxy = r#"{"local_port": 0, "mode": "tcp_and_udp", "outbound_proxy": "socks5h://192.0.2.9"}"#;
     assert_eq!(Told::new(proxy, &words, &TWO).asked().as_deref(), Some("two.example:53"));
