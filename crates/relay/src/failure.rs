@@ -294,7 +294,7 @@ impl fmt::Display for Buried {
 impl std::error::Error for Buried {}
 
 /// Whether it is our own machine that has nothing left, and says nothing about anybody else.
-fn is_ours(error: &io::Error) -> bool {
+pub(crate) fn is_ours(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::OutOfMemory || crate::net::os::is_exhaustion(error)
 }
 

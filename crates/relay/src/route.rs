@@ -19,6 +19,7 @@ use umbra_proto::socks4::client::UserId;
 use umbra_proto::users::Credentials as Login;
 
 use crate::config::Mode;
+use crate::failure::At;
 use crate::group::{Member, Policy, Settings, Shared, Status};
 use crate::limits::{CONNECT_SECS_MAX, NEGOTIATE_SECS_MAX};
 use crate::probe::Probe;
@@ -254,6 +255,11 @@ impl Path {
     /// What came of the sessions that took it.
     pub fn counts(&self) -> Counts {
         self.tally.counts()
+    }
+
+    /// Its hop at `index`, as it is told of.
+    pub(crate) fn at(&self, index: usize) -> At {
+        At { path: Arc::clone(&self.name), hop: index + 1 }
     }
 
     /// As what groups know it.

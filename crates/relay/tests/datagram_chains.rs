@@ -211,6 +211,69 @@ fn an_answer_is_taken_from_the_next_hop_and_from_nobody_else() {
     }
 }
 
+/// A SOCKS5 proxy that says that it takes datagrams at what `told` makes of the port where it does, and gives each of them back as if its
+/// target did.
+fn telling(told: impl Fn(u16) -> Address + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let relay = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (address, port) = (listener.local_addr().unwrap(), relay.local_addr().unwrap().port());
+    thread::spawn(move || {
+        let mut bytes = vec![0; 2000];
+        while let Ok((len, client)) = relay.recv_from(&mut bytes) {
+            let _gone = relay.send_to(&bytes[..len], client);
+        }
+    });
+    thread::spawn(move || {
+        let mut controls = Vec::new();
+        for control in listener.incoming() {
+            let mut control = control.unwrap();
+            control.read_exact(&mut [0; 3]).unwrap();
+            control.write_all(&[5, 0]).unwrap();
+            control.read_exact(&mut [0; 10]).unwrap();
+            let mut granted = vec![5, 0, 0];
+            told(port).encode(&mut granted);
+            control.write_all(&granted).unwrap();
+            controls.push(control);
+        }
+    });
+    address
+}
+
+#[test]
+fn a_parent_may_tell_its_address_in_the_words_of_the_other_family() {
+    let target = Address::Ip("192.0.2.1:7".parse().unwrap());
+    let mapped = |port| Address::Ip(format!("[::ffff:127.0.0.1]:{port}").parse().unwrap());
+    let (_server, hop) = server(Method::Aes256Gcm, 1);
+    let parent = parent_at(telling(mapped));
+    for hops in [vec![parent.clone()], vec![hop, parent]] {
+        let relay = run(with_datagrams(mixed(), through(hops)));
+        let client = Client::associate(relay.addresses()[0]);
+        assert_eq!(client.trip(&target, b"there"), (target.clone(), b"there".to_vec()));
+    }
+}
+
+#[test]
+fn a_member_is_left_to_which_the_system_has_no_way() {
+    let echo = Echo::start("127.0.0.1:0");
+    let target = Address::Ip(echo.address);
+    let (_asked, well) = parent();
+    // Nobody sends there without having asked to be let.
+    let everybody = |port| Address::Ip(SocketAddr::from(([255, 255, 255, 255], port)));
+    let server = server_at(everybody(9), Method::Aes256Gcm, 1);
+    let shared = server_at(everybody(9), Method::Blake3Aes256Gcm, 2);
+    let dead =
+        [vec![parent_at(telling(everybody))], vec![server.clone()], vec![shared], vec![server, well.clone()]];
+    for (index, dead) in dead.into_iter().enumerate() {
+        let settings = Settings { policy: Policy::Ordered, ..Settings::default() };
+        let members = vec![Path::new("dead", dead).into(), Path::new("well", [well.clone()]).into()];
+        let group = Arc::new(Group::new("members", settings, members));
+        let relay = run(with_datagrams(mixed(), Route::Group(Arc::clone(&group))));
+        let client = Client::associate(relay.addresses()[0]);
+        insists(&client, &target, b"one");
+        assert_eq!(group.paths_of_datagrams()[0].counts().datagrams_failed, 1, "member {index}");
+    }
+}
+
 #[test]
 fn a_parent_behind_another_hop_is_asked_again_when_it_has_gone() {
     let echo = Echo::start("127.0.0.1:0");

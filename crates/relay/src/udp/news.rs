@@ -12,7 +12,7 @@ use super::lanes::{Lane, LaneId, LaneNumber};
 use super::letter::Letter;
 use super::link::Link;
 use super::outbox::Course;
-use super::outside::WayOut;
+use super::outside::{Unopened, WayOut, unconnected};
 use super::queue::Queue;
 use super::way::Way;
 use crate::failure::{Cause, Failure, Stage};
@@ -113,8 +113,13 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         outside.send_to_address(&way_out, direct, address, payload)
     }
 
-    /// Opens the socket of a lane whose first hop is found, if there is still somebody who waits for it.
-    fn open_found(&mut self, id: LaneId, address: SocketAddr, now: Moment) -> Result<SocketId, Why> {
+    /// Opens the socket of a lane whose first hop is found, if there is still somebody who waits for it; or says why the system cannot.
+    fn open_found(
+        &mut self,
+        id: LaneId,
+        address: SocketAddr,
+        now: Moment,
+    ) -> Result<Result<SocketId, Box<Failure>>, Why> {
         let Self { posts, outside, .. } = self;
         let Post { udp, table, .. } = &mut posts[id.association.post];
         // What has waited goes out now: others have been idle for longer.
@@ -122,11 +127,16 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         let association = table.get_mut(id.association.handle).ok_or(Why::NoRoom)?;
         let source = association.client.address.ip();
         let Lane { way, path, .. } = association.lanes.get_mut(id.number).ok_or(Why::NoRoom)?;
-        match way {
+        let opened = match way {
             Way::Server(through) if through.is_shared() => outside.trunk(path, udp, address, now.instant),
             Way::Direct(_) | Way::Server(_) | Way::Parent(_) | Way::Chain(_) | Way::Relay(..) => {
                 outside.open(id, udp, address.ip(), Some(address), source)
             }
+        };
+        match opened {
+            Ok(socket) => Ok(Ok(socket)),
+            Err(Unopened::Refused(error)) => Ok(Err(unconnected(path, error))),
+            Err(why) => Err(why.into()),
         }
     }
 
@@ -137,7 +147,8 @@ impl<N: Net, D: Datagrams> Core<N, D> {
             Err(failure) => return self.unreachable(id, &failure, now),
         };
         match self.with_room(id.association, now, |core| core.open_found(id, address, now)) {
-            Ok(socket) => self.opened(id, socket, stops, now),
+            Ok(Ok(socket)) => self.opened(id, socket, stops, now),
+            Ok(Err(failure)) => self.unreachable(id, &failure, now),
             Err(why) => {
                 if let Some((_, queue)) = self.stop_waiting(id, now) {
                     self.outside.dropped.count_many(why, queue.len());

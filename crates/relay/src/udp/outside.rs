@@ -1,6 +1,7 @@
 //! An engine's side of the outside: its sockets, whose they are, and what is on its way to them.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use umbra_proto::shadowsocks::packet::SessionId;
 use umbra_proto::socks5::udp as socks5;
 
 use super::association::{Association, AssociationId, Face};
-use super::budget::{Budget, EVERYBODY};
+use super::budget::{Budget, EVERYBODY, Spent};
 use super::chain::{Chain, Scratch};
 use super::core::Moment;
 use super::dropped::{Dropped, Why};
@@ -27,6 +28,7 @@ use super::trunks::{Leads, Trunks};
 use super::way::{Direct, Through, Way};
 use crate::config::{Hop as PathHop, Path, Udp};
 use crate::door::Door;
+use crate::failure::{Cause, Failure, Stage, is_ours};
 use crate::limits::{HOP_RETRY_DELAY, LOOKUPS_MAX};
 use crate::net::Net;
 use crate::net::datagram::{Binding, Datagrams, Sent, SocketId};
@@ -79,6 +81,17 @@ pub(super) struct Unsealed<'d> {
     pub(super) payload: &'d [u8],
 }
 
+/// Why there is no socket.
+#[derive(Debug)]
+pub(super) enum Unopened {
+    /// There is none left, unless somebody makes room.
+    Spent,
+    /// Our own machine has nothing left.
+    Exhausted,
+    /// The system has no way to that address.
+    Refused(io::Error),
+}
+
 /// Who carries datagrams on.
 #[derive(Clone, Copy)]
 pub(super) enum Hop<'a> {
@@ -88,6 +101,16 @@ pub(super) enum Hop<'a> {
     Shared(&'a Address, SessionId),
     /// The hops of the path, of which some say themselves where they are.
     Asked,
+}
+
+impl From<Unopened> for Why {
+    fn from(why: Unopened) -> Self {
+        match why {
+            Unopened::Spent => Self::Spent,
+            Unopened::Exhausted => Self::NoRoom,
+            Unopened::Refused(_) => Self::Unroutable,
+        }
+    }
 }
 
 impl Unsealed<'_> {
@@ -156,7 +179,7 @@ impl<D: Datagrams> Outside<D> {
         family: IpAddr,
         peer: Option<SocketAddr>,
         source: IpAddr,
-    ) -> Result<SocketId, Why> {
+    ) -> Result<SocketId, Unopened> {
         let socket = self.open_for(source, family, peer, udp.fragments)?;
         self.owners.insert(socket, Owner::Lane(id.association, id.number, source));
         Ok(socket)
@@ -169,8 +192,9 @@ impl<D: Datagrams> Outside<D> {
         udp: &Udp,
         address: SocketAddr,
         now: Instant,
-    ) -> Result<SocketId, Why> {
-        let hop = Arc::clone(path.packet_hop(0).ok_or(Why::Unroutable)?);
+    ) -> Result<SocketId, Unopened> {
+        let no_server = || Unopened::Refused(io::ErrorKind::InvalidInput.into());
+        let hop = Arc::clone(path.packet_hop(0).ok_or_else(no_server)?);
         let leads = Leads { hop, address, fragments: udp.fragments };
         if let Some(socket) = self.trunks.find(&leads) {
             return Ok(socket);
@@ -187,14 +211,14 @@ impl<D: Datagrams> Outside<D> {
         family: IpAddr,
         peer: Option<SocketAddr>,
         fragments: bool,
-    ) -> Result<SocketId, Why> {
+    ) -> Result<SocketId, Unopened> {
         let ip = if family.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        self.budget.take(source)?;
+        self.budget.take(source).map_err(|Spent| Unopened::Spent)?;
         let is_shared = source == EVERYBODY;
         self.sockets.open(Binding::Outgoing { ip, peer, fragments, is_shared }).map_err(|error| {
             self.budget.give_back(source);
             debug!(%error, "cannot open a socket for datagrams");
-            Why::NoRoom
+            if is_ours(&error) { Unopened::Exhausted } else { Unopened::Refused(error) }
         })
     }
 
@@ -420,9 +444,14 @@ impl<D: Datagrams> Outside<D> {
                 }
                 return match opened {
                     Ok(socket) => Ok(Link::Open { socket, since: now.instant, _search: None }),
-                    Err(Why::Spent) => Err(Why::Spent),
+                    Err(Unopened::Spent) => Err(Why::Spent),
                     // What the system refuses it is not asked for with each datagram.
-                    Err(_) => Ok(Link::Failed(now.instant + HOP_RETRY_DELAY)),
+                    Err(Unopened::Exhausted) => Ok(Link::Failed(now.instant + HOP_RETRY_DELAY)),
+                    // Another path may be taken for it, which has to be chosen first.
+                    Err(Unopened::Refused(error)) => {
+                        let search = search::give_up(&self.letters, id, unconnected(path, error));
+                        Ok(Link::Waiting(Queue::new(&self.room), search))
+                    }
                 };
             }
             Hop::At(address) | Hop::Shared(address, _) => {
@@ -437,4 +466,9 @@ impl<D: Datagrams> Outside<D> {
         };
         Ok(Link::Waiting(Queue::new(&self.room), search))
     }
+}
+
+/// The system has no way to the first hop of `path`.
+pub(super) fn unconnected(path: &Path, error: io::Error) -> Box<Failure> {
+    Box::new(Failure::outbound(Stage::Connect, Cause::Io(error)).at(path.at(0)))
 }

@@ -110,6 +110,15 @@ pub(super) fn ask<N: Net>(
     Search::new(task, Some(lent))
 }
 
+/// Nothing is looked for: it has failed before, which is told as what takes time would tell it.
+pub(super) fn give_up(letters: &Letters, id: LaneId, why: Box<Failure>) -> Search {
+    let letters = letters.clone();
+    let task = tokio::spawn(async move {
+        letters.send(Letter::Reached { id, address: Err(why), stops: Box::default() });
+    });
+    Search::new(task, None)
+}
+
 /// Where the hops of a path take datagrams.
 struct Asked<S> {
     first: SocketAddr,
@@ -168,6 +177,8 @@ async fn associate<N: Net>(
         }
     };
     let bound = agreed.bound().ok_or_else(nowhere)?;
+    // One that knows of one family alone speaks of the other's addresses in its words.
+    let bound = SocketAddr::new(bound.ip().to_canonical(), bound.port());
     let address = match &parent.address {
         Address::Name(name, _) if bound.ip().is_unspecified() => Address::Name(name.clone(), bound.port()),
         // It does not know where it can be reached: it is where its control connection goes.
