@@ -1,10 +1,10 @@
 //! Asks a parent, a proxy on the way, for the next hop or the target.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use umbra_proto::address::Address;
+use umbra_proto::address::{Address, AddressError};
 use umbra_proto::request::{Command, Refusal};
 use umbra_proto::wire::Input;
 use umbra_proto::{Handshake, Step, http, socks4, socks5};
@@ -86,7 +86,7 @@ pub(crate) async fn negotiate<S: Socket>(
             let client = socks5::client::Client::new(request, login.as_ref(), &mut hello);
             say(socket, &hello).await?;
             let granted = hear(socket, inbox, Asking { client, asked }, ParentError::Socks5).await?;
-            Ok(Agreed { bound: address_of(&granted), visitor: visitor(Visitor::Socks5) })
+            Ok(Agreed { bound: bound_by(&granted, command)?, visitor: visitor(Visitor::Socks5) })
         }
         ParentProtocol::Http(login) => {
             if command != Command::Connect {
@@ -134,6 +134,21 @@ async fn hear<H: Handshake, S: Socket>(
 ) -> Result<H::Done, Cause> {
     let driven: Result<_, DriveError<H::Error>> = drive(machine, socket, inbox).await;
     driven.map(|(done, _)| done).map_err(|error| Cause::of_drive(error, |error| Cause::Parent(wrong(error))))
+}
+
+/// The address that was agreed to, where one is needed or told. Datagrams have to go somewhere: where that has a name, which we need not
+/// find what it is to the parent, it is the parent itself, at that port.
+fn bound_by(granted: &socks5::client::Granted, command: Command) -> Result<Option<SocketAddr>, Cause> {
+    match (command, &granted.bound) {
+        (Command::UdpAssociate, Some(Address::Name(_, port))) => {
+            Ok(Some(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), *port)))
+        }
+        (Command::UdpAssociate, None) => {
+            let error = socks5::client::ClientError::Address(AddressError::BadName);
+            Err(Cause::Parent(ParentError::Socks5(error)))
+        }
+        (Command::Connect | Command::Bind | Command::UdpAssociate, _) => Ok(address_of(granted)),
+    }
 }
 
 /// The address in an answer, where it is one.

@@ -240,15 +240,18 @@ fn telling(told: impl Fn(u16) -> Address + Send + 'static) -> SocketAddr {
 }
 
 #[test]
-fn a_parent_may_tell_its_address_in_the_words_of_the_other_family() {
+fn a_parent_may_tell_its_address_in_the_words_of_the_other_family_or_by_a_name() {
     let target = Address::Ip("192.0.2.1:7".parse().unwrap());
     let mapped = |port| Address::Ip(format!("[::ffff:127.0.0.1]:{port}").parse().unwrap());
+    // Nobody else has to know what it calls itself.
+    let named = |port| Address::from_host("parent.invalid", port).unwrap();
     let (_server, hop) = server(Method::Aes256Gcm, 1);
-    let parent = parent_at(telling(mapped));
-    for hops in [vec![parent.clone()], vec![hop, parent]] {
-        let relay = run(with_datagrams(mixed(), through(hops)));
-        let client = Client::associate(relay.addresses()[0]);
-        assert_eq!(client.trip(&target, b"there"), (target.clone(), b"there".to_vec()));
+    for parent in [parent_at(telling(mapped)), parent_at(telling(named))] {
+        for hops in [vec![parent.clone()], vec![hop.clone(), parent]] {
+            let relay = run(with_datagrams(mixed(), through(hops)));
+            let client = Client::associate(relay.addresses()[0]);
+            assert_eq!(client.trip(&target, b"there"), (target.clone(), b"there".to_vec()));
+        }
     }
 }
 
