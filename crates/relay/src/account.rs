@@ -80,6 +80,7 @@ impl Account {
             let Counts { datagrams_reached: reached, datagrams_failed: failed, .. } = counts;
             if self.has_datagrams && path.has_datagrams() && telling.is_about(reached + failed) {
                 info!(path = &*path.name, network = "udp", reached, failed, "counts of path");
+                tell_of_parents(&path.name, "udp", &counts.datagram_hops);
             }
         }
         for group in &self.groups {
@@ -131,10 +132,14 @@ fn tell_of_streams(path: &str, counts: &Counts) {
     let Counts { reached, declined, abandoned, .. } = *counts;
     let (tried, failed) = (counts.tried(), counts.failed());
     info!(path, network = "tcp", tried, reached, declined, failed, abandoned, "counts of path");
-    for (hop, counts) in (1_usize..).zip(&counts.hops) {
+    tell_of_parents(path, "tcp", &counts.hops);
+}
+
+fn tell_of_parents(path: &str, network: &str, hops: &[HopCounts]) {
+    for (hop, counts) in (1_usize..).zip(hops) {
         let HopCounts { resolve, connect, negotiate, denied } = *counts;
         let failed = counts.failed();
-        info!(path, hop, failed, resolve, connect, negotiate, denied, "counts of parent");
+        info!(path, network, hop, failed, resolve, connect, negotiate, denied, "counts of parent");
     }
 }
 

@@ -31,7 +31,9 @@ pub(crate) struct DatagramTally {
     /// Something came back.
     pub(crate) reached: Counter,
     /// The path could not be taken, or broke.
-    pub(crate) failed: Counter,
+    failed: Counter,
+    /// For each hop, of those failures that happened at one.
+    hops: Box<[HopTally]>,
 }
 
 /// A number that only grows, and that any thread may add to. Nothing is ordered by it.
@@ -58,6 +60,8 @@ pub struct Counts {
     pub datagrams_reached: u64,
     /// Times that it could not be taken by an association, or broke.
     pub datagrams_failed: u64,
+    /// Those of them that happened at a hop, for each. One that lets go of an association, or says nothing, may be any.
+    pub datagram_hops: Vec<HopCounts>,
 }
 
 /// Sessions that failed at one hop, by what was under way.
@@ -91,8 +95,8 @@ impl Tally {
             reached: Counter::default(),
             declined: Counter::default(),
             abandoned: Counter::default(),
-            hops: (0..hops).map(|_| HopTally::default()).collect(),
-            datagrams: DatagramTally::default(),
+            hops: none_failed(hops),
+            datagrams: DatagramTally { hops: none_failed(hops), ..DatagramTally::default() },
         }
     }
 
@@ -110,6 +114,7 @@ impl Tally {
             hops: self.hops.iter().map(HopTally::counts).collect(),
             datagrams_reached: self.datagrams.reached.get(),
             datagrams_failed: self.datagrams.failed.get(),
+            datagram_hops: self.datagrams.hops.iter().map(HopTally::counts).collect(),
         }
     }
 
@@ -120,15 +125,32 @@ impl Tally {
             Outcome::Abandoned => &self.abandoned,
             // Whoever is to blame, it was this hop that said no, or nothing.
             Outcome::Failed | Outcome::Doubtful | Outcome::Silent => {
-                let hop = failure.and_then(|failure| {
-                    let number = failure.at.as_ref()?.hop;
-                    Some(self.hops.get(number.checked_sub(1)?)?.counter(failure))
-                });
+                let hop = failure.and_then(|failure| counter_at(&self.hops, failure));
                 // What went wrong nowhere is held against nobody.
                 hop.unwrap_or(&self.declined)
             }
         }
     }
+}
+
+impl DatagramTally {
+    /// The path could not be taken, or broke: at this hop, if it is known at which.
+    pub(crate) fn fail(&self, why: &Failure) {
+        self.failed.add();
+        if let Some(at_hop) = counter_at(&self.hops, why) {
+            at_hop.add();
+        }
+    }
+}
+
+fn none_failed(hops: usize) -> Box<[HopTally]> {
+    (0..hops).map(|_| HopTally::default()).collect()
+}
+
+/// What counts `failure` at the hop that it has happened at.
+fn counter_at<'h>(hops: &'h [HopTally], failure: &Failure) -> Option<&'h Counter> {
+    let number = failure.at.as_ref()?.hop;
+    Some(hops.get(number.checked_sub(1)?)?.counter(failure))
 }
 
 impl HopTally {
@@ -137,6 +159,8 @@ impl HopTally {
             (Stage::Resolve, _) => &self.resolve,
             (Stage::Connect, _) => &self.connect,
             (_, Cause::Parent(error)) if error.is_denial() => &self.denied,
+            // It was asked, and does not know the command.
+            (_, Cause::Command(_)) => &self.denied,
             (Stage::Handshake | Stage::Route | Stage::Negotiate | Stage::Answer | Stage::Relay, _) => {
                 &self.negotiate
             }
@@ -180,23 +204,28 @@ impl Counts {
 
     /// Takes in what was counted of a path that has the same name.
     pub(crate) fn add(&mut self, other: &Self) {
-        let Self { reached, declined, abandoned, hops, datagrams_reached, datagrams_failed } = self;
+        let Self { reached, declined, abandoned, hops, datagrams_reached, datagrams_failed, datagram_hops } =
+            self;
         *reached += other.reached;
         *declined += other.declined;
         *abandoned += other.abandoned;
         *datagrams_reached += other.datagrams_reached;
         *datagrams_failed += other.datagrams_failed;
-        hops.resize(hops.len().max(other.hops.len()), HopCounts::default());
-        for (hop, other) in hops.iter_mut().zip(&other.hops) {
-            hop.resolve += other.resolve;
-            hop.connect += other.connect;
-            hop.negotiate += other.negotiate;
-            hop.denied += other.denied;
+        for (hops, others) in [(hops, &other.hops), (datagram_hops, &other.datagram_hops)] {
+            hops.resize(hops.len().max(others.len()), HopCounts::default());
+            hops.iter_mut().zip(others).for_each(|(hop, other)| hop.add(other));
         }
     }
 }
 
 impl HopCounts {
+    fn add(&mut self, other: &Self) {
+        self.resolve += other.resolve;
+        self.connect += other.connect;
+        self.negotiate += other.negotiate;
+        self.denied += other.denied;
+    }
+
     /// All of them.
     pub fn failed(&self) -> u64 {
         self.resolve + self.connect + self.negotiate + self.denied
@@ -207,6 +236,7 @@ impl HopCounts {
 mod tests {
     use super::*;
     use std::io;
+    use umbra_proto::request::Command;
     use umbra_proto::socks5::client::ClientError;
 
     use crate::failure::At;
@@ -241,11 +271,31 @@ mod tests {
             HopCounts { resolve: 1, connect: 2, negotiate: 3, denied: 0 },
             HopCounts { resolve: 0, connect: 0, negotiate: 5, denied: 4 },
         ];
-        assert_eq!(counts, Counts { reached: 1, declined: 1, abandoned: 1, hops, ..Counts::default() });
+        let datagram_hops = vec![HopCounts::default(); 2];
+        let expected =
+            Counts { reached: 1, declined: 1, abandoned: 1, hops, datagram_hops, ..Counts::default() };
+        assert_eq!(counts, expected);
         assert_eq!((counts.failed(), counts.tried()), (15, 18));
         let mut twice = Counts::default();
         twice.add(&counts);
         twice.add(&counts);
         assert_eq!((twice.reached, twice.failed(), twice.tried()), (2, 30, 36));
+    }
+
+    #[test]
+    fn what_fails_datagrams_at_a_hop_is_counted_there_and_no_session() {
+        let tally = Tally::new(2);
+        tally.datagrams.fail(&failure(Stage::Resolve, Cause::NoAddress, 2));
+        tally.datagrams.fail(&failure(Stage::Negotiate, Cause::Command(Command::UdpAssociate), 1));
+        tally.datagrams.fail(&Failure::outbound(Stage::Relay, Cause::Truncated));
+        let counts = tally.counts();
+        let datagram_hops = vec![
+            HopCounts { denied: 1, ..HopCounts::default() },
+            HopCounts { resolve: 1, ..HopCounts::default() },
+        ];
+        let mut twice = counts.clone();
+        twice.add(&counts);
+        assert_eq!((counts.tried(), counts.datagrams_failed, counts.datagram_hops), (0, 3, datagram_hops));
+        assert_eq!((twice.datagrams_failed, twice.datagram_hops[1].resolve), (6, 2));
     }
 }

@@ -279,14 +279,14 @@ fn what_came_of_every_way_is_told_when_asked_for_and_at_the_end() {
     let told = counts(&local.seen);
     let expected = [
         "path path=alone network=tcp tried=3 reached=2 declined=1 failed=0 abandoned=0",
-        "parent path=alone hop=1 failed=0 resolve=0 connect=0 negotiate=0 denied=0",
+        "parent path=alone network=tcp hop=1 failed=0 resolve=0 connect=0 negotiate=0 denied=0",
         "path path=chain network=tcp tried=1 reached=0 declined=0 failed=1 abandoned=0",
-        "parent path=chain hop=1 failed=1 resolve=0 connect=0 negotiate=0 denied=1",
-        "parent path=chain hop=2 failed=0 resolve=0 connect=0 negotiate=0 denied=0",
+        "parent path=chain network=tcp hop=1 failed=1 resolve=0 connect=0 negotiate=0 denied=1",
+        "parent path=chain network=tcp hop=2 failed=0 resolve=0 connect=0 negotiate=0 denied=0",
         "path path=dead network=tcp tried=2 reached=0 declined=0 failed=2 abandoned=0",
-        "parent path=dead hop=1 failed=2 resolve=0 connect=2 negotiate=0 denied=0",
+        "parent path=dead network=tcp hop=1 failed=2 resolve=0 connect=2 negotiate=0 denied=0",
         "path path=good network=tcp tried=3 reached=3 declined=0 failed=0 abandoned=0",
-        "parent path=good hop=1 failed=0 resolve=0 connect=0 negotiate=0 denied=0",
+        "parent path=good network=tcp hop=1 failed=0 resolve=0 connect=0 negotiate=0 denied=0",
         "member group=both path=dead network=tcp health=down reached=0 failed=2 probes_good=0 probes_failed=0",
         "member group=both path=good network=tcp health=up reached=3 failed=0 probes_good=0 probes_failed=0",
     ];
@@ -342,6 +342,8 @@ fn what_came_of_datagrams_is_told_apart() {
         local.wait_for("counts of path path=dead network=udp ") == "reached=0 failed=1"
     });
     assert!(has_heard, "{}", local.seen);
+    let of_hop = local.wait_for("counts of parent path=dead network=udp ");
+    assert_eq!(of_hop, "hop=1 failed=1 resolve=0 connect=1 negotiate=0 denied=0");
 }
 
 #[test]

@@ -313,7 +313,7 @@ pub(super) fn path_failed<N: Net>(
     let trials = tell(door, lanes, number, Some(why), now);
     // Each trial counts itself.
     if trials.is_empty() {
-        path.tally.datagrams.failed.add();
+        path.tally.datagrams.fail(why);
     }
     for trial in trials {
         trial.fail(why, now);

@@ -88,18 +88,18 @@ impl Trial {
             return self.end_abandoned(now);
         }
         let Some(attempt) = self.attempt.take() else { return };
-        self.path.tally.datagrams.failed.add();
+        let why = Failure::outbound(Stage::Relay, Cause::Unanswered);
+        self.path.tally.datagrams.fail(&why);
         let change = self.group.datagrams.with_state(|state| {
             let doubt = state.doubt(attempt, Outcome::Silent, now);
             state.settle(doubt, Ending::Untold, now)
         });
-        let why = Failure::outbound(Stage::Relay, Cause::Unanswered);
         self.notices.change(&self.group, &self.path, change, Some(&why));
     }
 
     fn end_failed(&mut self, why: &Failure, now: Instant) {
         let Some(attempt) = self.attempt.take() else { return };
-        self.path.tally.datagrams.failed.add();
+        self.path.tally.datagrams.fail(why);
         let change = self.group.datagrams.with_state(|state| state.report(attempt, Outcome::Failed, now));
         self.notices.change(&self.group, &self.path, change, Some(why));
     }

@@ -198,6 +198,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
     /// The path of a lane leads nowhere: what has waited takes another one of the group, and a question of our own has failed.
     fn unreachable(&mut self, id: LaneId, why: &Failure, now: Moment) {
         let Post { door, table, .. } = &mut self.posts[id.association.post];
+        door.notices.failure(why);
         let Some(Association { face, lanes, .. }) = table.get_mut(id.association.handle) else { return };
         if matches!(face, Face::Probe(_)) {
             if let Some((_, queue)) = self.stop_waiting(id, now) {

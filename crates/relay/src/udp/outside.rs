@@ -456,7 +456,7 @@ impl<D: Datagrams> Outside<D> {
             }
             Hop::At(address) | Hop::Shared(address, _) => {
                 let turn = Arc::clone(&self.lookups).try_acquire_owned().map_err(|_| Why::NoRoom)?;
-                search::find(door, &self.letters, id, address.clone(), turn)
+                search::find(way, &self.letters, address.clone(), turn)
             }
             Hop::Asked => {
                 let asked = path.hops.iter().filter(|hop| matches!(hop, PathHop::Parent(_)));

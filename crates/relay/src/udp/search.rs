@@ -62,17 +62,17 @@ pub(super) fn look_up_all<N: Net>(
     }));
 }
 
-/// Looks up a hop that the operator has named.
+/// Looks up the first hop of a path, which the operator has named.
 pub(super) fn find<N: Net>(
-    door: &Arc<Door<N>>,
+    way: &WayOut<'_, N>,
     letters: &Letters,
-    id: LaneId,
     hop: Address,
     turn: OwnedSemaphorePermit,
 ) -> Search {
-    let (door, letters) = (Arc::clone(door), letters.clone());
+    let (door, letters, path, id) = (Arc::clone(way.door), letters.clone(), Arc::clone(way.path), way.id);
     let task = tokio::spawn(async move {
-        let address = first_in_turn(&door, &hop, &Forbidden::NOTHING, turn).await.ok_or_else(nowhere);
+        let found = first_in_turn(&door, &hop, &Forbidden::NOTHING, turn).await;
+        let address = found.ok_or_else(|| nowhere(&path, 0));
         letters.send(Letter::Reached { id, address, stops: Box::default() });
     });
     Search::new(task, None)
@@ -127,15 +127,16 @@ struct Asked<S> {
     controls: Vec<Conn<S>>,
 }
 
-/// A hop that is at no address that could be sent to.
-fn nowhere() -> Box<Failure> {
-    Box::new(Failure::outbound(Stage::Resolve, Cause::NoAddress))
+/// The hop of `path` at `index` is at no address that could be sent to.
+fn nowhere(path: &Path, index: usize) -> Box<Failure> {
+    Box::new(Failure::outbound(Stage::Resolve, Cause::NoAddress).at(path.at(index)))
 }
 
 async fn ask_each<N: Net>(door: &Arc<Door<N>>, path: &Arc<Path>) -> Result<Asked<N::Socket>, Box<Failure>> {
     let (mut first, mut stops, mut controls) = (None, Vec::new(), Vec::new());
     let mut before: Option<&Hop> = None;
     for (index, hop) in path.hops.iter().enumerate() {
+        let nowhere = || nowhere(path, index);
         let address = match hop {
             Hop::Shadowsocks(server) => server.mode.datagrams().ok_or_else(nowhere)?.clone(),
             Hop::Parent(parent) => {
@@ -156,7 +157,7 @@ async fn ask_each<N: Net>(door: &Arc<Door<N>>, path: &Arc<Path>) -> Result<Asked
         }
         before = Some(hop);
     }
-    Ok(Asked { first: first.ok_or_else(nowhere)?, stops, controls })
+    Ok(Asked { first: first.ok_or_else(|| nowhere(path, 0))?, stops, controls })
 }
 
 /// Asks `parent`, the hop of `path` at `index`, through those before it. Gives where it takes datagrams, and the control connection.
@@ -166,16 +167,11 @@ async fn associate<N: Net>(
     index: usize,
     parent: &Parent,
 ) -> Result<(Address, Conn<N::Socket>), Box<Failure>> {
+    let nowhere = || nowhere(path, index);
     let target = unknown_beside(&parent.address);
     let errand = Errand::of_our_own(Command::UdpAssociate, &target);
     let hops = path.hops.get(..=index).ok_or_else(nowhere)?;
-    let agreed = match travel_through(door, path, hops, &errand, door.inbound.tcp).await {
-        Ok(agreed) => agreed,
-        Err(failure) => {
-            door.notices.failure(&failure);
-            return Err(Box::new(failure));
-        }
-    };
+    let agreed = travel_through(door, path, hops, &errand, door.inbound.tcp).await.map_err(Box::new)?;
     let bound = agreed.bound().ok_or_else(nowhere)?;
     // One that knows of one family alone speaks of the other's addresses in its words.
     let bound = SocketAddr::new(bound.ip().to_canonical(), bound.port());

@@ -289,14 +289,18 @@ fn shadowsocks(method: Method) -> Protocol {
 }
 
 fn through(method: Method) -> config::Route {
-    let address = Address::Ip(door(1));
-    config::Route::servers(vec![Server {
+    config::Route::servers(vec![server_at(Address::Ip(door(1)), method)])
+}
+
+/// The server at `address` that a client knows.
+pub(crate) fn server_at(address: Address, method: Method) -> Server {
+    Server {
         mode: Mode::Both(address.clone()),
         address,
         credentials: key_of(method, 0).into(),
         heads: HeadReads::One,
         one_time_auth: false,
-    }])
+    }
 }
 
 /// Somebody who sees and says what is none of theirs.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 use umbra_proto::address::Address;
 use umbra_proto::forbidden::Forbidden;
-use umbra_relay::config::{self, Group, Hop, Parent, Path};
+use umbra_proto::shadowsocks::Method;
+use umbra_relay::config::{self, Group, Hop, Names, Parent, Path};
 use umbra_relay::group::{Health, Policy, Settings};
 use umbra_sim::datagrams::DatagramPeer;
 use umbra_sim::log::events_of;
@@ -16,7 +17,8 @@ use umbra_sim::seed::one_seed;
 use umbra_sim::street::door;
 
 use crate::life::{WHILE, begin};
-use crate::route::{ATTACKER, Plan, Route, target_at};
+use crate::members::open;
+use crate::route::{ATTACKER, Plan, Route, server_at, target_at};
 
 #[test]
 fn every_datagram_that_goes_nowhere_is_counted_by_its_reason() {
@@ -91,4 +93,39 @@ fn a_member_that_cannot_be_reached_is_told_with_the_cause_and_not_for_each_assoc
     let cause = "why=hop 1 of dead 8: connect failed, outbound side: ";
     assert!(down.iter().any(|line| line.text.contains(cause)), "{down:?}");
     assert!(told("still down").is_empty(), "nobody is on trial: {:?}", told("still down"));
+}
+
+#[test]
+fn a_hop_that_has_no_address_is_told_and_counted_at_its_place() {
+    for (number, before) in [(1, false), (2, true)] {
+        let lines = events_of(|| {
+            one_seed(1, |net, mut chance| async move {
+                net.name("none.example", Name { addresses: Vec::new(), delay: Duration::ZERO });
+                let address = Address::from_host("none.example", 8388).unwrap();
+                let server = server_at(address, Method::Aes256Gcm);
+                let parent = Parent { names: Names::ResolveHere, ..Parent::socks5(door(8).into(), None) };
+                let mut hops = vec![Hop::Shadowsocks(server)];
+                if before {
+                    hops.insert(0, Hop::Parent(parent));
+                }
+                let path = Arc::new(Path::new("way", hops));
+                let routes = config::Route::Path(Arc::clone(&path)).into();
+                let route = Route::lay(&net, &mut chance, Plan { routes: Some(routes), ..Plan::new(None) });
+                open(&route, 8, Some(Duration::ZERO));
+                let client = route.associate(1000).await;
+                for _ in 0..3 {
+                    client.send(&Address::Ip(target_at(1)), b"nowhere");
+                    sleep(Duration::from_millis(10)).await;
+                }
+                let counts = path.counts();
+                assert_eq!(counts.datagrams_failed, 1, "it rests");
+                let of_hops: Vec<_> = counts.datagram_hops.iter().map(|hop| hop.resolve).collect();
+                assert_eq!(of_hops, if before { vec![0, 1] } else { vec![1] });
+            });
+        });
+        let failed: Vec<_> = lines.iter().filter(|line| line.text.contains("session failed")).collect();
+        assert_eq!(failed.len(), 1, "{failed:?}");
+        let words = ["stage=resolve", "path=\"way\"", &format!("hop={number} "), "no address"];
+        assert!(words.iter().all(|word| failed[0].text.contains(word)), "{failed:?}");
+    }
 }
