@@ -138,11 +138,11 @@ pub(crate) fn resolve(role: Role, mut sources: Sources, report: &mut Report) -> 
     let plans = read_routes(role, &both, &mut common, &way, report);
     let forbidden = Arc::new(read_forbidden(role, plans.leads, &both, report));
     let out = Out { routes: plans.routes.clone(), forbidden };
-    let doors = match role {
+    let mut doors = match role {
         Role::Client => client_doors(sources, &out, &common, report),
         Role::Server => server_doors(sources, &out, &common, report),
     };
-    plans.compare_with(&doors, report);
+    plans.compare_with(&mut doors, report);
     find_shared_doors(&doors, report);
     let (inbounds, fronts) = put_behind_plugins(doors);
     let config = Config { inbounds, workers: common.workers };

@@ -284,7 +284,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         places: EVERYWHERE,
         kind: Kind::Text,
         flag: flag(None, "mode", "MODE", Reach::Both),
-        default: "tcp_and_udp; with a plugin tcp_only",
+        default: "tcp_and_udp; with a plugin, or where no way carries datagrams, tcp_only",
         help: "What is carried: `tcp_only`, `tcp_and_udp` or `udp_only`; `-u` is short for `tcp_and_udp` and `-U` for `udp_only`, as \
                in shadowsocks-libev (in shadowsocks-rust it is the other way round). \
                In an entry of a client's `servers[]`, what that server is used for. Datagrams never go through a plugin: where \

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use umbra_proto::request::Refusal;
-use umbra_relay::config::{Path, Route, Routes};
+use umbra_relay::config::{Mode, Path, Route, Routes};
 use umbra_relay::router::Router;
 use umbra_relay::router::acl::{Acl, AclVerdict};
 
@@ -212,16 +212,21 @@ fn read_acl(
 
 impl Plans {
     /// What only the doors can tell: whether there are the inbounds and users that rules ask for, and whether the datagrams that come
-    /// in can leave.
-    pub(super) fn compare_with(&self, doors: &[Door], report: &mut Report) {
+    /// in can leave. Where none can, and nobody has asked for any, none come in: whoever would send some is told so.
+    pub(super) fn compare_with(&self, doors: &mut [Door], report: &mut Report) {
         let inbounds: BTreeSet<_> = doors.iter().map(|door| &*door.inbound.name).collect();
         let users: BTreeSet<_> = doors.iter().flat_map(|door| &door.users).map(String::as_str).collect();
         refuse_strangers(&self.inbounds, &inbounds, "inbound", report);
         refuse_strangers(&self.users, &users, "user", report);
-        if !self.carries_datagrams {
-            for place in doors.iter().filter_map(|door| door.wants_datagrams.as_deref()) {
+        if self.carries_datagrams {
+            return;
+        }
+        for door in doors {
+            if let Some(place) = door.wants_datagrams.as_deref() {
                 let text = "no datagram can leave: of proxies, SOCKS5 and Shadowsocks carry them, alone and behind one another; use tcp_only, or add a way";
                 report.error(place, text);
+            } else {
+                door.inbound.mode = Mode::Streams;
             }
         }
     }

@@ -209,6 +209,16 @@ fn datagrams_are_not_led_where_none_can_go() {
         assert_eq!(errors.is_empty(), is_good, "{mode}: {errors:?}");
         assert!(is_good || errors[0].starts_with("mode: no datagram can leave"), "{errors:?}");
     }
+    for (ways, takes) in [
+        (r#""outbound_proxy": "http://a""#.to_owned(), false),
+        (r#""outbound_proxy": "socks5://a""#.to_owned(), true),
+        (format!(r#"{paths}, "rules": [{{"ports": 1, "to": "socks"}}], "otherwise": "http""#), true),
+        (format!(r#"{paths}, "rules": [{{"ports": 1, "to": "http"}}], "otherwise": "refuse""#), false),
+    ] {
+        let (config, warnings) = Outcome::good("umbra local", &client(&ways));
+        assert_eq!(config.inbounds[0].mode.datagrams().is_some(), takes, "{ways}: {warnings:?}");
+        assert!(config.inbounds[0].mode.has_streams());
+    }
     let file = client(&format!(
         r#"{paths}, "mode": "tcp_and_udp", "rules": [{{"network": "udp", "to": "socks"}}], "otherwise": "http""#
     ));
