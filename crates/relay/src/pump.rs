@@ -71,6 +71,8 @@ enum Stage {
     End,
     /// The sink knows that the source has ended.
     Ended,
+    /// What came next could not be opened; what came before it still leaves.
+    Failed(OpenError),
 }
 
 /// Which socket of a flow failed, and how.
@@ -160,9 +162,12 @@ impl Flow {
             if let Stage::Begin(early) = &mut self.stage {
                 let early = std::mem::take(early);
                 self.stage = Stage::Carry;
-                self.forward(early, clock)?;
+                self.forward(early, clock);
             }
             ready!(self.flush(cx, sink))?;
+            if let Stage::Failed(error) = &self.stage {
+                return Poll::Ready(Err(FlowError::Open(*error)));
+            }
             if self.stage == Stage::End {
                 if self.owes_request() {
                     self.begin_without_payload(clock);
@@ -191,7 +196,7 @@ impl Flow {
             match self.read(source, sink, clock) {
                 Ok(Read { count: 0, .. }) => self.source_ended()?,
                 Ok(read) => {
-                    self.forward(0..0, clock)?;
+                    self.forward(0..0, clock);
                     if self.adapt(&read) {
                         sink.expect_bulk();
                     }
@@ -310,9 +315,10 @@ impl Flow {
         before == Size::Small && self.size > Size::Small
     }
 
-    /// Turns what has arrived, behind what a handshake has opened `early`, into pieces that are ready to leave.
-    fn forward(&mut self, early: Range<usize>, clock: &impl Clock) -> Result<(), FlowError> {
-        let Some(batch) = &mut self.batch else { return Ok(()) };
+    /// Turns what has arrived, behind what a handshake has opened `early`, into pieces that are ready to leave. What comes before
+    /// something that cannot be opened is as good as it was.
+    fn forward(&mut self, early: Range<usize>, clock: &impl Clock) {
+        let Some(batch) = &mut self.batch else { return };
         let nothing_plain = early.is_empty() && batch.arrived.is_empty();
         batch.push_ready(early);
         match &mut self.reader {
@@ -320,7 +326,10 @@ impl Flow {
                 let arrived = std::mem::take(&mut batch.arrived);
                 batch.push_ready(arrived);
             }
-            Reader::Sealed(opener) => self.needed = open_arrived(batch, opener, clock)?,
+            Reader::Sealed(opener) => match open_arrived(batch, opener, clock) {
+                Ok(needed) => self.needed = needed,
+                Err(error) => self.stage = Stage::Failed(error),
+            },
         }
         match &mut self.writer {
             Writer::Plain => {}
@@ -328,7 +337,6 @@ impl Flow {
             Writer::Sealed(_) if nothing_plain => {}
             Writer::Sealed(sealer) => seal_ready(batch, sealer, clock),
         }
-        Ok(())
     }
 }
 
@@ -475,13 +483,13 @@ impl Layout {
 }
 
 /// Opens every whole record that has arrived. Gives the bytes that the next one needs, counted from its first.
-fn open_arrived(batch: &mut Batch, opener: &mut Opener, clock: &impl Clock) -> Result<usize, FlowError> {
+fn open_arrived(batch: &mut Batch, opener: &mut Opener, clock: &impl Clock) -> Result<usize, OpenError> {
     let now = if opener.needs_time() { clock.now() } else { UnixTime(0) };
     let slab = &mut **batch;
     loop {
         let start = slab.arrived.start;
         let mut input = Input::new(&mut slab.bytes[slab.arrived.clone()]);
-        let opened = opener.open(&mut input, now).map_err(FlowError::Open)?;
+        let opened = opener.open(&mut input, now)?;
         slab.arrived.start += input.taken();
         match opened {
             Opened::Payload(place) => {
@@ -534,6 +542,8 @@ fn seal_ready(batch: &mut Batch, sealer: &mut Sealer, clock: &impl Clock) {
 }
 
 /// Runs both directions between `client` and `target` until both have ended, one fails, or nothing moves for `idle`.
+///
+/// A target that takes nothing any more may have said something before, which the client still gets.
 pub(crate) async fn pump<S: Socket, T: Socket>(
     client: &S,
     target: &T,
@@ -545,14 +555,27 @@ pub(crate) async fn pump<S: Socket, T: Socket>(
     let mut deadline = Instant::now() + idle;
     let mut timer = pin!(sleep_until(deadline));
     let mut armed = false;
+    // Why the target takes nothing any more.
+    let mut refused = None;
     poll_fn(|cx| {
         let before = uplink.carried + downlink.carried;
-        let up = uplink.poll(cx, client, target, clock, downlink.has_ended());
-        // A socket tells of a reset only once. The other direction would find an orderly end behind it, and pass that on.
-        if let Poll::Ready(Err(error)) = up {
-            return Poll::Ready(Ended::Uplink(error));
+        let mut up = Poll::Pending;
+        if refused.is_none() {
+            match uplink.poll(cx, client, target, clock, downlink.has_ended()) {
+                Poll::Ready(Err(FlowError::Write(error))) => refused = Some(error),
+                Poll::Ready(Err(error)) => return Poll::Ready(Ended::Uplink(error)),
+                flowing @ (Poll::Ready(Ok(())) | Poll::Pending) => up = flowing,
+            }
         }
-        let down = downlink.poll(cx, target, client, clock, uplink.has_ended());
+        // A socket tells of a reset only once. What comes of the target after that may look like an orderly end, which is not passed on.
+        let is_last = refused.is_some() || uplink.has_ended();
+        let down = downlink.poll(cx, target, client, clock, is_last);
+        if let Poll::Ready(Err(error @ FlowError::Write(_))) = down {
+            return Poll::Ready(Ended::Downlink(error));
+        }
+        if let Some(error) = refused.take_if(|_| down.is_ready()) {
+            return Poll::Ready(Ended::Uplink(FlowError::Write(error)));
+        }
         if let Poll::Ready(Err(error)) = down {
             return Poll::Ready(Ended::Downlink(error));
         }

@@ -9,9 +9,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio::task::yield_now;
+use umbra_proto::shadowsocks::key::Key;
+use umbra_proto::shadowsocks::stream::HeadReads;
+use umbra_proto::shadowsocks::{Method, Salt};
 
 use super::*;
+use crate::failure::{self, Cause, Failure};
 use crate::net::os::conduit::{allow_conduits, conduits};
+use crate::pipe::pipe;
 
 /// More than has to be carried before a conduit is used, twice.
 const LONG: usize = 24 * 1024 * 1024;
@@ -231,4 +236,57 @@ fn an_urgent_byte_in_the_middle_neither_stops_what_is_behind_it_nor_cuts_it_off(
     assert!(matches!(ended, Ended::Whole), "{ended:?}");
     assert_eq!(got.len(), bytes.len());
     assert!(got == bytes, "the urgent byte alone is left out, as by whoever reads");
+}
+
+/// What a client hears, over pipes, of a target that has said `said` and may take nothing any more.
+fn with_pipes(said: &[u8], mut downlink: Flow, takes_nothing: bool) -> (Ended, Vec<u8>) {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let ((client, client_side), (target_side, target)) = (pipe(), pipe());
+        target.try_write(&[IoSlice::new(said)]).unwrap();
+        if takes_nothing {
+            target.epitaph().write(&Failure::outbound(failure::Stage::Relay, Cause::Truncated));
+            client.try_write(&[IoSlice::new(b"nobody hears this")]).unwrap();
+        }
+        let mut uplink = Flow::new(Reader::Plain, Writer::Plain, None, 0..0);
+        let ended = pump(&client_side, &target_side, &mut uplink, &mut downlink, &NoClock, IDLE).await;
+        let mut heard = vec![0; 2 * said.len()];
+        let count = client.try_read(&mut [IoSliceMut::new(&mut heard)]).unwrap_or(0);
+        heard.truncate(count);
+        (ended, heard)
+    })
+}
+
+#[test]
+fn what_a_target_had_said_is_carried_though_it_takes_nothing_any_more() {
+    let said = pattern(30_000);
+    let flow = Flow::new(Reader::Plain, Writer::Plain, None, 0..0);
+    let (ended, heard) = with_pipes(&said, flow, true);
+    assert!(matches!(ended, Ended::Uplink(FlowError::Write(_))), "{ended:?}");
+    assert!(heard == said, "{} bytes of it", heard.len());
+}
+
+fn record(sealer: &mut Sealer, payload: &[u8]) -> Vec<u8> {
+    let head_len = sealer.head_len();
+    let mut record = vec![0; head_len + payload.len() + sealer.tail_len()];
+    record[head_len..][..payload.len()].copy_from_slice(payload);
+    sealer.seal(&mut record, UnixTime(0));
+    record
+}
+
+#[test]
+fn records_that_come_with_a_bad_one_are_carried_to_the_last_that_is_good() {
+    let key = Key::from_bytes(Method::Aes256Gcm, &[7; 32]).unwrap();
+    let salts = [1, 2].map(|byte| Salt::new(Method::Aes256Gcm, [byte; 32]));
+    let mut sealer = Sealer::response(&key, salts[0], salts[1]);
+    let mut said = record(&mut sealer, &[b'a'; 5000]);
+    said.extend(record(&mut sealer, &[b'b'; 5000]));
+    let mut bad = record(&mut sealer, b"changed on the way");
+    *bad.last_mut().unwrap() ^= 1;
+    said.extend(bad);
+    let opener = Opener::response(&key, salts[1], HeadReads::Many);
+    let flow = Flow::new(Reader::Sealed(opener), Writer::Plain, None, 0..0);
+    let (ended, heard) = with_pipes(&said, flow, false);
+    assert!(matches!(ended, Ended::Downlink(FlowError::Open(OpenError::BadTag))), "{ended:?}");
+    assert!(heard == [[b'a'; 5000], [b'b'; 5000]].concat(), "{} bytes", heard.len());
 }
