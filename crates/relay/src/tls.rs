@@ -84,8 +84,7 @@ struct Carrier<S: Socket> {
     inside: Stream<Pipe>,
     outside: Outside<S>,
     uplink: Uplink,
-    /// Nothing comes from the other end any more.
-    is_heard_out: bool,
+    downlink: Downlink,
 }
 
 /// How far what is said inside has come.
@@ -100,27 +99,58 @@ enum Uplink {
     Ended,
 }
 
+/// How far what comes from the other end has come.
+enum Downlink {
+    /// More may come.
+    Passing,
+    /// No more can be opened, for this reason. What was opened before is as good as it was.
+    Failed(io::Error),
+    /// It has ended.
+    Ended,
+}
+
+/// On which side of the layer the way up broke.
+enum Broken {
+    /// Whoever speaks through it has left: nobody wants anything more.
+    Inside(io::Error),
+    /// The other end takes nothing any more. It may have said something before.
+    Outside(io::Error),
+}
+
 impl<S: Socket> Carrier<S> {
     fn new(inside: Stream<Pipe>, outside: Outside<S>) -> Self {
-        Self { inside, outside, uplink: Uplink::Resting, is_heard_out: false }
+        Self { inside, outside, uplink: Uplink::Resting, downlink: Downlink::Passing }
     }
 
-    /// Ends when both directions have.
+    /// Ends when both directions have. Of a layer that breaks outside, all that came before has passed then.
     async fn carry(&mut self) -> io::Result<()> {
+        let mut refused = None;
         poll_fn(|cx| {
-            let (up, down) = (self.poll_up(cx)?, self.poll_down(cx)?);
-            if up.is_ready() && down.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+            let mut up = Poll::Pending;
+            if refused.is_none() {
+                match self.poll_up(cx) {
+                    Poll::Ready(Err(Broken::Inside(error))) => return Poll::Ready(Err(error)),
+                    Poll::Ready(Err(Broken::Outside(error))) => refused = Some(error),
+                    Poll::Ready(Ok(())) => up = Poll::Ready(()),
+                    Poll::Pending => {}
+                }
+            }
+            let down = ready!(self.poll_down(cx));
+            match (refused.take(), down) {
+                (Some(error), _) | (None, Err(error)) => Poll::Ready(Err(error)),
+                (None, Ok(())) => up.map(Ok),
+            }
         })
         .await
     }
 
-    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         loop {
             self.uplink = match &mut self.uplink {
                 Uplink::Resting => {
-                    if self.inside.socket.poll_readable(cx)?.is_pending() {
+                    if self.inside.socket.poll_readable(cx).map_err(Broken::Inside)?.is_pending() {
                         // What has been sealed leaves first.
-                        ready!(Pin::new(&mut self.outside).poll_flush(cx))?;
+                        ready!(Pin::new(&mut self.outside).poll_flush(cx)).map_err(Broken::Outside)?;
                         return Poll::Pending;
                     }
                     let mut batch = Batch::take(Size::Medium);
@@ -132,15 +162,16 @@ impl<S: Socket> Carrier<S> {
                             Uplink::Sealing(batch)
                         }
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Uplink::Resting,
-                        Err(error) => return Poll::Ready(Err(error)),
+                        Err(error) => return Poll::Ready(Err(Broken::Inside(error))),
                     }
                 }
                 Uplink::Sealing(batch) => {
                     let rest = &batch.bytes[batch.arrived.clone()];
-                    let count = ready!(Pin::new(&mut self.outside).poll_write(cx, rest))?;
+                    let written = ready!(Pin::new(&mut self.outside).poll_write(cx, rest));
+                    let count = written.map_err(Broken::Outside)?;
                     batch.arrived.start += count;
                     if count == 0 {
-                        return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                        return Poll::Ready(Err(Broken::Outside(io::ErrorKind::WriteZero.into())));
                     }
                     if !batch.arrived.is_empty() {
                         continue;
@@ -148,7 +179,7 @@ impl<S: Socket> Carrier<S> {
                     Uplink::Resting
                 }
                 Uplink::Ending => {
-                    ready!(Pin::new(&mut self.outside).poll_shutdown(cx))?;
+                    ready!(Pin::new(&mut self.outside).poll_shutdown(cx)).map_err(Broken::Outside)?;
                     Uplink::Ended
                 }
                 Uplink::Ended => return Poll::Ready(Ok(())),
@@ -157,15 +188,31 @@ impl<S: Socket> Carrier<S> {
     }
 
     fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { inside, outside, is_heard_out, .. } = self;
-        while !*is_heard_out {
+        let Self { inside, outside, downlink, .. } = self;
+        loop {
             // It lies opened where TLS has it, and is copied from there.
-            let opened = ready!(Pin::new(&mut *outside).poll_fill_buf(cx))?;
-            if opened.is_empty() {
-                inside.socket.shutdown_write()?;
-                *is_heard_out = true;
-                break;
-            }
+            let opened = match downlink {
+                Downlink::Ended => return Poll::Ready(Ok(())),
+                Downlink::Passing => match ready!(Pin::new(&mut *outside).poll_fill_buf(cx)) {
+                    Ok([]) => {
+                        inside.socket.shutdown_write()?;
+                        *downlink = Downlink::Ended;
+                        continue;
+                    }
+                    Ok(opened) => opened,
+                    Err(error) => {
+                        *downlink = Downlink::Failed(error);
+                        continue;
+                    }
+                },
+                // Records that came with the one that could not be opened.
+                Downlink::Failed(error) => match outside.get_mut().1.reader().into_first_chunk() {
+                    Ok(opened @ [_, ..]) => opened,
+                    Ok([]) | Err(_) => {
+                        return Poll::Ready(Err(std::mem::replace(error, io::ErrorKind::BrokenPipe.into())));
+                    }
+                },
+            };
             match inside.socket.try_write(&[IoSlice::new(opened)]) {
                 Ok(count) => {
                     inside.moved.note();
@@ -177,7 +224,6 @@ impl<S: Socket> Carrier<S> {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        Poll::Ready(Ok(()))
     }
 
     /// Both directions have ended in order.
@@ -315,6 +361,52 @@ mod tests {
         }
         assert!(matches!(carrier.uplink, Uplink::Resting), "all has passed, and nothing is kept for more");
         echoing.abort();
+    }
+
+    #[tokio::test]
+    async fn what_had_come_passes_though_the_other_end_takes_nothing_any_more() {
+        let (tls, acceptor) = certified();
+        let (moved, (ours, parents)) = (Moved::new(), pipe());
+        let epitaph = parents.epitaph();
+        let parent = Stream::new(parents, &moved);
+        let speaking = tokio::spawn(async move {
+            let mut parent = acceptor.accept(parent).await.unwrap();
+            parent.write_all(&[7; 20_000]).await.unwrap();
+            parent.flush().await.unwrap();
+            parent
+        });
+        let outside = agree(Conn::<Pipe>::inside(ours), &tls, &moved).await.unwrap();
+        let parent = speaking.await.unwrap();
+        epitaph.write(&Failure::outbound(Stage::Relay, Cause::Truncated));
+        let (inside, theirs) = pipe();
+        inside.try_write(&[IoSlice::new(b"nobody hears this")]).unwrap();
+        let mut carrier = Carrier::new(Stream::new(theirs, &moved), outside);
+        let error = carrier.carry().await.unwrap_err();
+        assert_eq!(error.to_string(), Cause::Truncated.to_string());
+        let mut heard = vec![0; 30_000];
+        assert_eq!(inside.try_read(&mut [IoSliceMut::new(&mut heard)]).unwrap(), 20_000);
+        drop(parent);
+    }
+
+    #[tokio::test]
+    async fn records_pass_that_came_with_one_that_cannot_be_opened() {
+        let (tls, acceptor) = certified();
+        let (moved, (ours, parents)) = (Moved::new(), pipe());
+        let parent = Stream::new(parents, &moved);
+        let speaking = tokio::spawn(async move {
+            let mut parent = acceptor.accept(parent).await.unwrap();
+            parent.write_all(b"good").await.unwrap();
+            parent.flush().await.unwrap();
+            parent.get_mut().0.write_all(&[7; 100]).await.unwrap();
+            parent
+        });
+        let outside = agree(Conn::<Pipe>::inside(ours), &tls, &moved).await.unwrap();
+        let _parent = speaking.await.unwrap();
+        let (inside, theirs) = pipe();
+        let mut carrier = Carrier::new(Stream::new(theirs, &moved), outside);
+        assert_eq!(carrier.carry().await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let mut heard = [0; 9];
+        assert_eq!(inside.try_read(&mut [IoSliceMut::new(&mut heard)]).unwrap(), 4);
     }
 
     const NAME: &str = "parent.example";
