@@ -139,6 +139,13 @@ pub const SHORT_READS_MAX: u8 = 8;
 /// by the megabyte behind a slow reader.
 pub const UNSENT_BYTES_MAX: u32 = 256 * 1024;
 
+/// Whether the kernel has delivered what was written before a reset is looked for first after this, and each time after twice as long while
+/// nothing moves: it tells of it to nobody who waits.
+pub const DELIVERY_LOOK_DELAY: Duration = Duration::from_millis(1);
+
+/// The longest time between two such looks: ten calls a second for a client that takes nothing.
+pub const DELIVERY_LOOK_DELAY_MAX: Duration = Duration::from_millis(100);
+
 /// Connections waiting to be accepted (the reference's 1024 is the least).
 pub const BACKLOG: u32 = 4096;
 

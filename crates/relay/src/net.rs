@@ -34,6 +34,12 @@ pub trait Socket: Send + Sync + Unpin + 'static {
     /// Lets the peer see a reset, not an orderly end, when this is dropped or at once. Nothing else is done with it after this.
     fn reset(&self);
 
+    /// Bytes written here of which it is not known that they have arrived where the peer can read them: [`reset`](Self::reset) may discard
+    /// them. None where that cannot be known, or where nothing is discarded.
+    fn undelivered_bytes(&self) -> usize {
+        0
+    }
+
     /// Waits until the connection is known to be broken: reset by the peer, or given up by the system. What has arrived stays unread, and an
     /// end of what the peer has to say breaks nothing. Where that cannot be known it waits for ever.
     fn broken(&self) -> impl Future<Output = ()> + Send {

@@ -101,6 +101,17 @@ pub(crate) enum Ended {
     Downlink(FlowError),
 }
 
+impl Ended {
+    /// Whether it was the target that failed, so that nothing stands between the client and what had come before.
+    pub(crate) fn is_targets(&self) -> bool {
+        match self {
+            Self::Whole | Self::Idle => false,
+            Self::Uplink(error) => matches!(error, FlowError::Write(_)),
+            Self::Downlink(error) => !matches!(error, FlowError::Write(_)),
+        }
+    }
+}
+
 impl Flow {
     /// A direction whose first bytes may already lie in `batch`: opened ones at `early`, then those that arrived.
     pub(crate) fn new(reader: Reader, writer: Writer, batch: Option<Batch>, early: Range<usize>) -> Self {

@@ -4,8 +4,9 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::debug;
 use umbra_proto::request::Command;
 use umbra_proto::shadowsocks::head::HeadError;
@@ -20,7 +21,7 @@ use crate::failure::{Cause, Failure, Side, Stage, Whereabouts};
 use crate::first_flight::first_flight;
 use crate::http::converse;
 use crate::inbound::{ClientSide, Wish, dismiss, understand};
-use crate::limits::{HANDSHAKE_SECS_MAX, SILENCE_SECS_MAX};
+use crate::limits::{DELIVERY_LOOK_DELAY, DELIVERY_LOOK_DELAY_MAX, HANDSHAKE_SECS_MAX, SILENCE_SECS_MAX};
 use crate::net::{Net, Socket};
 use crate::origin::Origin;
 use crate::path::{Errand, TargetSide, reach, unless_gone};
@@ -58,7 +59,7 @@ pub async fn run<N: Net>(door: Arc<Door<N>>, place: Place, client: N::Socket, so
     };
     session.first_flight(&door).await;
     let ended = session.carry(&door).await;
-    if let Err(failure) = session.end(ended) {
+    if let Err(failure) = session.end(&door, ended).await {
         door.notices.failure(&failure);
     }
 }
@@ -269,7 +270,7 @@ impl<C: Socket, T: Socket> Session<C, Conn<T>> {
     pub(crate) async fn run<N: Net>(mut self, door: &Door<N>) -> Result<(), Failure> {
         self.first_flight(door).await;
         let ended = self.carry(door).await;
-        self.end(ended)
+        self.end(door, ended).await
     }
 
     /// Lets first payload ride with the request's head, if the client has some to send; one that waits for the server to speak
@@ -294,26 +295,36 @@ impl<C: Socket, T: Socket> Session<C, Conn<T>> {
         let ends = (Unfinished::new(client), Unfinished::new(target));
         let ended = pump(client, target, uplink, downlink, &NetClock(&door.net), door.inbound.idle).await;
         if let Ended::Whole = ended {
-            ends.0.finish();
             ends.1.finish();
+        }
+        if ended.is_targets() || matches!(ended, Ended::Whole) {
+            // Of what a failed target has said before, the client's reset would overtake what is still on its way: see `end`.
+            ends.0.finish();
         }
         ended
     }
 
-    fn end(mut self, ended: Ended) -> Result<(), Failure> {
+    /// Tells how the session has ended, and lets go of its ends.
+    async fn end<N: Net>(mut self, door: &Door<N>, ended: Ended) -> Result<(), Failure> {
         debug!(uplink = self.uplink.carried(), downlink = self.downlink.carried(), "session ended");
-        match ended {
+        let is_targets = ended.is_targets();
+        let failure = match ended {
             Ended::Whole => {
                 self.target.finish();
-                Ok(())
+                return Ok(());
             }
-            Ended::Idle => Err(Failure::new(Stage::Relay, Side::Inbound, Cause::Deadline)),
-            Ended::Uplink(error) => Err(self.failure_of(error, Side::Inbound, Side::Outbound)),
-            Ended::Downlink(error) => Err(self.failure_of(error, Side::Outbound, Side::Inbound)),
+            Ended::Idle => Failure::new(Stage::Relay, Side::Inbound, Cause::Deadline),
+            Ended::Uplink(error) => self.failure_of(error, Side::Inbound, Side::Outbound),
+            Ended::Downlink(error) => self.failure_of(error, Side::Outbound, Side::Inbound),
+        };
+        if is_targets {
+            let Self { client, .. } = self;
+            Box::pin(reset_behind(&client, door.inbound.idle)).await;
         }
+        Err(failure)
     }
 
-    fn failure_of(self, error: FlowError, source: Side, sink: Side) -> Failure {
+    fn failure_of(&self, error: FlowError, source: Side, sink: Side) -> Failure {
         let (side, cause) = match error {
             FlowError::Read(error) => (source, Cause::Io(error)),
             FlowError::Open(error) => (source, Cause::Open(error)),
@@ -345,5 +356,32 @@ impl<'a, S: Socket> Unfinished<'a, S> {
 impl<S: Socket> Drop for Unfinished<'_, S> {
     fn drop(&mut self) {
         self.0.reset();
+    }
+}
+
+/// Resets `client`, which is to have all that was written to it before: a reset discards what the kernel has not delivered. Nothing is waited
+/// for where there is nothing of that kind, where the client has broken off, and for no longer than `patience` while it takes nothing.
+pub(crate) async fn reset_behind<S: Socket>(client: &S, patience: Duration) {
+    let _reset_then = Unfinished::new(client);
+    let mut undelivered = client.undelivered_bytes();
+    if undelivered == 0 {
+        return;
+    }
+    let delivered = async {
+        let (mut since, mut pause) = (Instant::now(), DELIVERY_LOOK_DELAY);
+        while undelivered > 0 && since.elapsed() < patience {
+            sleep(pause).await;
+            let before = std::mem::replace(&mut undelivered, client.undelivered_bytes());
+            if undelivered < before {
+                (since, pause) = (Instant::now(), DELIVERY_LOOK_DELAY);
+            } else {
+                pause = (pause * 2).min(DELIVERY_LOOK_DELAY_MAX);
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = delivered => {}
+        () = client.broken() => {}
     }
 }

@@ -13,10 +13,12 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use socket2::SockRef;
 use umbra_relay::Relay;
-use umbra_relay::config::{Hop, Names, Parent, ParentProtocol, Path, Protocol, ProxyDoor, Route};
+use umbra_relay::config::{Hop, Inbound, Names, Parent, ParentProtocol, Path, Protocol, ProxyDoor, Route};
 use umbra_relay::tls::Tls;
 
 use common::{inbound, run};
@@ -235,6 +237,68 @@ fn an_end_without_a_farewell_is_a_reset_and_no_end() {
         assert!(b"banner".starts_with(&heard));
         relay.stop();
     }
+}
+
+/// Everything of `near` up to its end, read by `room` bytes at a time, and that end.
+fn hear_out(near: &mut TcpStream, room: usize) -> (Vec<u8>, Option<ErrorKind>) {
+    let (mut heard, mut room) = (Vec::new(), vec![0; room]);
+    loop {
+        match near.read(&mut room) {
+            Ok(0) => return (heard, None),
+            Ok(count) => heard.extend_from_slice(&room[..count]),
+            Err(error) => return (heard, Some(error.kind())),
+        }
+    }
+}
+
+#[test]
+fn all_that_came_before_an_end_without_a_farewell_is_delivered_before_the_reset() {
+    let authority = Authority::new();
+    let parent = authority.parent(|mut stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+        stream.write_all(&vec![b'a'; 2_000_000]).unwrap();
+        stream.sock.shutdown(Shutdown::Write).unwrap();
+        parents::wait(stream.sock);
+    });
+    let hop = || authority.hop(parent.address, "parent.example");
+    // One more layer, and one more kernel, between the end and the client.
+    let onward =
+        run(inbound(common::shadowsocks_server(), Route::Path(Arc::new(Path::new("last", [hop()])))));
+    let before = run(inbound(PROXY, common::through(onward.addresses()[0])));
+    let relay = door([hop()]);
+    // Whoever has little room takes little at a time, and most of it waits in our kernel.
+    for (door, room) in [(&relay, 20_000), (&relay, 2_000), (&before, 20_000), (&before, 2_000)] {
+        for _ in 0..5 {
+            let (code, mut near) = ask(door.addresses()[0], &TARGET.parse().unwrap());
+            assert_eq!(code, 0);
+            SockRef::from(&near).set_recv_buffer_size(32 * room).unwrap();
+            let (heard, end) = hear_out(&mut near, room);
+            assert_eq!((heard.len(), end), (2_000_000, Some(ErrorKind::ConnectionReset)));
+        }
+    }
+    [before, onward, relay].into_iter().for_each(Relay::stop);
+}
+
+#[test]
+fn a_client_that_takes_nothing_before_a_reset_is_waited_for_no_longer_than_the_idle_time() {
+    let authority = Authority::new();
+    let parent = authority.parent(|mut stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+        // The client reads none of it, and what the kernels have no room for stays with us.
+        let _gone_already = stream.write_all(&vec![b'a'; 500_000]);
+        let _gone_already = stream.sock.shutdown(Shutdown::Write);
+        parents::wait(stream.sock);
+    });
+    let path = Path::new("parent", [authority.hop(parent.address, "parent.example")]);
+    let idle = Duration::from_secs(1);
+    let relay = run(Inbound { idle, ..inbound(PROXY, Route::Path(Arc::new(path))) });
+    let (code, near) = ask(relay.addresses()[0], &TARGET.parse().unwrap());
+    assert_eq!(code, 0);
+    let mut broken = [PollFd::new(&near, PollFlags::empty())];
+    let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
+    assert_eq!(poll(&mut broken, Some(&patience)), Ok(1), "it is waited for");
+    assert!(broken[0].revents().contains(PollFlags::ERR));
+    relay.stop();
 }
 
 #[test]

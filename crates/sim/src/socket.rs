@@ -106,6 +106,10 @@ impl Socket for SimSocket {
         self.wire().abort(self.end);
     }
 
+    fn undelivered_bytes(&self) -> usize {
+        self.wire().undelivered_bytes(self.end)
+    }
+
     async fn broken(&self) {
         poll_fn(|cx| self.wire().poll_broken(self.end, cx)).await;
     }

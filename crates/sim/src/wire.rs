@@ -249,6 +249,19 @@ impl Wire {
         }
     }
 
+    /// Bytes that this end has written and that have not arrived; a reset may overtake them.
+    pub(crate) fn undelivered_bytes(&mut self, end: End) -> usize {
+        if *self.health(end) != Health::Well {
+            return 0;
+        }
+        let pipe = self.outward(end);
+        match pipe.outlet {
+            Outlet::Open | Outlet::Ended => pipe.bytes_under_way(),
+            Outlet::Silent => pipe.queued_bytes,
+            Outlet::Gone => 0,
+        }
+    }
+
     /// Bytes written towards this end and not read.
     pub(crate) fn unread_bytes(&mut self, end: End) -> usize {
         self.inward(end).queued_bytes
@@ -422,6 +435,12 @@ impl Pipe {
             }
         }
         !bytes.is_empty()
+    }
+
+    fn bytes_under_way(&self) -> usize {
+        let now = Instant::now();
+        let under_way = self.segments.iter().filter(|segment| segment.due > now);
+        under_way.map(|segment| segment.bytes.len() - segment.taken).sum()
     }
 
     fn lose_what_is_under_way(&mut self) {

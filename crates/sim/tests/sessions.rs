@@ -82,6 +82,30 @@ fn after_a_fault_nobody_takes_a_part_for_the_whole() {
 }
 
 #[test]
+fn all_that_a_target_says_before_it_breaks_off_reaches_the_client() {
+    each_seed(800, |net, mut chance| async move {
+        let mut plan = plan(&mut chance);
+        // A terminator is somebody else, and so is the network behind the last door: there a reset overtakes what it will.
+        for hop in &mut plan.hops {
+            if let Hop::Https = hop {
+                *hop = Hop::Http;
+            }
+        }
+        let last = plan.links.len() - 1;
+        plan.links[last].downlink.delay_max = Duration::ZERO;
+        let mut script = script(&mut chance, &net, &plan);
+        script.downlink.ending = Ending::Reset;
+        let mut street = Street::lay(&net, &plan);
+        note(format!("{plan:#?} {script:?}"));
+        let outcome = Box::pin(play(&mut street, &script)).await;
+        judge("uplink", &outcome.uplink, &script.uplink);
+        let expected = Heard { bytes: words(&script.downlink), ending: Ending::Reset };
+        assert!(outcome.downlink == expected, "downlink {:?}", outcome.downlink);
+        street.empties(plan.idle_of_all() + Duration::from_secs(60)).await;
+    });
+}
+
+#[test]
 fn bulk_that_comes_to_fill_the_largest_buffers_arrives_whole() {
     each_seed(24, |net, mut chance| async move {
         let mut plan = plan(&mut chance);

@@ -82,6 +82,10 @@ impl Socket for OsSocket {
         let _ = SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
     }
 
+    fn undelivered_bytes(&self) -> usize {
+        unacknowledged_bytes(&self.0)
+    }
+
     async fn broken(&self) {
         // What breaks a connection can be read of as well. Most have nothing to say meanwhile, and that is looked for at less cost.
         // An error of the registration is the end of its worker.
@@ -349,6 +353,24 @@ fn set_tcp_option(socket: &impl AsFd, option: libc::c_int, value: libc::c_int) {
         let fd = socket.as_fd().as_raw_fd();
         libc::setsockopt(fd, libc::IPPROTO_TCP, option, (&raw const value).cast(), len)
     };
+}
+
+/// Bytes that the peer's system has not confirmed; what it has confirmed can be read there even behind a reset.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[expect(unsafe_code, reason = "no safe wrapper has this request")]
+fn unacknowledged_bytes(socket: &impl AsFd) -> usize {
+    use std::os::fd::AsRawFd;
+    let mut count: libc::c_int = 0;
+    // SAFETY: the descriptor is open for as long as it is borrowed, and of a TCP socket the kernel writes one `int` to `count`, which lives
+    // until the call returns. SIOCOUTQ has the number of TIOCOUTQ.
+    let told = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    if told == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
+}
+
+/// Other systems have other ways to ask, or none.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn unacknowledged_bytes(_: &impl AsFd) -> usize {
+    0
 }
 
 /// Starts a program that the kernel kills as soon as the calling thread is gone, however it went: the end of a thread is the end
