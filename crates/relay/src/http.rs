@@ -43,9 +43,9 @@ use crate::net::{Net, Socket};
 use crate::origin::Origin;
 use crate::path::{Asker, Errand, TargetSide, Who, reach};
 use crate::pipe::{Pipe, pipe};
-use crate::session::{Session, Way};
-use content::{Content, passing};
-use io::Lookout;
+use crate::session::{Session, Way, reset_behind};
+use content::{Answer, Content, passing};
+use io::{Backlog, Lookout};
 use onward::{Onward, Present, Unanswered};
 
 /// A client and its requests.
@@ -58,6 +58,8 @@ struct Conversation<'d, N: Net> {
     header: Option<Vec<u8>>,
     /// Sees that the client is gone.
     lookout: Lookout<N::Socket>,
+    /// What the client has been answered and has not left yet.
+    backlog: Backlog,
     state: Mutex<State<N::Socket>>,
 }
 
@@ -98,9 +100,10 @@ pub(crate) async fn converse<N: Net>(
 ) -> Result<Option<Way<N::Socket>>, Failure> {
     let header = origin.header(door, &client);
     let io = Io::of_client(client, inbox.into_batch());
-    let (moved, lookout) = (io.moved(), io.lookout());
+    let (moved, lookout, backlog) = (io.moved(), io.lookout(), io.backlog());
     let state = Mutex::new(State::new());
-    let conversation = Conversation { door, users, source: origin.source.ip(), header, lookout, state };
+    let source = origin.source.ip();
+    let conversation = Conversation { door, users, source, header, lookout, backlog, state };
     let service = service_fn(|request| Box::pin(conversation.answer(request)));
     let mut connection = http1::Builder::new()
         .auto_date_header(false)
@@ -149,14 +152,23 @@ pub(crate) async fn converse<N: Net>(
             Err(Failure::handshake(Cause::Http(error)))
         }
         (Err(error), _) => {
-            // A message that broke off must not pass for a whole one.
-            client.reset();
+            break_off(&client, &error, door.inbound.idle).await;
             Err(Failure::new(Stage::Relay, Side::Inbound, Cause::Http(error)))
         }
     };
     // What was said last to a target leaves in order, while this session still has its place.
     while carriers.join_next().await.is_some() {}
     outcome
+}
+
+/// Resets a client, for a message that broke off must not pass for a whole one. Where it was an answer, all that came of it is the client's.
+async fn break_off<S: Socket>(client: &S, why: &hyper::Error, patience: Duration) {
+    // hyper holds against its user what becomes of a body that it was given, and here that is the target's.
+    if why.is_user() {
+        reset_behind(client, patience).await;
+    } else {
+        client.reset();
+    }
 }
 
 /// Tells a client in our own words that its head is not understood.
@@ -297,7 +309,7 @@ impl<N: Net> Conversation<'_, N> {
         }
         // RFC 9110, section 2.5: a proxy's version is its own. hyper tells an older client so in that one's words.
         *response.version_mut() = Version::HTTP_11;
-        Ok(response.map(Content::Passing))
+        Ok(response.map(|incoming| Content::Answer(Answer::new(incoming, self.backlog.clone()))))
     }
 
     /// Sends a request over the connection kept for its target, or a fresh one.
@@ -347,6 +359,7 @@ impl<N: Net> Conversation<'_, N> {
     fn carry(&self, header: Option<Vec<u8>>, side: TargetSide<N::Socket>) -> (Pipe, Present) {
         let (ours, theirs) = pipe();
         let (present, gone, told) = Present::new();
+        let epitaph = theirs.epitaph();
         let session = Session::new(theirs, ClientSide::plain(), Inbox::default(), header, side);
         let door = Arc::clone(self.door);
         self.state().carriers.spawn(async move {
@@ -355,6 +368,8 @@ impl<N: Net> Conversation<'_, N> {
                     if let Err(failure) = ended {
                         told.note();
                         door.notices.failure(&failure);
+                        // An answer that has come whole is good, whatever came of its target after it.
+                        epitaph.write(&failure);
                     }
                 }
                 // A target that keeps its end open is not waited for.

@@ -301,6 +301,52 @@ fn a_client_that_takes_nothing_before_a_reset_is_waited_for_no_longer_than_the_i
     relay.stop();
 }
 
+/// Asks a proxy at `door` for something of `http://192.0.2.1/`, and reads all that comes of that.
+fn get(door: SocketAddr) -> (Vec<u8>, Option<ErrorKind>) {
+    let mut near = common::open(door);
+    near.write_all(b"GET http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    hear_out(&mut near, 20_000)
+}
+
+/// A parent that grants the way, hears a request without content out, answers it with `head` and a body, and ends without a farewell.
+fn answering(authority: &Authority, head: &'static str, body: usize) -> Scripted {
+    authority.parent(move |mut stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            request.extend(byte);
+        }
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&vec![b'z'; body]).unwrap();
+        stream.sock.shutdown(Shutdown::Write).unwrap();
+        parents::wait(stream.sock);
+    })
+}
+
+#[test]
+fn an_answer_that_is_whole_stays_so_without_a_farewell_and_one_that_is_not_comes_as_far_as_it_went() {
+    let authority = Authority::new();
+    for (head, body, end) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", 5, None),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n", 300_000, None),
+        // Only the end of the connection could say that this is all.
+        ("HTTP/1.1 200 OK\r\n\r\n", 300_000, Some(ErrorKind::ConnectionReset)),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 300001\r\n\r\n", 300_000, Some(ErrorKind::ConnectionReset)),
+    ] {
+        let parent = answering(&authority, head, body);
+        let relay = door([authority.hop(parent.address, "parent.example")]);
+        for _ in 0..20 {
+            let (heard, ended) = get(relay.addresses()[0]);
+            assert!(heard.starts_with(b"HTTP/1.1 200 OK\r\n"), "{}", heard.escape_ascii());
+            let came = heard.iter().filter(|byte| **byte == b'z').count();
+            assert_eq!((came, ended), (body, end), "{head}");
+        }
+        relay.stop();
+    }
+}
+
 #[test]
 fn nothing_is_left_of_a_parent_that_falls_silent_in_its_handshake_or_behind_it() {
     let authority = Authority::new();

@@ -10,6 +10,7 @@ use hyper::{Request, StatusCode};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use super::io::Backlog;
 use crate::limits::CONTINUE_SECS_MAX;
 
 /// What a message contains.
@@ -17,6 +18,8 @@ pub(super) enum Content {
     Nothing,
     /// What the other side sends, as it comes and no faster than it is taken.
     Passing(Incoming),
+    /// What a target answers.
+    Answer(Answer),
     /// What the client keeps back until it is told to go on.
     Held(Held),
     /// What the client was never asked for. Its end is not known, so it has none.
@@ -36,6 +39,7 @@ impl Body for Content {
         match &mut *self {
             Self::Nothing => Poll::Ready(None),
             Self::Passing(incoming) => Pin::new(incoming).poll_frame(cx),
+            Self::Answer(answer) => answer.poll_frame(cx),
             Self::Held(held) => {
                 ready!(held.wanted.as_mut().poll(cx));
                 *self = held.held_back.take().map_or(Self::Withdrawn, Self::Passing);
@@ -53,7 +57,7 @@ impl Body for Content {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Nothing => true,
-            Self::Passing(incoming) => incoming.is_end_stream(),
+            Self::Passing(incoming) | Self::Answer(Answer { incoming, .. }) => incoming.is_end_stream(),
             Self::Held(_) | Self::Withdrawn | Self::Text(_) => false,
         }
     }
@@ -61,11 +65,41 @@ impl Body for Content {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Nothing => SizeHint::with_exact(0),
-            Self::Passing(incoming) => incoming.size_hint(),
+            Self::Passing(incoming) | Self::Answer(Answer { incoming, .. }) => incoming.size_hint(),
             Self::Held(held) => held.size,
             Self::Withdrawn => SizeHint::default(),
             Self::Text(text) => SizeHint::with_exact(text.len() as u64),
         }
+    }
+}
+
+/// The content of an answer, all of which the client gets also where it breaks off. hyper throws away what it has not written yet as soon
+/// as it hears of that, so it is told when it has written all.
+pub(super) struct Answer {
+    incoming: Incoming,
+    backlog: Backlog,
+    /// Why no more comes.
+    failed: Option<hyper::Error>,
+}
+
+impl Answer {
+    /// What `incoming` says, to a client that hyper writes to with this `backlog`.
+    pub(super) fn new(incoming: Incoming, backlog: Backlog) -> Self {
+        Self { incoming, backlog, failed: None }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if self.failed.is_none() {
+            match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+                Some(Err(error)) => {
+                    self.failed = Some(error);
+                    self.backlog.watch();
+                }
+                frame => return Poll::Ready(frame),
+            }
+        }
+        // Whoever clears the backlog wakes the task that is both hyper's and ours.
+        if self.backlog.is_cleared() { Poll::Ready(self.failed.take().map(Err)) } else { Poll::Pending }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::net::Socket;
 pub(crate) struct Io<S: Socket> {
     line: Line<S>,
     moved: Moved,
+    backlog: Backlog,
     /// All that was to be said has been said.
     finished: bool,
     refusals: Refusals,
@@ -50,6 +52,27 @@ struct Ends<S> {
     early: Option<Batch>,
     /// When the peer has ended its direction, if it has, and all that came before is in `early`.
     ended: Option<Instant>,
+}
+
+/// What hyper has been given to write and has not written yet, for whoever waits until there is nothing of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Backlog(Arc<AtomicBool>);
+
+impl Backlog {
+    /// Waits for hyper to have written all that it has now.
+    pub(super) fn watch(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has, since then.
+    pub(super) fn is_cleared(&self) -> bool {
+        !self.0.load(Ordering::Relaxed)
+    }
+
+    /// It has. Says whether somebody waits for that.
+    fn clear(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
 }
 
 /// When something last moved through a connection, for whoever watches over its idle time.
@@ -86,7 +109,7 @@ impl<S: Socket> Io<S> {
 
     fn with(socket: S, early: Option<Batch>, refusals: Refusals) -> Self {
         let line = Arc::new(Mutex::new(Ends { socket: Some(socket), early, ended: None }));
-        Self { line, moved: Moved::new(), finished: false, refusals }
+        Self { line, moved: Moved::new(), backlog: Backlog::default(), finished: false, refusals }
     }
 
     /// The last words, where they are such as hyper says by itself.
@@ -100,6 +123,11 @@ impl<S: Socket> Io<S> {
     /// When something moves here.
     pub(crate) fn moved(&self) -> Moved {
         self.moved.clone()
+    }
+
+    /// What hyper has not written here yet.
+    pub(super) fn backlog(&self) -> Backlog {
+        self.backlog.clone()
     }
 
     /// Whoever looks after the peer.
@@ -258,7 +286,11 @@ impl<S: Socket> Write for Io<S> {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper gets here when it has written all.
+        if self.backlog.clear() {
+            cx.waker().wake_by_ref();
+        }
         Poll::Ready(Ok(()))
     }
 
