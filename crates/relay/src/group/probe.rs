@@ -114,9 +114,7 @@ impl State {
         let may_eject = self.may_eject();
         let record = self.records.get_mut(member)?;
         // One that was forgotten may be older than one that has come since.
-        if record.schedule.out.free(ticket).is_none() {
-            return None;
-        }
+        record.schedule.out.free(ticket)?;
         let is_good = match outcome {
             Outcome::Reached { latency } => {
                 record.measure(latency, now);
