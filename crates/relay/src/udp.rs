@@ -193,13 +193,15 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
             Owner::Post(post) => self.uplink(post, now),
             Owner::Lane(association, number, _) => {
                 let id = LaneId { association, number };
-                let mut received = inbox.datagrams();
-                while let Some(some) = next_some(&mut received) {
-                    let _ahead = core.ahead_on_lane(id, &some);
-                    let some = some.into_iter().flatten();
-                    let arrived = some.map(|Received { source, bytes, .. }| Arrived::Whole(source, bytes));
-                    // What is not good has been counted.
-                    let _ = core.downlink(id, arrived, now);
+                let mut arrivals = inbox.datagrams();
+                while arrivals.has_more() {
+                    let _ahead = core.ahead_on_lane(id, &arrivals);
+                    let some = arrivals.by_ref().take(AHEAD_MAX);
+                    let mut arrived =
+                        some.map(|Received { source, bytes, .. }| Arrived::Whole(source, bytes));
+                    // What is not good has been counted, and what the lane does not take goes nowhere.
+                    let _ = core.downlink(id, arrived.by_ref(), now);
+                    arrived.for_each(drop);
                 }
             }
             Owner::Trunk => core.answers(socket, inbox, now),
@@ -210,17 +212,16 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
     /// What clients have sent to the door `post`.
     fn uplink(&mut self, post: usize, now: Moment) {
         let Self { core, inbox, uplinks, .. } = self;
-        let mut received = inbox.datagrams();
-        while let Some(some) = next_some(&mut received) {
-            let _ahead = core.ahead_at_door(post, &some);
-            for Received { source, local, bytes } in some.into_iter().flatten() {
+        let mut arrivals = inbox.datagrams();
+        while arrivals.has_more() {
+            let _ahead = core.ahead_at_door(post, &arrivals);
+            for Received { source, local, bytes } in arrivals.by_ref().take(AHEAD_MAX) {
                 match core.understand(post, Client { address: source, local }, bytes, now) {
                     Ok(understood) => uplinks.push(understood),
                     Err(why) => core.outside.dropped.count(why),
                 }
             }
         }
-        drop(received);
         // Brought together by association, those of each in the order in which they came.
         uplinks.sort_unstable_by_key(|uplink| (uplink.handle, uplink.payload));
         let bytes = inbox.bytes();
@@ -232,13 +233,4 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
             }
         }
     }
-}
-
-/// As many datagrams as are worth a look at once, before each is understood.
-type Some<'p> = [Option<Received<'p>>; AHEAD_MAX];
-
-/// The next of those that were received.
-fn next_some<'p>(received: &mut impl Iterator<Item = Received<'p>>) -> Option<Some<'p>> {
-    let some: Some<'p> = std::array::from_fn(|_| received.next());
-    some[0].is_some().then_some(some)
 }

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::io;
+use std::mem;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::AddAssign;
 use std::slice::ChunksMut;
@@ -141,6 +142,16 @@ pub struct Received<'a> {
     pub bytes: &'a mut [u8],
 }
 
+/// The datagrams of a batch, one after the other.
+#[derive(Debug)]
+pub struct Arrivals<'i> {
+    /// What is left of a slot that has been begun with.
+    begun: Option<(&'i Filled, &'i mut [u8])>,
+    /// The slots behind it, and what lies in them.
+    slots: &'i mut [u8],
+    filled: &'i [Filled],
+}
+
 impl Inbox {
     /// Room for a batch.
     pub fn new() -> Self {
@@ -149,13 +160,8 @@ impl Inbox {
     }
 
     /// The datagrams of the batch in the order of their arrival.
-    pub fn datagrams(&mut self) -> impl Iterator<Item = Received<'_>> {
-        let slots = self.slots.chunks_mut(INBOX_SLOT_BYTES);
-        let whole = slots.zip(&self.filled).filter(|(_, filled)| !filled.is_truncated);
-        whole.flat_map(|(slot, filled)| {
-            let Filled { source, local, len, segment, .. } = *filled;
-            pieces(&mut slot[..len], segment).map(move |bytes| Received { source, local, bytes })
-        })
+    pub fn datagrams(&mut self) -> Arrivals<'_> {
+        Arrivals { begun: None, slots: &mut self.slots, filled: &self.filled }
     }
 
     /// The memory that datagrams lie in, to find again what was seen in it.
@@ -198,14 +204,52 @@ impl Inbox {
     }
 }
 
-/// A slot's datagrams. An empty one is one as well.
-fn pieces(bytes: &mut [u8], segment: usize) -> impl Iterator<Item = &mut [u8]> {
-    let (one, many) = if segment == 0 || bytes.len() <= segment {
-        (Some(bytes), None)
-    } else {
-        (None, Some(bytes.chunks_mut(segment)))
-    };
-    one.into_iter().chain(many.into_iter().flatten())
+impl Arrivals<'_> {
+    /// Whether there are any more.
+    pub(crate) fn has_more(&self) -> bool {
+        self.begun.is_some() || self.filled.iter().any(|filled| !filled.is_truncated)
+    }
+
+    /// What those say that come next, where that is anything.
+    pub(crate) fn upcoming(&self) -> impl Iterator<Item = &[u8]> {
+        let begun = self.begun.as_ref().map(|(filled, rest)| (*filled, &**rest));
+        let slots = self.filled.iter().zip(self.slots.chunks(INBOX_SLOT_BYTES));
+        let whole = slots.filter(|(filled, _)| !filled.is_truncated);
+        let whole = whole.map(|(filled, slot)| (filled, &slot[..filled.len]));
+        begun.into_iter().chain(whole).flat_map(|(filled, bytes)| bytes.chunks(filled.piece_bytes()))
+    }
+}
+
+// Written out, since each datagram goes through it: of adapters around each other as much was spent here as on a small packet's cipher.
+impl<'i> Iterator for Arrivals<'i> {
+    type Item = Received<'i>;
+
+    fn next(&mut self) -> Option<Received<'i>> {
+        let (filled, bytes) = match self.begun.take() {
+            Some(begun) => begun,
+            None => loop {
+                let (filled, others) = self.filled.split_first()?;
+                let (slot, slots) = mem::take(&mut self.slots).split_at_mut_checked(INBOX_SLOT_BYTES)?;
+                (self.filled, self.slots) = (others, slots);
+                if !filled.is_truncated {
+                    break (filled, &mut slot[..filled.len]);
+                }
+            },
+        };
+        // An empty datagram is one as well.
+        let (bytes, rest) = bytes.split_at_mut(bytes.len().min(filled.piece_bytes()));
+        if !rest.is_empty() {
+            self.begun = Some((filled, rest));
+        }
+        Some(Received { source: filled.source, local: filled.local, bytes })
+    }
+}
+
+impl Filled {
+    /// Bytes of each datagram but the last.
+    fn piece_bytes(&self) -> usize {
+        if self.segment == 0 { INBOX_SLOT_BYTES } else { self.segment }
+    }
 }
 
 impl Default for Inbox {
@@ -237,6 +281,26 @@ mod tests {
         assert!(inbox.push(source, None, &[7; 20], 10));
         assert!(inbox.push(source, None, &[7; 3], 10));
         assert_eq!(lengths(&mut inbox), [10, 10, 5, 0, 10, 10, 3]);
+    }
+
+    #[test]
+    fn what_comes_next_is_known_before_it_is_taken() {
+        let mut inbox = Inbox::new();
+        let source = SocketAddr::from(([192, 0, 2, 1], 53));
+        assert!(inbox.push(source, None, &[7; 25], 10));
+        let (_, mut told) = inbox.fill();
+        told(Filled { source, local: None, len: 25, segment: 10, is_truncated: false });
+        told(Filled { source, local: None, len: INBOX_SLOT_BYTES + 1, segment: 0, is_truncated: true });
+        told(Filled { source, local: None, len: 4, segment: 0, is_truncated: false });
+        told(Filled { source, local: None, len: 9, segment: 0, is_truncated: true });
+        drop(told);
+        let mut arrivals = inbox.datagrams();
+        let mut left = vec![10, 10, 5, 4];
+        while arrivals.has_more() {
+            assert!(arrivals.upcoming().map(<[u8]>::len).eq(left.iter().copied()));
+            assert_eq!(arrivals.next().map(|received| received.bytes.len()), Some(left.remove(0)));
+        }
+        assert!(left.is_empty() && arrivals.next().is_none());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use umbra_proto::address::Address;
-use umbra_proto::shadowsocks::packet::{Ahead, Datagram, Look, ServerSession};
+use umbra_proto::shadowsocks::packet::{AHEAD_MAX, Ahead, Datagram, Look, ServerSession};
 
 use super::association::{Association, AssociationId, Client, Face};
 use super::core::{Core, Key, Moment, Post, follow};
@@ -19,7 +19,7 @@ use super::uplink::{Place, Understood, place};
 use super::way::Way;
 use crate::config::Path;
 use crate::net::Net;
-use crate::net::datagram::{Datagrams, Received};
+use crate::net::datagram::{Arrivals, Datagrams};
 
 /// A packet of nobody who is known here.
 enum First {
@@ -30,19 +30,19 @@ enum First {
 }
 
 impl<N: Net, D: Datagrams> Core<N, D> {
-    /// To be kept while `some` are understood at the door `post`.
-    pub(super) fn ahead_at_door(&self, post: usize, some: &[Option<Received<'_>>]) -> Option<Ahead> {
+    /// To be kept while the next [`AHEAD_MAX`] of `arrivals` are understood at the door `post`.
+    pub(super) fn ahead_at_door(&self, post: usize, arrivals: &Arrivals<'_>) -> Option<Ahead> {
         match &self.posts[post].door.front {
-            Some(Front::Shadowsocks { packets, .. }) => packets.ahead(bytes_of(some)),
+            Some(Front::Shadowsocks { packets, .. }) => packets.ahead(arrivals.upcoming().take(AHEAD_MAX)),
             Some(Front::Proxy(_) | Front::Tunnel(_)) | None => None,
         }
     }
 
-    /// To be kept while the answers in `some` are taken from the lane `id`.
-    pub(super) fn ahead_on_lane(&mut self, id: LaneId, some: &[Option<Received<'_>>]) -> Option<Ahead> {
+    /// To be kept while the next [`AHEAD_MAX`] of `arrivals` are taken for answers on the lane `id`.
+    pub(super) fn ahead_on_lane(&mut self, id: LaneId, arrivals: &Arrivals<'_>) -> Option<Ahead> {
         let association = self.posts[id.association.post].table.get_mut(id.association.handle)?;
         match &association.lanes.get_mut(id.number)?.way {
-            Way::Server(through) => through.session.ahead(bytes_of(some)),
+            Way::Server(through) => through.session.ahead(arrivals.upcoming().take(AHEAD_MAX)),
             Way::Direct(_) | Way::Parent(_) | Way::Chain(_) | Way::Relay(..) => None,
         }
     }
@@ -236,8 +236,4 @@ fn forward(
     let strayed = Strayed { post, key, client, bytes: bytes.into(), forward };
     letters.forward(strayed).map_err(|NoRoom| Why::NoRoom)?;
     Err(Why::Elsewhere)
-}
-
-fn bytes_of<'p>(some: &'p [Option<Received<'_>>]) -> impl Iterator<Item = &'p [u8]> {
-    some.iter().flatten().map(|received| &*received.bytes)
 }
