@@ -155,9 +155,10 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
                 }
                 Poll::Pending => {}
             }
+            let now = self.core.now();
             for _ in 0..DATAGRAM_BATCHES_PER_TURN {
                 let Some(socket) = self.ready.pop_front() else { break };
-                if let Backlog::More = self.batch(socket) {
+                if let Backlog::More = self.batch(socket, now) {
                     self.ready.push_back(socket);
                 }
             }
@@ -169,7 +170,7 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
     }
 
     /// One batch of what waits at `socket`.
-    fn batch(&mut self, socket: SocketId) -> Backlog {
+    fn batch(&mut self, socket: SocketId, now: Moment) -> Backlog {
         let Self { core, inbox, truncated, .. } = self;
         let Some(owner) = core.outside.owner(socket) else { return Backlog::Drained };
         let backlog = match core.outside.sockets.receive(socket, inbox) {
@@ -188,7 +189,6 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
         };
         let cut = inbox.truncated() - std::mem::replace(truncated, inbox.truncated());
         core.outside.dropped.count_many(Why::Oversized, cut);
-        let now = core.now();
         match owner {
             Owner::Post(post) => self.uplink(post, now),
             Owner::Lane(association, number, _) => {

@@ -73,7 +73,7 @@ pub(super) enum Key {
     Probe(u64),
 }
 
-/// The time of a batch.
+/// The time of a turn: all its batches are received at once.
 #[derive(Clone, Copy)]
 pub(super) struct Moment {
     pub(super) instant: Instant,
