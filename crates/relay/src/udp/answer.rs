@@ -115,7 +115,7 @@ pub(super) fn give<N: Net, D: Datagrams>(
             let Some(Front::Shadowsocks { packets, .. }) = &door.front else { return Ok(()) };
             let chance = random::Source::draw(&door.net, session.chance_bytes(packets))?;
             outside.push(course, |out| {
-                session.seal(packets, source.block(), payload, now.unix, chance, out);
+                session.seal(packets, source.block(), payload, now.unix, &chance, out);
             });
         }
     }

@@ -328,7 +328,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
                 let chance = random::Source::draw(&door.net, session.chance_bytes())?;
                 let hop = session.id().map_or(Hop::At(server), |client| Hop::Shared(server, client));
                 outside.send_to_hop(&way_out, link, hop, |out| {
-                    session.seal(datagram.told, payload, now.unix, chance, out);
+                    session.seal(datagram.told, payload, now.unix, &chance, out);
                 })
             }
             Way::Parent(link) => outside.send_to_parent(&way_out, link, &datagram),

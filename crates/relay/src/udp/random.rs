@@ -24,7 +24,8 @@ impl<'n, N: Net> Source<'n, N> {
     }
 }
 
-impl<N: Net> Chance for Source<'_, N> {
+// Where it lies: it is larger than most of what is done with it.
+impl<N: Net> Chance for &Source<'_, N> {
     fn fill(&mut self, room: &mut [u8]) {
         self.first.fill(room);
     }
