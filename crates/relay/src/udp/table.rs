@@ -39,6 +39,8 @@ pub(crate) struct Table<K, V> {
     /// Numbers by key. The hash is keyed: peers choose what goes into it.
     numbers: HashMap<K, Number, RandomState>,
     entries: Slab<Node, (K, V)>,
+    /// The one that was looked for last: as often as not it is the next one as well.
+    found: Option<Number>,
     /// Everybody, by last activity.
     order: Ends,
     /// The last one that `settle` has given, before which everybody has been given too.
@@ -105,6 +107,7 @@ impl<K: Hash + Eq + Copy, V> Table<K, V> {
             bounds: Bounds { total: bounds.total.max(1), per_source: bounds.per_source.max(1) },
             numbers: HashMap::default(),
             entries: Slab::new(),
+            found: None,
             order: Ends::default(),
             settled: None,
             generation: 0,
@@ -122,8 +125,14 @@ impl<K: Hash + Eq + Copy, V> Table<K, V> {
     }
 
     /// Who has this key.
-    pub(crate) fn find(&self, key: &K) -> Option<Handle> {
-        self.handle(*self.numbers.get(key)?)
+    pub(crate) fn find(&mut self, key: &K) -> Option<Handle> {
+        let is_at = |number: &Number| self.entries.get(*number).is_some_and(|(known, _)| known == key);
+        let number = match self.found.filter(is_at) {
+            Some(number) => number,
+            None => *self.numbers.get(key)?,
+        };
+        self.found = Some(number);
+        self.handle(number)
     }
 
     #[cfg(test)]
@@ -189,7 +198,7 @@ impl<K: Hash + Eq + Copy, V> Table<K, V> {
     }
 
     /// Who has to go for one more.
-    fn displaced(&self, key: &K, source: IpAddr) -> Option<Handle> {
+    fn displaced(&mut self, key: &K, source: IpAddr) -> Option<Handle> {
         if let Some(same) = self.find(key) {
             return Some(same);
         }
