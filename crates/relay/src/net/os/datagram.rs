@@ -47,6 +47,8 @@ struct Held {
     is_cutting: bool,
     /// It has been told ready, and not been drained since.
     is_told: bool,
+    /// It has brought more than a few messages when it was received from last, or has not been yet.
+    is_busy: bool,
 }
 
 /// Which addresses a socket understands.
@@ -154,9 +156,17 @@ impl OsDatagrams {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         let is_cutting = self.is_cutting;
-        let is_told = false;
-        let held =
-            Some(Held { socket, generation, family, is_connected, is_fragmenting, is_cutting, is_told });
+        let (is_told, is_busy) = (false, true);
+        let held = Some(Held {
+            socket,
+            generation,
+            family,
+            is_connected,
+            is_fragmenting,
+            is_cutting,
+            is_told,
+            is_busy,
+        });
         match self.sockets.get_mut(place) {
             Some(free) => {
                 *free = held;
@@ -295,15 +305,24 @@ impl Datagrams for OsDatagrams {
 }
 
 impl Held {
-    fn receive(&self, inbox: &mut Inbox) -> io::Result<Backlog> {
+    fn receive(&mut self, inbox: &mut Inbox) -> io::Result<Backlog> {
         let mut tries = 0;
         loop {
             let (slots, told) = inbox.fill();
-            let error = match messages::receive(self.socket.as_fd(), slots, told) {
-                // A batch that came short has drained the socket. If it was the network's word about an earlier datagram that cut it
-                // short, then that word came meanwhile, and has made the socket ready anew.
-                Ok(received) if received < INBOX_SLOTS => return Ok(Backlog::Drained),
-                Ok(_) => return Ok(Backlog::More),
+            let socket = self.socket.as_fd();
+            // What is laid out for a message costs about as much as receiving it, and a client's own socket has one or two at a time.
+            let (received, room) = if self.is_busy {
+                (messages::receive::<INBOX_SLOTS>(socket, slots, told), INBOX_SLOTS)
+            } else {
+                (messages::receive::<FEW>(socket, slots, told), FEW)
+            };
+            let error = match received {
+                Ok(received) => {
+                    self.is_busy = received >= FEW;
+                    // A batch that came short has drained the socket. If it was the network's word about an earlier datagram that cut it
+                    // short, then that word came meanwhile, and has made the socket ready anew.
+                    return Ok(if received < room { Backlog::Drained } else { Backlog::More });
+                }
                 Err(error) => error,
             };
             match Trouble::of(&error) {
@@ -319,6 +338,9 @@ impl Held {
         }
     }
 }
+
+/// Messages that are few for a socket.
+const FEW: usize = 4;
 
 /// A parcel as the kernel takes it.
 fn messages_of<'p>(parcel: &Parcel<'p>, is_cutting: bool) -> impl Iterator<Item = Message<'p>> + use<'p> {

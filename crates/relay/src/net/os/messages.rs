@@ -12,7 +12,7 @@ use std::slice::ChunksMut;
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 
 use super::datagram::{Family, Message};
-use crate::limits::{INBOX_SLOTS, MESSAGES_MAX};
+use crate::limits::MESSAGES_MAX;
 use crate::net::datagram::Filled;
 
 /// `struct sockaddr_in` or `struct sockaddr_in6`.
@@ -25,16 +25,16 @@ struct Name([u8; 28]);
 #[repr(C, align(8))]
 struct Control([u8; CONTROL_BYTES as usize]);
 
-/// Receives into `slots`, one message each, and tells of each that is filled. Gives their number, which is not nought.
-pub(super) fn receive(
+/// Receives into the first `N` of `slots`, one message each, and tells of each that is filled. Gives their number, which is not nought.
+pub(super) fn receive<const N: usize>(
     socket: BorrowedFd<'_>,
     slots: ChunksMut<'_, u8>,
     told: impl FnMut(Filled),
 ) -> io::Result<usize> {
-    let mut names = [Name([0; 28]); INBOX_SLOTS];
-    let mut controls = [Control([0; CONTROL_BYTES as usize]); INBOX_SLOTS];
-    let mut pieces = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; INBOX_SLOTS];
-    let mut headers = empty_headers::<INBOX_SLOTS>();
+    let mut names = [Name([0; 28]); N];
+    let mut controls = [Control([0; CONTROL_BYTES as usize]); N];
+    let mut pieces = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; N];
+    let mut headers = empty_headers::<N>();
     let mut wanted = 0;
     let places = headers.iter_mut().zip(&mut names).zip(&mut controls).zip(&mut pieces);
     for ((((header, name), control), piece), slot) in places.zip(slots) {
