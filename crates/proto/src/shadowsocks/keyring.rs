@@ -193,9 +193,14 @@ impl Keyring {
         &self.rule
     }
 
-    fn held(&self, holder: Holder) -> &Held {
+    /// Where the key of `holder` stands among all of them.
+    pub(super) fn place(&self, holder: Holder) -> usize {
         // The holder of another keyring is our own mistake; the first key then opens nothing that is not its own.
-        self.users.get(holder.index()).unwrap_or(&self.users[0])
+        if holder.index() < self.users.len() { holder.index() } else { 0 }
+    }
+
+    fn held(&self, holder: Holder) -> &Held {
+        &self.users[self.place(holder)]
     }
 }
 

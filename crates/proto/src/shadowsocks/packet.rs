@@ -11,7 +11,7 @@
 //! - [`door`]: a server's end for everybody: whose packet is it?
 //! - [`server`]: a server's end of one association.
 //! - [`body`]: what SIP022 seals.
-//! - [`salted`]: packets of SIP004; [`flat`]: those before it.
+//! - [`salted`]: packets of SIP004, and the [`stock`] of keys for those to come; [`flat`]: packets before it.
 //! - [`servers`]: which of a server's sessions a client listens to.
 //!
 //! Everything is sealed at the end of the caller's buffer and opened where it lies. Keys are expanded once for a session
@@ -24,6 +24,7 @@ mod flat;
 mod salted;
 pub mod server;
 mod servers;
+mod stock;
 
 use std::fmt;
 

@@ -81,7 +81,7 @@ impl Chain {
     pub(super) fn draw<N: Net>(&self, net: &N, scratch: &mut Scratch) -> Result<(), Why> {
         scratch.chances.clear();
         for layer in &self.layers {
-            scratch.chances.push(Random::draw(net, layer.speech.chance_bytes())?);
+            scratch.chances.push(Random::draw(net, layer.speech.chance_bytes_max())?);
         }
         Ok(())
     }
@@ -173,9 +173,10 @@ fn seal(
 }
 
 impl Speech {
-    fn chance_bytes(&self) -> usize {
+    /// Each layer draws before any is sealed, and several may be sealed under one key.
+    fn chance_bytes_max(&self) -> usize {
         match self {
-            Self::Server(session) => session.chance_bytes(),
+            Self::Server(session) => session.chance_bytes_max(),
             Self::Parent => 0,
         }
     }

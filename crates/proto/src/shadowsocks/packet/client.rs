@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::body::{HEADER_BYTES, Header, REQUEST_BYTES, nonce, read_client, read_response, write_request};
-use super::salted::{Ahead, Stock};
+use super::salted::Ahead;
 use super::servers::Servers;
+use super::stock::StockId;
 use super::{Chance, Datagram, Form, PacketError, SessionId, flat, salted};
 use crate::address::AddressBlock;
 use crate::shadowsocks::UnixTime;
@@ -19,6 +20,7 @@ use crate::shadowsocks::key::Key;
 pub struct PacketHop {
     credentials: Credentials,
     kind: HopKind,
+    stock: StockId,
 }
 
 enum HopKind {
@@ -41,8 +43,6 @@ pub struct ClientSession {
     hop: Arc<PacketHop>,
     /// Unless every packet is by itself.
     session: Option<Box<Session>>,
-    /// What the next packets of SIP004 are sealed with.
-    stock: Stock,
 }
 
 /// A packet from a server with its header in the clear, which names the server's session (SIP022). Nothing of it is proved by that.
@@ -74,7 +74,7 @@ impl PacketHop {
             Form::Separate => HopKind::Separate(Chain::new(credentials)),
             Form::Extended => HopKind::Extended(ExtendedCipher::new(credentials.key())),
         };
-        Self { credentials: credentials.clone(), kind }
+        Self { credentials: credentials.clone(), kind, stock: StockId::reserve(1) }
     }
 
     /// Bytes of a packet to the server beside its payload, for an address block of `address_len` bytes.
@@ -167,15 +167,24 @@ impl ClientSession {
                 Some(Box::new(Session { id, next: 0, uplink: None, servers: Servers::new() }))
             }
         };
-        Self { hop, session, stock: Stock::default() }
+        Self { hop, session }
     }
 
-    /// How many bytes of chance the next packet is sealed with, 32 at most. None where its session numbers it.
+    /// How many bytes of chance the next packet is sealed with, 32 at most, if this thread seals no other one before. None where its
+    /// session numbers it, or its salt has been drawn already.
     pub fn chance_bytes(&self) -> usize {
-        let method = self.hop.key().method();
         match &self.hop.kind {
-            HopKind::Flat { .. } => method.salt_len(),
-            HopKind::Salted => self.stock.chance_bytes(method),
+            HopKind::Salted if self.hop.stock.has_ready() => 0,
+            HopKind::Flat { .. } | HopKind::Salted | HopKind::Separate(_) | HopKind::Extended(_) => {
+                self.chance_bytes_max()
+            }
+        }
+    }
+
+    /// The same whatever is sealed before.
+    pub fn chance_bytes_max(&self) -> usize {
+        match &self.hop.kind {
+            HopKind::Flat { .. } | HopKind::Salted => self.hop.key().method().salt_len(),
             HopKind::Separate(_) => 0,
             HopKind::Extended(_) => EXTENDED_NONCE_BYTES,
         }
@@ -222,7 +231,7 @@ impl ClientSession {
                 out.extend_from_slice(&tag);
             }
             (HopKind::Salted, _) | (HopKind::Separate(_) | HopKind::Extended(_), None) => {
-                salted::seal(key, &mut self.stock, target, payload, chance, out);
+                salted::seal(key, self.hop.stock, target, payload, chance, out);
             }
         }
     }
@@ -287,7 +296,6 @@ impl ClientSession {
             session.uplink = None;
             session.servers.cool();
         }
-        self.stock.cool();
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::body::{HEADER_BYTES, Header, RESPONSE_BYTES};
 use super::client::open_extended;
 use super::salted::Ahead;
+use super::stock::StockId;
 use super::{Datagram, Form, PacketError, SessionId, flat, salted};
 use crate::address::Address;
 use crate::shadowsocks::block::BlockKey;
@@ -21,6 +22,8 @@ use crate::shadowsocks::one_time_auth::OneTimeAuth;
 pub struct PacketDoor {
     keyring: Arc<Keyring>,
     pub(super) kind: DoorKind,
+    /// Of the first holder's key.
+    stocks: StockId,
 }
 
 pub(super) enum DoorKind {
@@ -82,7 +85,8 @@ impl PacketDoor {
             Form::Separate => DoorKind::Separate(Blocks::new(&keyring)),
             Form::Extended => DoorKind::Extended(ExtendedCipher::new(keyring.key(Holder::ONLY))),
         };
-        Self { keyring, kind }
+        let stocks = StockId::reserve(keyring.len());
+        Self { keyring, kind, stocks }
     }
 
     /// The keys, and who holds them.
@@ -161,6 +165,10 @@ impl PacketDoor {
         }
         let (_, text) = salted::search(&self.keyring, [holder], packet)?;
         super::split(&packet[text])
+    }
+
+    pub(super) fn stock(&self, holder: Holder) -> StockId {
+        self.stocks.at(self.keyring.place(holder))
     }
 
     pub(super) fn key(&self, holder: Holder) -> &Key {

@@ -10,6 +10,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use super::stock::StockId;
 use super::{Chance, Datagram, PacketError, split};
 use crate::address::AddressBlock;
 use crate::limits::ADDRESS_BYTES_MIN;
@@ -24,89 +25,10 @@ pub(super) fn overhead(method: Method) -> usize {
     method.salt_len() + TAG_BYTES
 }
 
-/// Salts and keys for the next packets of one sender, where many together cost less than one after the other.
-#[derive(Default)]
-pub(super) struct Stock {
-    /// How many packets were sealed before there was any.
-    sealed: u8,
-    ready: Option<Box<Ready>>,
-}
-
-/// Of these, the last ones are used first.
-struct Ready {
-    left: usize,
-    salts: [Salt; LANES],
-    subkeys: Subkeys,
-}
-
-impl Stock {
-    /// How much chance the next packet is sealed with.
-    pub(super) fn chance_bytes(&self, method: Method) -> usize {
-        match &self.ready {
-            Some(_) => 0,
-            None => method.salt_len(),
-        }
-    }
-
-    /// A salt that has not been used, and the cipher of its packet.
-    fn take(&mut self, key: &Key, mut chance: impl Chance) -> (Salt, Cipher) {
-        let method = key.method();
-        if self.ready.is_none() {
-            let mut random = [0; SALT_BYTES_MAX];
-            chance.fill(&mut random[..method.salt_len()]);
-            let own = Salt::new(method, random);
-            match self.draw_more(method, own, chance) {
-                Some(salts) => self.ready = Some(Box::new(Ready::new(key, salts))),
-                None => return (own, Cipher::new(key, &own)),
-            }
-        }
-        let Some(ready) = &mut self.ready else { unreachable!("it has just been filled") };
-        ready.left -= 1;
-        let (salt, subkey) = (ready.salts[ready.left], &ready.subkeys[ready.left]);
-        let cipher = Cipher::with_subkey(method, &subkey[..method.key_len()]);
-        self.ready.take_if(|ready| ready.left == 0);
-        (salt, cipher)
-    }
-
-    /// Salts beside this one for packets to come, if many of them are likely, worth it, and to be had.
-    fn draw_more(&mut self, method: Method, own: Salt, mut chance: impl Chance) -> Option<[Salt; LANES]> {
-        if self.sealed < STOCKED_AFTER {
-            self.sealed += 1;
-            return None;
-        }
-        if !subkeys::is_faster() {
-            return None;
-        }
-        let mut salts = [own; LANES];
-        for salt in &mut salts[1..] {
-            let mut random = [0; SALT_BYTES_MAX];
-            if !chance.more(&mut random[..method.salt_len()]) {
-                return None;
-            }
-            *salt = Salt::new(method, random);
-        }
-        Some(salts)
-    }
-
-    /// Forgets what is ready: an association in which nothing moves stays small.
-    pub(super) fn cool(&mut self) {
-        *self = Self::default();
-    }
-}
-
-impl Ready {
-    fn new(key: &Key, salts: [Salt; LANES]) -> Self {
-        Self { left: LANES, salts, subkeys: subkeys::derive(key, &salts) }
-    }
-}
-
-/// Whoever sends no more than this, as one question of a name server, is not worth the work for many.
-const STOCKED_AFTER: u8 = 16;
-
 /// Appends a packet.
 pub(super) fn seal(
     key: &Key,
-    stock: &mut Stock,
+    stock: StockId,
     address: AddressBlock<'_>,
     payload: &[u8],
     chance: impl Chance,
@@ -261,17 +183,25 @@ mod tests {
         Key::from_bytes(method, &[5; 32][..method.key_len()]).unwrap()
     }
 
+    /// Seals under other keys, as many as a thread has stocks for.
+    fn displace(stock: StockId) {
+        let others = StockId::reserve(100);
+        let other = key(Method::Aes256Gcm);
+        (0..100).for_each(|index| drop(others.at(index).take(&other, Counter(&mut (1 << 40), false))));
+        assert!(!stock.has_ready());
+    }
+
     fn packets(method: Method, count: u8, has_more: bool) -> Vec<Vec<u8>> {
-        let (mut stock, mut counter) = (Stock::default(), 0);
+        let (stock, mut counter) = (StockId::reserve(1), 0);
         let block = [1, 192, 0, 2, 1, 0, 53];
         let (address, _) = AddressBlock::split(&block).unwrap();
         let sealed = |number| {
             if number == 70 {
-                stock.cool();
+                displace(stock);
             }
             let mut packet = Vec::new();
             let chance = Counter(&mut counter, has_more);
-            seal(&key(method), &mut stock, address, &[number; 3], chance, &mut packet);
+            seal(&key(method), stock, address, &[number; 3], chance, &mut packet);
             packet
         };
         (0..count).map(sealed).collect()
@@ -285,6 +215,21 @@ mod tests {
                 assert!(salts.insert(packet[..method.salt_len()].to_vec()), "{method}: {number}");
                 assert_eq!(open(&key(method), &mut packet).unwrap().payload, [number; 3], "{method}");
             }
+        }
+    }
+
+    #[test]
+    fn keys_that_displace_each_other_are_not_mixed_up() {
+        let method = Method::Aes256Gcm;
+        let keys = [5, 6].map(|byte| Key::from_bytes(method, &[byte; 32]).unwrap());
+        let (first, mut counter) = (StockId::reserve(65), 0);
+        let block = [1, 192, 0, 2, 1, 0, 53];
+        let (address, _) = AddressBlock::split(&block).unwrap();
+        for number in 0..200 {
+            let at = (number / 40) % 2;
+            let (key, mut packet) = (&keys[at], Vec::new());
+            seal(key, first.at(64 * at), address, b"!", Counter(&mut counter, true), &mut packet);
+            assert!(open(key, &mut packet).is_ok(), "{number}");
         }
     }
 

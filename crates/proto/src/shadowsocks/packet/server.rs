@@ -4,7 +4,6 @@ use std::fmt;
 
 use super::body::{HEADER_BYTES, Header, nonce, read_request, write_response};
 use super::door::{Blocks, DoorKind};
-use super::salted::Stock;
 use super::{Chance, Datagram, Look, PacketDoor, PacketError, SessionId, flat, salted};
 use crate::address::AddressBlock;
 use crate::shadowsocks::UnixTime;
@@ -21,8 +20,6 @@ pub struct ServerSession {
     holder: Holder,
     /// Unless every packet is by itself.
     session: Option<Box<Session>>,
-    /// What the next packets of SIP004 are sealed with.
-    stock: Stock,
 }
 
 /// A session of SIP022.
@@ -59,7 +56,7 @@ impl ServerSession {
         if !door.is_tried() {
             return Err(PacketError::OtherSession);
         }
-        Ok((Self { holder, session: None, stock: Stock::default() }, door.open_salted(holder, packet)?))
+        Ok((Self { holder, session: None }, door.open_salted(holder, packet)?))
     }
 
     /// The same for a client that may have had an association with the same session: packets up to the id `after` are refused.
@@ -83,7 +80,7 @@ impl ServerSession {
                         door.find(packet)?
                     }
                 };
-                return Ok((Self { holder, session: None, stock: Stock::default() }, datagram));
+                return Ok((Self { holder, session: None }, datagram));
             }
         };
         let mut session = Session {
@@ -96,7 +93,7 @@ impl ServerSession {
             answers: None,
         };
         let datagram = session.open(door, door.key(holder), packet, now)?;
-        Ok((Self { holder, session: Some(Box::new(session)), stock: Stock::default() }, datagram))
+        Ok((Self { holder, session: Some(Box::new(session)) }, datagram))
     }
 
     /// Opens a further packet of the association. Nothing changes unless it is authentic, and under SIP022 fresh and of an
@@ -126,12 +123,14 @@ impl ServerSession {
         }
     }
 
-    /// How many bytes of chance the next packet is sealed with, 32 at most. None where its session numbers it.
+    /// How many bytes of chance the next packet is sealed with, 32 at most, if this thread seals no other one before. None where its
+    /// session numbers it, or its salt has been drawn already.
     pub fn chance_bytes(&self, door: &PacketDoor) -> usize {
         let method = door.key(self.holder).method();
         match &door.kind {
             DoorKind::Flat(_) => method.salt_len(),
-            DoorKind::Salted(_) => self.stock.chance_bytes(method),
+            DoorKind::Salted(_) if door.stock(self.holder).has_ready() => 0,
+            DoorKind::Salted(_) => method.salt_len(),
             DoorKind::Separate(_) => 0,
             DoorKind::Extended(_) => EXTENDED_NONCE_BYTES,
         }
@@ -168,7 +167,7 @@ impl ServerSession {
                 out.extend_from_slice(&tag);
             }
             (DoorKind::Salted(_), _) | (DoorKind::Separate(_) | DoorKind::Extended(_), None) => {
-                salted::seal(key, &mut self.stock, source, payload, chance, out);
+                salted::seal(key, door.stock(self.holder), source, payload, chance, out);
             }
         }
     }
@@ -190,7 +189,6 @@ impl ServerSession {
             session.downlink = None;
             session.answers = None;
         }
-        self.stock.cool();
     }
 }
 

@@ -77,6 +77,7 @@ fn a_packet_is_sealed_with_as_much_chance_as_was_asked_for_before() {
         let (block, _) = AddressBlock::split(&block).unwrap();
         for number in 0..40 {
             let (mut noted, asked, mut out) = (Noted(0), client.chance_bytes(), Vec::new());
+            assert!([0, client.chance_bytes_max()].contains(&asked));
             client.seal(block, b"?", NOW, &mut noted, &mut out);
             assert_eq!(noted.0, asked, "{method}, request {number}");
             assert!(serve(&door, &mut server, &mut out).is_some());

@@ -60,7 +60,7 @@ fn sealed(chain: &mut Chain, scratch: &mut Scratch, target: &Address, payload: &
     let mut out = Vec::new();
     scratch.chances = (1..)
         .zip(&chain.layers)
-        .map(|(byte, layer)| Random::constant(byte, layer.speech.chance_bytes()))
+        .map(|(byte, layer)| Random::constant(byte, layer.speech.chance_bytes_max()))
         .collect();
     chain.seal(block(target).block(), payload, NOW, scratch, &mut out);
     out
