@@ -47,6 +47,7 @@ mod way;
 use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -55,12 +56,14 @@ use tokio::time::{Instant, Sleep, sleep};
 use tracing::{error, warn};
 
 use self::core::{Core, Moment, Post};
-use umbra_proto::shadowsocks::packet::AHEAD_MAX;
+use umbra_proto::shadowsocks::packet::{AHEAD_MAX, PacketHop};
 
 use crate::door::Door;
-use crate::limits::{DATAGRAM_BATCHES_PER_TURN, DATAGRAM_TURNS_MAX, SHORTAGE_LINE_PERIOD, SWEEP_PERIOD};
+use crate::limits::{
+    DATAGRAM_BATCHES_PER_TURN, DATAGRAM_TURNS_MAX, INBOX_SLOTS, SHORTAGE_LINE_PERIOD, SWEEP_PERIOD,
+};
 use crate::net::Net;
-use crate::net::datagram::{Backlog, Datagrams, Inbox, Received, SocketId};
+use crate::net::datagram::{Arrivals, Backlog, Datagrams, Inbox, Received, SocketId};
 use answer::Arrived;
 use association::{AssociationId, Client};
 use budget::Budget;
@@ -81,6 +84,8 @@ pub struct Engine<N: Net, D: Datagrams> {
     truncated: usize,
     /// What the batch in the inbox came to.
     uplinks: Vec<Understood>,
+    /// Lanes by which something has come, and in which slots of the inbox it lies.
+    lanes: Vec<(LaneId, Range<usize>)>,
     ready: VecDeque<SocketId>,
     told_ready: Vec<SocketId>,
     /// Sockets that could not be received from, to be tried again at the next sweep.
@@ -117,6 +122,7 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
             inbox: Inbox::new(),
             truncated: 0,
             uplinks: Vec::new(),
+            lanes: Vec::new(),
             ready: VecDeque::new(),
             told_ready: Vec::new(),
             failed: Vec::new(),
@@ -158,9 +164,7 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
             let now = self.core.now();
             for _ in 0..DATAGRAM_BATCHES_PER_TURN {
                 let Some(socket) = self.ready.pop_front() else { break };
-                if let Backlog::More = self.batch(socket, now) {
-                    self.ready.push_back(socket);
-                }
+                self.batch(socket, now);
             }
             self.core.outside.flush();
         }
@@ -169,12 +173,32 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
         Poll::Pending
     }
 
-    /// One batch of what waits at `socket`.
-    fn batch(&mut self, socket: SocketId, now: Moment) -> Backlog {
+    /// One batch of what waits at `socket`, or short ones of several.
+    fn batch(&mut self, socket: SocketId, now: Moment) {
+        self.inbox.clear();
+        match self.core.outside.owner(socket) {
+            Some(Owner::Post(post)) => {
+                self.receive(socket);
+                self.uplink(post, now);
+            }
+            Some(Owner::Lane(association, number, _)) => {
+                self.gather(LaneId { association, number }, socket);
+                self.downlink(now);
+            }
+            Some(Owner::Trunk) => {
+                self.receive(socket);
+                self.core.answers(socket, &mut self.inbox, now);
+            }
+            None => {}
+        }
+    }
+
+    /// Receives what waits at `socket`, as far as there is room for it.
+    fn receive(&mut self, socket: SocketId) {
         let Self { core, inbox, truncated, .. } = self;
-        let Some(owner) = core.outside.owner(socket) else { return Backlog::Drained };
-        let backlog = match core.outside.sockets.receive(socket, inbox) {
-            Ok(backlog) => backlog,
+        match core.outside.sockets.receive(socket, inbox) {
+            Ok(Backlog::More) => self.ready.push_back(socket),
+            Ok(Backlog::Drained) => {}
             Err(error) => {
                 // It may pass, as a want of memory does; nothing would tell of the socket again. As many as there are may fail at every
                 // sweep, and one line says it.
@@ -184,29 +208,60 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
                 }
                 core.outside.trunks.fail(socket);
                 self.failed.push(socket);
-                return Backlog::Drained;
             }
-        };
+        }
         let cut = inbox.truncated() - std::mem::replace(truncated, inbox.truncated());
         core.outside.dropped.count_many(Why::Oversized, cut);
-        match owner {
-            Owner::Post(post) => self.uplink(post, now),
-            Owner::Lane(association, number, _) => {
-                let id = LaneId { association, number };
-                let mut arrivals = inbox.datagrams();
+    }
+
+    /// Receives what has come by the lane `id` to its `socket`, and what waits for other lanes that are ready behind it: each brings one or
+    /// two datagrams where there are many, and opened together they cost less.
+    fn gather(&mut self, id: LaneId, socket: SocketId) {
+        self.lanes.clear();
+        let mut next = Some((id, socket));
+        while let Some((id, socket)) = next.take() {
+            let start = self.inbox.len();
+            self.receive(socket);
+            self.lanes.push((id, start..self.inbox.len()));
+            if self.inbox.len().max(self.lanes.len()) < GATHERED_SLOTS
+                && let Some(socket) = self.ready.front().copied()
+                && let Some(Owner::Lane(association, number, _)) = self.core.outside.owner(socket)
+            {
+                self.ready.pop_front();
+                next = Some((LaneId { association, number }, socket));
+            }
+        }
+    }
+
+    /// What has come by lanes.
+    fn downlink(&mut self, now: Moment) {
+        let Self { core, inbox, lanes, .. } = self;
+        let mut lanes = &lanes[..];
+        while let [(first, _), ..] = lanes {
+            let hop = core.hop_on_lane(*first).cloned();
+            let ahead = |arrivals: &Arrivals<'_>| hop.as_ref()?.ahead(arrivals.upcoming().take(AHEAD_MAX));
+            let (these, others) = lanes.split_at(together(core, inbox, hop.as_ref(), lanes));
+            let slots = these.iter().map(|(_, slots)| slots.clone());
+            let slots = slots.reduce(|all, more| all.start..more.end).unwrap_or_default();
+            let mut known = ahead(&inbox.datagrams_in(slots));
+            for (id, slots) in these {
+                let mut arrivals = inbox.datagrams_in(slots.clone());
                 while arrivals.has_more() {
-                    let _ahead = core.ahead_on_lane(id, &arrivals);
                     let some = arrivals.by_ref().take(AHEAD_MAX);
                     let mut arrived =
                         some.map(|Received { source, bytes, .. }| Arrived::Whole(source, bytes));
                     // What is not good has been counted, and what the lane does not take goes nowhere.
-                    let _ = core.downlink(id, arrived.by_ref(), now);
+                    let _ = core.downlink(*id, arrived.by_ref(), now);
                     arrived.for_each(drop);
+                    if arrivals.has_more() {
+                        // What was known is forgotten before more is.
+                        drop(known.take());
+                        known = ahead(&arrivals);
+                    }
                 }
             }
-            Owner::Trunk => core.answers(socket, inbox, now),
+            lanes = others;
         }
-        backlog
     }
 
     /// What clients have sent to the door `post`.
@@ -234,3 +289,24 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
         }
     }
 }
+
+/// How many of `lanes`, the first of which leads to `hop`, are opened together: those through the same server that bring no more than is
+/// known ahead; or the first alone, whatever it brings.
+fn together<N: Net, D: Datagrams>(
+    core: &mut Core<N, D>,
+    inbox: &mut Inbox,
+    hop: Option<&Arc<PacketHop>>,
+    lanes: &[(LaneId, Range<usize>)],
+) -> usize {
+    let mut left = AHEAD_MAX;
+    let fits = |(id, slots): &&(LaneId, Range<usize>)| {
+        let is_same = core.hop_on_lane(*id).zip(hop).is_some_and(|(other, hop)| Arc::ptr_eq(other, hop));
+        let rest = left.checked_sub(inbox.datagrams_in(slots.clone()).upcoming().count());
+        left = rest.unwrap_or(0);
+        is_same && rest.is_some()
+    };
+    lanes.iter().take_while(fits).count().max(1)
+}
+
+/// With so many slots filled, or so many lanes asked, no other lane is looked at: there is room for a batch of the last one.
+const GATHERED_SLOTS: usize = INBOX_SLOTS / 2;

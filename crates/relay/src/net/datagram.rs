@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::AddAssign;
+use std::ops::{AddAssign, Range};
 use std::slice::ChunksMut;
 use std::task::{Context, Poll};
 
@@ -27,7 +27,7 @@ pub trait Datagrams: Send + 'static {
     /// drained; it may be told although nothing is there.
     fn poll_ready(&mut self, cx: &mut Context<'_>, ready: &mut Vec<SocketId>) -> Poll<io::Result<()>>;
 
-    /// Receives one batch, in place of the one that was in `inbox`. It may be empty.
+    /// Receives one batch, behind what is in `inbox` and no more than has room there. It may be empty.
     ///
     /// What the network tells of earlier datagrams (ICMP) is no error here. After an error the socket is of no more use.
     fn receive(&mut self, socket: SocketId, inbox: &mut Inbox) -> io::Result<Backlog>;
@@ -112,7 +112,7 @@ impl AddAssign for Sent {
     }
 }
 
-/// Room for one batch, and what was received last. One for each worker: it is large, but only what is used of it takes memory.
+/// Room for one batch or several short ones, and what was received last. One for each worker: it is large, but only what is used of it takes memory.
 pub struct Inbox {
     slots: Box<[u8]>,
     filled: Vec<Filled>,
@@ -159,9 +159,26 @@ impl Inbox {
         Self { slots, filled: Vec::with_capacity(INBOX_SLOTS), truncated: 0 }
     }
 
-    /// The datagrams of the batch in the order of their arrival.
+    /// All datagrams, those of each batch in the order of their arrival.
     pub fn datagrams(&mut self) -> Arrivals<'_> {
-        Arrivals { begun: None, slots: &mut self.slots, filled: &self.filled }
+        self.datagrams_in(0..self.filled.len())
+    }
+
+    /// The datagrams in some slots.
+    pub(crate) fn datagrams_in(&mut self, slots: Range<usize>) -> Arrivals<'_> {
+        let Self { slots: bytes, filled, .. } = self;
+        let bytes = &mut bytes[slots.start * INBOX_SLOT_BYTES..slots.end * INBOX_SLOT_BYTES];
+        Arrivals { begun: None, slots: bytes, filled: &filled[slots] }
+    }
+
+    /// Slots that are filled.
+    pub(crate) fn len(&self) -> usize {
+        self.filled.len()
+    }
+
+    /// Slots that are free.
+    pub fn room(&self) -> usize {
+        INBOX_SLOTS - self.filled.len()
     }
 
     /// The memory that datagrams lie in, to find again what was seen in it.
@@ -174,7 +191,7 @@ impl Inbox {
         self.truncated
     }
 
-    /// Begins a batch.
+    /// Frees all slots.
     pub fn clear(&mut self) {
         self.filled.clear();
     }
@@ -191,8 +208,8 @@ impl Inbox {
 
     /// The free slots, and how what is put there is told of, in the order of the slots.
     pub(crate) fn fill(&mut self) -> (ChunksMut<'_, u8>, impl FnMut(Filled)) {
-        self.filled.clear();
         let Self { slots, filled, truncated } = self;
+        let free = slots[filled.len() * INBOX_SLOT_BYTES..].chunks_mut(INBOX_SLOT_BYTES);
         let told = |mut slot: Filled| {
             if slot.is_truncated {
                 *truncated += 1;
@@ -200,7 +217,7 @@ impl Inbox {
             slot.len = slot.len.min(INBOX_SLOT_BYTES);
             filled.push(slot);
         };
-        (slots.chunks_mut(INBOX_SLOT_BYTES), told)
+        (free, told)
     }
 }
 
@@ -289,11 +306,11 @@ mod tests {
         let source = SocketAddr::from(([192, 0, 2, 1], 53));
         assert!(inbox.push(source, None, &[7; 25], 10));
         let (_, mut told) = inbox.fill();
-        told(Filled { source, local: None, len: 25, segment: 10, is_truncated: false });
         told(Filled { source, local: None, len: INBOX_SLOT_BYTES + 1, segment: 0, is_truncated: true });
         told(Filled { source, local: None, len: 4, segment: 0, is_truncated: false });
         told(Filled { source, local: None, len: 9, segment: 0, is_truncated: true });
         drop(told);
+        assert_eq!((inbox.datagrams_in(1..4).count(), inbox.room()), (1, INBOX_SLOTS - 4));
         let mut arrivals = inbox.datagrams();
         let mut left = vec![10, 10, 5, 4];
         while arrivals.has_more() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use umbra_proto::address::Address;
-use umbra_proto::shadowsocks::packet::{AHEAD_MAX, Ahead, Datagram, Look, ServerSession};
+use umbra_proto::shadowsocks::packet::{AHEAD_MAX, Ahead, Datagram, Look, PacketHop, ServerSession};
 
 use super::association::{Association, AssociationId, Client, Face};
 use super::core::{Core, Key, Moment, Post, follow};
@@ -38,11 +38,11 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         }
     }
 
-    /// To be kept while the next [`AHEAD_MAX`] of `arrivals` are taken for answers on the lane `id`.
-    pub(super) fn ahead_on_lane(&mut self, id: LaneId, arrivals: &Arrivals<'_>) -> Option<Ahead> {
+    /// The server whose packets come on the lane `id`, if they are that and nothing around it.
+    pub(super) fn hop_on_lane(&mut self, id: LaneId) -> Option<&Arc<PacketHop>> {
         let association = self.posts[id.association.post].table.get_mut(id.association.handle)?;
         match &association.lanes.get_mut(id.number)?.way {
-            Way::Server(through) => through.session.ahead(arrivals.upcoming().take(AHEAD_MAX)),
+            Way::Server(through) => Some(through.session.hop()),
             Way::Direct(_) | Way::Parent(_) | Way::Chain(_) | Way::Relay(..) => None,
         }
     }

@@ -8,11 +8,14 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use umbra_proto::address::{Address, AddressBlock};
+use umbra_proto::address::{Address, AddressBlock, IpBlock};
 use umbra_proto::request::Refusal;
-use umbra_proto::shadowsocks::Method;
 use umbra_proto::shadowsocks::identity::Credentials;
+use umbra_proto::shadowsocks::key::Key;
+use umbra_proto::shadowsocks::one_time_auth::OneTimeAuth;
+use umbra_proto::shadowsocks::packet::{PacketDoor, ServerSession, SessionId};
 use umbra_proto::shadowsocks::stream::HeadReads;
+use umbra_proto::shadowsocks::{Method, UnixTime};
 use umbra_proto::socks5::udp as socks5;
 use umbra_proto::users::{Credentials as Login, Users};
 
@@ -112,11 +115,16 @@ impl Client {
 
 /// A path through a server at `socket`, of whose packets only the source is looked at.
 fn through(socket: &UdpSocket) -> Route {
+    through_holder(socket, "long enough")
+}
+
+/// A path through a server at `socket` that holds a key.
+fn through_holder(socket: &UdpSocket, password: &str) -> Route {
     let address = Address::Ip(at(socket));
     let server = Server {
         mode: Mode::Datagrams(address.clone()),
         address,
-        credentials: Credentials::from_password(Method::Aes256Gcm, "long enough").unwrap(),
+        credentials: Credentials::from_password(Method::Aes256Gcm, password).unwrap(),
         heads: HeadReads::One,
         one_time_auth: false,
     };
@@ -242,6 +250,47 @@ fn a_crowd_at_one_door_makes_room_for_somebody_at_another() {
         assert_ne!(speaks(0, 0), crowd[0], "it has made room, and begins anew");
         assert_ne!(speaks(1, 0), crowd[1]);
         assert_eq!(speaks(3, 1), other);
+    });
+}
+
+#[test]
+fn answers_to_many_clients_through_two_servers_reach_them_in_order_however_many_wait_together() {
+    let (target, servers, passwords) = (socket(), [socket(), socket()], ["long enough", "longer still"]);
+    let routes = [0, 1].map(|number| through_holder(&servers[number], passwords[number]).into());
+    beside_tunnels(&target, routes, 100, move |doors| {
+        let keys = passwords.map(|password| Key::from_password(Method::Aes256Gcm, password).unwrap());
+        let ends = keys.map(|key| PacketDoor::new(Arc::new(key.into()), OneTimeAuth::Honoured));
+        let mut bytes = [0; 999];
+        let mut clients: Vec<_> = (0..40)
+            .map(|number| {
+                let (client, at) = (socket(), number % 2);
+                client.send_to(b"a question", doors[at]).unwrap();
+                let (len, source) = servers[at].recv_from(&mut bytes).unwrap();
+                let (end, packet) = (&ends[at], &mut bytes[..len]);
+                let look = end.look(packet).unwrap();
+                let own = SessionId([0; 8]);
+                let (session, _) = ServerSession::begin(end, look, packet, UnixTime(0), own).unwrap();
+                (client, at, source, session)
+            })
+            .collect();
+        let block = IpBlock::from(SocketAddr::from(([192, 0, 2, 1], 53)));
+        // One client has more than are opened together, others have none.
+        let is_for = |turn: u8, number: usize| number == 7 || usize::from(turn) < number % 4;
+        for turn in 0..40 {
+            let these = clients.iter_mut().enumerate().filter(|(number, _)| is_for(turn, *number));
+            for (number, (_, at, source, session)) in these {
+                let (salt, mut packet) = ([turn, u8::try_from(number).unwrap()], Vec::new());
+                let fill = |room: &mut [u8]| room[..2].copy_from_slice(&salt);
+                session.seal(&ends[*at], block.block(), &salt, UnixTime(0), fill, &mut packet);
+                servers[*at].send_to(&packet, *source).unwrap();
+            }
+        }
+        for (number, (client, ..)) in clients.iter().enumerate() {
+            for turn in (0..40).filter(|turn| is_for(*turn, number)) {
+                let (len, _) = client.recv_from(&mut bytes).unwrap();
+                assert_eq!(bytes[..len], [turn, u8::try_from(number).unwrap()]);
+            }
+        }
     });
 }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use umbra_relay::limits::{INBOX_SLOTS, RUN_BYTES_MAX, RUN_DATAGRAMS_MAX};
+use umbra_relay::limits::{RUN_BYTES_MAX, RUN_DATAGRAMS_MAX};
 use umbra_relay::net::datagram::{Backlog, Binding, Datagrams, Inbox, Parcel, Sent, SocketId};
 
 use super::net::{Bell, DatagramNet, Ready, Waiting, lock};
@@ -116,11 +116,10 @@ impl Datagrams for SimDatagrams {
     }
 
     fn receive(&mut self, socket: SocketId, inbox: &mut Inbox) -> io::Result<Backlog> {
-        inbox.clear();
         let Self { held, chance, .. } = self;
         let held = find(held, socket).ok_or(io::ErrorKind::NotConnected)?;
         let mut waiting = lock(&held.waiting);
-        for _ in 0..chance.length(0..=INBOX_SLOTS) {
+        for _ in 0..chance.length(0..=inbox.room()) {
             let Some(first) = waiting.datagrams.pop_front() else { break };
             let (len, mut bytes) = (first.bytes.len(), first.bytes);
             let mut count = 1;

@@ -91,6 +91,16 @@ impl PacketHop {
             }
     }
 
+    /// To be kept while `packets` from the server, [`AHEAD_MAX`](super::AHEAD_MAX) at most, are opened one after the other, whichever of its
+    /// associations they are for, and no other: they may cost less so.
+    #[expect(single_use_lifetimes, reason = "one without a name is not stable here")]
+    pub fn ahead<'p>(&self, packets: impl Iterator<Item = &'p [u8]>) -> Option<Ahead> {
+        match &self.kind {
+            HopKind::Salted => Ahead::derive(self.key(), packets),
+            HopKind::Flat { .. } | HopKind::Separate(_) | HopKind::Extended(_) => None,
+        }
+    }
+
     /// Uncovers the header of a packet from the server, where it lies. Methods before SIP022 have none.
     pub fn uncover<'p>(&self, packet: &'p mut [u8]) -> Result<Uncovered<'p>, PacketError> {
         match &self.kind {
@@ -236,14 +246,9 @@ impl ClientSession {
         }
     }
 
-    /// To be kept while `packets` from the server, [`AHEAD_MAX`](super::AHEAD_MAX) at most, are opened one after the other: they may cost less
-    /// so.
-    #[expect(single_use_lifetimes, reason = "one without a name is not stable here")]
-    pub fn ahead<'p>(&self, packets: impl Iterator<Item = &'p [u8]>) -> Option<Ahead> {
-        match &self.hop.kind {
-            HopKind::Salted => Ahead::derive(self.hop.key(), packets),
-            HopKind::Flat { .. } | HopKind::Separate(_) | HopKind::Extended(_) => None,
-        }
+    /// What it shares with other associations.
+    pub fn hop(&self) -> &Arc<PacketHop> {
+        &self.hop
     }
 
     /// Opens a packet from the server where it lies. Nothing changes unless it is authentic, and under SIP022 fresh, for

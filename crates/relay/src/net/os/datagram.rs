@@ -308,13 +308,17 @@ impl Held {
     fn receive(&mut self, inbox: &mut Inbox) -> io::Result<Backlog> {
         let mut tries = 0;
         loop {
+            let free = inbox.room();
+            if free == 0 {
+                return Ok(Backlog::More);
+            }
             let (slots, told) = inbox.fill();
             let socket = self.socket.as_fd();
             // What is laid out for a message costs about as much as receiving it, and a client's own socket has one or two at a time.
             let (received, room) = if self.is_busy {
-                (messages::receive::<INBOX_SLOTS>(socket, slots, told), INBOX_SLOTS)
+                (messages::receive::<INBOX_SLOTS>(socket, slots, told), free)
             } else {
-                (messages::receive::<FEW>(socket, slots, told), FEW)
+                (messages::receive::<FEW>(socket, slots, told), free.min(FEW))
             };
             let error = match received {
                 Ok(received) => {
