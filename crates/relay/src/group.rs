@@ -317,7 +317,8 @@ impl State {
     }
 
     /// Another member, `reached`, has led where this one had not: it has failed. Tells what has become of it. The last one that is up stays so, or
-    /// whoever has targets that tell their visitors apart could take out all; and where as many are out as may be, it is suspected.
+    /// whoever has targets that tell their visitors apart could take out all; and where as many are out as may be, it is suspected if it has cost
+    /// the session time, and tolerated if not.
     #[expect(clippy::needless_pass_by_value, reason = "it is blamed once")]
     pub fn blame(&mut self, doubt: Doubt, reached: Member, now: Instant) -> Option<Change> {
         let Doubt { attempt: Attempt { index, key, kind, ticket, counts, .. }, is_costly, .. } = doubt;
