@@ -91,6 +91,17 @@ struct Parents {
 }
 
 impl Parents {
+    /// So many, at doors of their own, to each of whom is said how it [is](Self::turn) before it is there.
+    fn new(net: &SimNet, house: &House, count: usize) -> Self {
+        Self {
+            net: net.clone(),
+            house: house.clone(),
+            health: vec![State::Well; count],
+            within_tls: vec![false; count],
+            stand_ins: (0..count).map(|_| None).collect(),
+        }
+    }
+
     fn turn(&mut self, number: usize, health: State) {
         if let Some(stand_in) = self.stand_ins[number].take() {
             stand_in.abort();
@@ -210,11 +221,8 @@ fn whoever_can_be_served_by_a_parent_that_is_well_is_served_in_time_and_within_t
         let settings = settings(&mut chance, count);
         let house = House::new(&net);
         let mut parents = Parents {
-            net: net.clone(),
-            house: house.clone(),
-            health: vec![State::Well; count],
             within_tls: (0..count).map(|_| chance.one_in(3)).collect(),
-            stand_ins: (0..count).map(|_| None).collect(),
+            ..Parents::new(&net, &house, count)
         };
         (0..count).for_each(|number| parents.turn(number, State::Well));
         let members = parents.within_tls.iter().enumerate().map(|(number, is_within_tls)| {
@@ -333,13 +341,7 @@ fn whoever_is_well_is_found_in_the_end_however_few_the_attempts_of_a_session_are
             ..settings
         };
         let house = House::new(&net);
-        let mut parents = Parents {
-            net: net.clone(),
-            house: house.clone(),
-            health: vec![State::Well; count],
-            within_tls: vec![false; count],
-            stand_ins: (0..count).map(|_| None).collect(),
-        };
+        let mut parents = Parents::new(&net, &house, count);
         let well = chance.length(0..=count - 1);
         for number in 0..count {
             let sick = [
@@ -394,13 +396,7 @@ fn targets_that_nobody_reaches_do_not_move_a_parent_that_is_well_behind_sick_one
             ..settings
         };
         let house = House::new(&net);
-        let mut parents = Parents {
-            net: net.clone(),
-            house: house.clone(),
-            health: vec![State::Well; count],
-            within_tls: vec![false; count],
-            stand_ins: (0..count).map(|_| None).collect(),
-        };
+        let mut parents = Parents::new(&net, &house, count);
         for number in 0..count {
             parents.turn(number, State::Well);
         }
@@ -436,13 +432,7 @@ fn targets_that_nobody_reaches_do_not_move_a_parent_that_is_well_behind_sick_one
 fn no_pattern_of_dead_targets_keeps_sessions_from_the_one_that_is_well() {
     each_seed(60, |net, mut chance| async move {
         let house = House::new(&net);
-        let mut parents = Parents {
-            net: net.clone(),
-            house: house.clone(),
-            health: vec![State::Well; 4],
-            within_tls: vec![false; 4],
-            stand_ins: (0..4).map(|_| None).collect(),
-        };
+        let mut parents = Parents::new(&net, &house, 4);
         let well = chance.length(1..=3);
         for number in 0..4 {
             let sick = [State::CutOff, State::Hung, State::Denying, State::Mute];
