@@ -73,7 +73,7 @@ use lanes::LaneId;
 use letter::{Letters, Mailbox};
 use outside::{Outside, Owner};
 use trials::Trials;
-use uplink::Understood;
+use uplink::{Payloads, Understood};
 
 /// A worker's datagrams: everything between its sockets, for all doors that take datagrams.
 pub struct Engine<N: Net, D: Datagrams> {
@@ -280,13 +280,17 @@ impl<N: Net, D: Datagrams> Engine<N, D> {
         // Brought together by association, those of each in the order in which they came.
         uplinks.sort_unstable_by_key(|uplink| (uplink.handle, uplink.payload));
         let bytes = inbox.bytes();
-        for Understood { handle, block, payload } in uplinks.drain(..) {
-            let id = AssociationId { post, handle };
-            let block = block.map(|place| &bytes[place.within(bytes)]);
-            if let Err(why) = core.send_up(id, block, &bytes[payload.within(bytes)], now) {
-                core.outside.dropped.count(why);
+        for alike in uplinks.chunk_by(|one, next| one.is_like(next, bytes)) {
+            let id = AssociationId { post, handle: alike[0].handle };
+            let block = alike[0].block.map(|place| &bytes[place.within(bytes)]);
+            let mut payloads = Payloads::new(bytes, alike);
+            while let Some(payload) = payloads.next() {
+                if let Err(why) = core.send_up_with(id, block, payload, &mut payloads, now) {
+                    core.outside.dropped.count(why);
+                }
             }
         }
+        uplinks.clear();
     }
 }
 

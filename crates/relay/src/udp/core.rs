@@ -24,14 +24,13 @@ use super::dropped::Why;
 use super::front::{Front, Workers};
 use super::lanes::{Chosen, Lane, LaneId, Lanes};
 use super::outbox::Course;
-use super::outside::{Hop, Outside, Unsealed, WayOut};
+use super::outside::{Outside, Unsealed, WayOut};
 use super::permits::Heir;
-use super::random;
 use super::table::{Bounds, Handle, Table};
 use super::trials::Trials;
 use super::trunks::Whose;
-use super::uplink::{Understood, place};
-use super::way::{Through, Way};
+use super::uplink::{Payloads, Understood, place};
+use super::way::Way;
 use crate::config::Udp;
 use crate::door::Door;
 use crate::limits::{ASSOCIATIONS_MAX, COOL_DELAY, ORPHAN_SECS_MAX};
@@ -266,14 +265,27 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         payload: &[u8],
         now: Moment,
     ) -> Result<(), Why> {
-        self.with_room(id, now, |core| core.try_up(id, block, payload, now))
+        self.send_up_with(id, block, payload, &mut Payloads::default(), now)
     }
 
-    fn try_up(
+    /// The same with as many of those behind it, of what there is `more`, as go where it goes without being thought about.
+    pub(super) fn send_up_with<'p>(
         &mut self,
         id: AssociationId,
         block: Option<&[u8]>,
-        payload: &[u8],
+        payload: &'p [u8],
+        more: &mut Payloads<'p>,
+        now: Moment,
+    ) -> Result<(), Why> {
+        self.with_room(id, now, |core| core.try_up(id, block, payload, more, now))
+    }
+
+    fn try_up<'p>(
+        &mut self,
+        id: AssociationId,
+        block: Option<&[u8]>,
+        payload: &'p [u8],
+        more: &mut Payloads<'p>,
         now: Moment,
     ) -> Result<(), Why> {
         let Self { posts, outside, .. } = self;
@@ -320,23 +332,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         }
         let id = LaneId { association: id, number };
         let way_out = WayOut { door, udp, id, source, path, now };
-        match way {
-            Way::Direct(direct) => outside.send_to_target(&way_out, direct, datagram.told, payload),
-            Way::Server(through) => {
-                outside.change_trunk(through, now.instant);
-                let Through { session, link, server, .. } = &mut **through;
-                let chance = random::Source::draw(&door.net, session.chance_bytes())?;
-                let hop = session.id().map_or(Hop::At(server), |client| Hop::Shared(server, client));
-                outside.send_to_hop(&way_out, link, hop, |out| {
-                    session.seal(datagram.told, payload, now.unix, &chance, out);
-                })
-            }
-            Way::Parent(link) => outside.send_to_parent(&way_out, link, &datagram),
-            Way::Chain(chain) => outside.send_through(&way_out, chain, &datagram),
-            Way::Relay(link, server) => {
-                outside.send_to_hop(&way_out, link, Hop::At(server), |out| out.extend_from_slice(payload))
-            }
-        }
+        outside.send(&way_out, way, &datagram, more)
     }
 
     /// Answers that have come to a trunk, each for the lane that it names.

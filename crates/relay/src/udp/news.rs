@@ -14,6 +14,7 @@ use super::link::Link;
 use super::outbox::Course;
 use super::outside::{Unopened, WayOut, unconnected};
 use super::queue::Queue;
+use super::uplink::Payloads;
 use super::way::Way;
 use crate::failure::{Cause, Failure, Stage};
 use crate::net::Net;
@@ -110,7 +111,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         let lane = association.lanes.get_mut(id.number);
         let Some(Lane { way: Way::Direct(direct), path, .. }) = lane else { return Err(Why::NoRoom) };
         let way_out = WayOut { door, udp, id, source, path, now };
-        outside.send_to_address(&way_out, direct, address, payload)
+        outside.send_to_address(&way_out, direct, address, payload, &mut Payloads::default())
     }
 
     /// Opens the socket of a lane whose first hop is found, if there is still somebody who waits for it; or says why the system cannot.

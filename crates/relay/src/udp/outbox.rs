@@ -40,26 +40,29 @@ impl Outbox {
         self.socket
     }
 
-    /// Adds the datagram that `write` appends.
-    pub(super) fn push<D: Datagrams>(
+    /// Adds the datagram that `write` appends, unless it fails. What it has appended then is forgotten.
+    pub(super) fn push<D: Datagrams, E>(
         &mut self,
         sockets: &mut D,
         course: Course,
-        write: impl FnOnce(&mut Vec<u8>),
-    ) -> Sent {
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> (Sent, Result<(), E>) {
         let mut sent = Sent::default();
         if self.socket != Some(course.socket) || self.arena.len() >= ARENA_BYTES {
             sent = self.flush(sockets);
             self.socket = Some(course.socket);
         }
         let start = self.arena.len();
-        write(&mut self.arena);
+        if let Err(error) = write(&mut self.arena) {
+            self.arena.truncate(start);
+            return (sent, Err(error));
+        }
         let bytes = start..self.arena.len();
         match self.runs.last_mut() {
             Some(run) if run.takes(course, bytes.len()) => run.extend(bytes),
             Some(_) | None => self.runs.push(Run { course, segment: bytes.len(), bytes, datagrams: 1 }),
         }
-        sent
+        (sent, Ok(()))
     }
 
     /// Sends what there is.

@@ -1,7 +1,9 @@
 //! An engine's side of the outside: its sockets, whose they are, and what is on its way to them.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io;
+use std::iter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -23,8 +25,10 @@ use super::link::{Link, Next};
 use super::names::{Found, Names};
 use super::outbox::{Course, Outbox};
 use super::queue::{NoRoom, Queue, Room};
+use super::random;
 use super::search;
 use super::trunks::{Leads, Trunks};
+use super::uplink::Payloads;
 use super::way::{Direct, Through, Way};
 use crate::config::{Hop as PathHop, Path, Udp};
 use crate::door::Door;
@@ -73,12 +77,12 @@ pub(super) struct WayOut<'a, N: Net> {
 }
 
 /// A datagram that somebody is asked to send on.
-pub(super) struct Unsealed<'d> {
+pub(super) struct Unsealed<'t, 'p> {
     /// Where the client sends it. It is kept with this while there is no way: another one may be taken then, which is told otherwise.
-    pub(super) target: AddressBlock<'d>,
+    pub(super) target: AddressBlock<'t>,
     /// What whoever is asked is told of that: its address, where it is to be told no name.
-    pub(super) told: AddressBlock<'d>,
-    pub(super) payload: &'d [u8],
+    pub(super) told: AddressBlock<'t>,
+    pub(super) payload: &'p [u8],
 }
 
 /// Why there is no socket.
@@ -113,7 +117,7 @@ impl From<Unopened> for Why {
     }
 }
 
-impl Unsealed<'_> {
+impl Unsealed<'_, '_> {
     fn wait_for(&self, link: &mut Link) -> Result<(), Why> {
         let datagram = [self.target.as_bytes(), self.payload].concat();
         link.keep(&datagram).map_err(|NoRoom| Why::NoRoom)
@@ -148,9 +152,22 @@ impl<D: Datagrams> Outside<D> {
 
     /// Adds what `write` appends to what is on its way.
     pub(super) fn push(&mut self, course: Course, write: impl FnOnce(&mut Vec<u8>)) {
+        let Ok(()) = self.try_push(course, |out| {
+            write(out);
+            Ok::<_, Infallible>(())
+        });
+    }
+
+    /// The same where it may fail, and then adds nothing.
+    fn try_push<E>(
+        &mut self,
+        course: Course,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let before = self.outbox.socket();
-        let sent = self.outbox.push(&mut self.sockets, course, write);
+        let (sent, outcome) = self.outbox.push(&mut self.sockets, course, write);
         self.settle(before, sent);
+        outcome
     }
 
     /// Sends what is on its way.
@@ -242,7 +259,7 @@ impl<D: Datagrams> Outside<D> {
     }
 
     /// Takes a lane off a trunk through which nothing goes any more, so that its next datagram has another.
-    pub(super) fn change_trunk(&mut self, through: &mut Through, now: Instant) {
+    fn change_trunk(&mut self, through: &mut Through, now: Instant) {
         let Through { session, link, heard, .. } = through;
         if let (Some(socket), Some(client)) = (link.socket(), session.id())
             && let Some(opened) = self.trunks.failed_since_opened(socket)
@@ -293,13 +310,47 @@ impl<D: Datagrams> Outside<D> {
         Arc::clone(&self.lookups).try_acquire_owned().ok()
     }
 
-    /// Sends to a target, straight.
-    pub(super) fn send_to_target<N: Net>(
+    /// Sends `datagram` along `way`. Once that leads somewhere, what there is `more` for the same target goes there at once.
+    pub(super) fn send<'p, N: Net>(
+        &mut self,
+        way_out: &WayOut<'_, N>,
+        way: &mut Way,
+        datagram: &Unsealed<'_, 'p>,
+        more: &mut Payloads<'p>,
+    ) -> Result<(), Why> {
+        let Unsealed { told, payload, .. } = *datagram;
+        match way {
+            Way::Direct(direct) => self.send_to_target(way_out, direct, told, payload, more),
+            Way::Server(through) => {
+                let WayOut { door, now, .. } = way_out;
+                self.change_trunk(through, now.instant);
+                let Through { session, link, server, .. } = &mut **through;
+                let hop = session.id().map_or(Hop::At(server), |client| Hop::Shared(server, client));
+                self.send_to_hop(way_out, link, hop, payload, more, |payload, out| {
+                    let chance = random::Source::draw(&door.net, session.chance_bytes())?;
+                    session.seal(told, payload, now.unix, &chance, out);
+                    Ok(())
+                })
+            }
+            Way::Parent(link) => self.send_to_parent(way_out, link, datagram),
+            Way::Chain(chain) => self.send_through(way_out, chain, datagram),
+            Way::Relay(link, server) => {
+                self.send_to_hop(way_out, link, Hop::At(server), payload, more, |payload, out| {
+                    out.extend_from_slice(payload);
+                    Ok(())
+                })
+            }
+        }
+    }
+
+    /// Sends to a target, straight: `payload`, and once it is known where the target is what there is `more`.
+    fn send_to_target<'p, N: Net>(
         &mut self,
         way: &WayOut<'_, N>,
         direct: &mut Direct,
         target: AddressBlock<'_>,
-        payload: &[u8],
+        payload: &'p [u8],
+        more: &mut Payloads<'p>,
     ) -> Result<(), Why> {
         let address = match target.ip() {
             Some(address) => address,
@@ -318,16 +369,17 @@ impl<D: Datagrams> Outside<D> {
                 Found::Crowded => return Err(Why::NoRoom),
             },
         };
-        self.send_to_address(way, direct, address, payload)
+        self.send_to_address(way, direct, address, payload, more)
     }
 
     /// Sends to an address, unless it is forbidden.
-    pub(super) fn send_to_address<N: Net>(
+    pub(super) fn send_to_address<'p, N: Net>(
         &mut self,
         way: &WayOut<'_, N>,
         direct: &mut Direct,
         address: SocketAddr,
-        payload: &[u8],
+        payload: &'p [u8],
+        more: &mut Payloads<'p>,
     ) -> Result<(), Why> {
         let ip = address.ip().to_canonical();
         if direct.allowed != Some(ip) {
@@ -344,26 +396,33 @@ impl<D: Datagrams> Outside<D> {
             None => *socket.insert(self.open(way.id, way.udp, ip, None, way.source)?),
         };
         let course = Course { socket, to: Some(SocketAddr::new(ip, address.port())), from: None };
-        self.push(course, |out| out.extend_from_slice(payload));
+        for payload in iter::once(payload).chain(more) {
+            self.push(course, |out| out.extend_from_slice(payload));
+        }
         Ok(())
     }
 
-    /// Sends what `write` appends to a hop, which is looked for first if nobody has yet.
-    pub(super) fn send_to_hop<N: Net>(
+    /// Sends what `write` appends for `payload` to a hop, which is looked for first if nobody has yet; once it is there, also what it
+    /// appends for what there is `more`.
+    fn send_to_hop<'p, N: Net>(
         &mut self,
         way: &WayOut<'_, N>,
         link: &mut Link,
         hop: Hop<'_>,
-        write: impl FnOnce(&mut Vec<u8>),
+        payload: &'p [u8],
+        more: &mut Payloads<'p>,
+        mut write: impl FnMut(&[u8], &mut Vec<u8>) -> Result<(), Why>,
     ) -> Result<(), Why> {
         match self.approach(way, link, hop)? {
             Next::Send(socket) => {
-                self.push(Course { socket, to: None, from: None }, write);
-                Ok(())
+                let course = Course { socket, to: None, from: None };
+                iter::once(payload)
+                    .chain(more)
+                    .try_for_each(|payload| self.try_push(course, |out| write(payload, out)))
             }
             Next::Keep => {
                 let mut datagram = Vec::new();
-                write(&mut datagram);
+                write(payload, &mut datagram)?;
                 link.keep(&datagram).map_err(|NoRoom| Why::NoRoom)
             }
             Next::Search | Next::Drop => Err(Why::Unroutable),
@@ -371,11 +430,11 @@ impl<D: Datagrams> Outside<D> {
     }
 
     /// Sends what a SOCKS5 proxy is to send on. That is asked first if nobody has yet.
-    pub(super) fn send_to_parent<N: Net>(
+    fn send_to_parent<N: Net>(
         &mut self,
         way: &WayOut<'_, N>,
         link: &mut Link,
-        datagram: &Unsealed<'_>,
+        datagram: &Unsealed<'_, '_>,
     ) -> Result<(), Why> {
         match self.approach(way, link, Hop::Asked)? {
             Next::Send(socket) => {
@@ -399,11 +458,11 @@ impl<D: Datagrams> Outside<D> {
     }
 
     /// Sends through several hops, which are looked for first if nobody has yet.
-    pub(super) fn send_through<N: Net>(
+    fn send_through<N: Net>(
         &mut self,
         way: &WayOut<'_, N>,
         chain: &mut Chain,
-        datagram: &Unsealed<'_>,
+        datagram: &Unsealed<'_, '_>,
     ) -> Result<(), Why> {
         let Unsealed { told, payload, .. } = *datagram;
         if let Next::Search = chain.link.next(way.now.instant) {
@@ -418,11 +477,11 @@ impl<D: Datagrams> Outside<D> {
         match chain.link.next(way.now.instant) {
             Next::Send(socket) => {
                 let mut scratch = std::mem::take(&mut self.scratch);
-                let drawn = chain.draw(&way.door.net, &mut scratch);
-                if drawn.is_ok() {
-                    let course = Course { socket, to: None, from: None };
-                    self.push(course, |out| chain.seal(told, payload, way.now.unix, &mut scratch, out));
-                }
+                let drawn = self.try_push(Course { socket, to: None, from: None }, |out| {
+                    chain.draw(&way.door.net, &mut scratch)?;
+                    chain.seal(told, payload, way.now.unix, &mut scratch, out);
+                    Ok(())
+                });
                 self.scratch = scratch;
                 drawn
             }

@@ -4,6 +4,13 @@ use std::ops::Range;
 
 use super::table::Handle;
 
+/// What one client sends to one target in one batch, in order: whatever was found out for the first is true of all.
+#[derive(Debug, Default)]
+pub(super) struct Payloads<'b> {
+    bytes: &'b [u8],
+    left: &'b [Understood],
+}
+
 /// Whose a datagram is, and which parts of it go where.
 #[derive(Debug)]
 pub(super) struct Understood {
@@ -20,6 +27,31 @@ pub(super) struct Understood {
 pub(super) struct Place {
     address: usize,
     len: usize,
+}
+
+impl Understood {
+    /// Whether `other` goes from the same client to the same target. Both lie in `bytes`.
+    pub(super) fn is_like(&self, other: &Self, bytes: &[u8]) -> bool {
+        let block = |place: Option<Place>| place.map(|place| &bytes[place.within(bytes)]);
+        self.handle == other.handle && block(self.block) == block(other.block)
+    }
+}
+
+impl<'b> Payloads<'b> {
+    /// Those of `alike`, which lie in `bytes`.
+    pub(super) fn new(bytes: &'b [u8], alike: &'b [Understood]) -> Self {
+        Self { bytes, left: alike }
+    }
+}
+
+impl<'b> Iterator for Payloads<'b> {
+    type Item = &'b [u8];
+
+    fn next(&mut self) -> Option<&'b [u8]> {
+        let (next, left) = self.left.split_first()?;
+        self.left = left;
+        Some(&self.bytes[next.payload.within(self.bytes)])
+    }
 }
 
 /// The place of `part`.
