@@ -2,8 +2,9 @@
 //! for many salts.
 //!
 //! A processor that has instructions for SHA-1 has them for one block at a time, and they take 143 cycles for it. Sixteen lanes in the
-//! registers of AVX-512 take fewer than 50 for each; those of AVX2 would take about as long (docs/decisions/0006).
+//! registers of AVX-512 take about 30 for each, twice eight in those of AVX2 about 60 (docs/decisions/0006).
 
+use std::hint::black_box;
 use std::ops::Deref;
 
 use multiversion::multiversion;
@@ -15,52 +16,53 @@ use super::super::key::Key;
 /// How many are derived at a time.
 pub(crate) const LANES: usize = 16;
 
-/// From how many on all lanes together cost less than one after the other.
-pub(crate) const WORTH_IT: usize = 6;
-
 /// A key for each lane, at the front of its 32 bytes. Wiped when dropped.
 pub(crate) struct Subkeys([[u8; 32]; LANES]);
 
-/// Whether it is worth it on this processor.
-pub(crate) fn is_faster() -> bool {
+/// From how many on all lanes together cost less than one key after the other on this processor, if they ever do.
+pub(crate) fn worth_it() -> Option<usize> {
     #[cfg(target_arch = "x86_64")]
-    let is_wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl");
-    #[cfg(not(target_arch = "x86_64"))]
-    let is_wide = false;
-    is_wide
+    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
+        return Some(5);
+    } else if is_x86_feature_detected!("avx2") {
+        return Some(8);
+    }
+    None
 }
 
 /// The keys that `key` leads to with `salts`.
 pub(crate) fn derive(key: &Key, salts: &[Salt; LANES]) -> Subkeys {
-    let words = key.method().key_len() / 4;
-    let mut secret = [[0; LANES]; 5 + 3];
-    for (word, bytes) in secret.iter_mut().zip(key.secret().as_chunks().0) {
-        *word = [u32::from_be_bytes(*bytes); LANES];
-    }
-    let mut salt_block = [[0; LANES]; 16];
+    let mut subkeys = Subkeys([[0; 32]; LANES]);
+    let mut said = Block::message(key.secret());
+    let mut salt_block = Block::default();
     for (lane, salt) in salts.iter().enumerate() {
-        for (word, bytes) in salt_block.iter_mut().zip(salt.as_bytes().as_chunks().0) {
+        for (word, bytes) in salt_block.own.iter_mut().zip(salt.as_bytes().as_chunks().0) {
             word[lane] = u32::from_be_bytes(*bytes);
         }
     }
-    let extract = Hmac::new(&salt_block);
-    let mut said = message(&secret[..words], &[]);
-    let mut pseudorandom = extract.tag(&said);
-    let mut expand = Hmac::new(&message_words(&pseudorandom));
-    let mut first = expand.tag(&message(&[], b"ss-subkey\x01"));
-    let mut second = expand.tag(&message(&first, b"ss-subkey\x02"));
-    let mut subkeys = Subkeys([[0; 32]; LANES]);
-    for (lane, subkey) in subkeys.0.iter_mut().enumerate() {
-        for (bytes, word) in subkey.chunks_exact_mut(4).zip(first.iter().chain(&second)).take(words) {
-            bytes.copy_from_slice(&word[lane].to_be_bytes());
+    expand(&said, &salt_block, &mut subkeys.0, key.method().key_len());
+    wipe(&mut said.own);
+    subkeys
+}
+
+/// HKDF of the secret in `said` (RFC 5869), with the keys as bytes.
+#[multiversion(targets("x86_64+avx2+avx512f+avx512vl", "x86_64+avx2"))]
+fn expand(said: &Block, salts: &Block, subkeys: &mut [[u8; 32]; LANES], key_len: usize) {
+    let mut pseudorandom = Block::default();
+    pseudorandom.take(&Hmac::new(salts).tag(said));
+    let hmac = Hmac::new(&pseudorandom);
+    wipe(&mut pseudorandom.own);
+    let mut first = hmac.tag(&Block::message(b"ss-subkey\x01"));
+    let mut rest = Block::message_after(&first, b"ss-subkey\x02");
+    let mut second = if key_len > 20 { hmac.tag(&rest) } else { first };
+    for (at, words) in first.iter().chain(&second).take(key_len / 4).enumerate() {
+        for (subkey, word) in subkeys.iter_mut().zip(words) {
+            subkey[4 * at..][..4].copy_from_slice(&word.to_be_bytes());
         }
     }
-    for state in [&mut first, &mut second, &mut expand.inner, &mut expand.outer, &mut pseudorandom] {
-        wipe(state);
-    }
-    wipe(&mut secret);
-    wipe(&mut said);
-    subkeys
+    wipe(&mut first);
+    wipe(&mut second);
+    wipe(&mut rest.own);
 }
 
 impl Deref for Subkeys {
@@ -89,10 +91,17 @@ type Words = [u32; LANES];
 /// The states of SHA-1, and what they give.
 type State = [Words; 5];
 
-/// A block for each lane.
-type Block = [Words; 16];
+/// A block for each lane, of which the lanes have the words from a place on in common.
+#[derive(Default)]
+struct Block {
+    own: [Words; OWN],
+    common: [u32; 16 - OWN],
+}
 
-/// HMAC-SHA1 (RFC 2104) with its keys taken in.
+/// Words of a block that can be each lane's own: those of the longest salt.
+const OWN: usize = 8;
+
+/// HMAC-SHA1 (RFC 2104) with its keys taken in. Wiped when dropped.
 struct Hmac {
     inner: State,
     outer: State,
@@ -100,87 +109,153 @@ struct Hmac {
 
 impl Hmac {
     /// With keys that are not longer than a block.
+    #[inline(always)]
     fn new(keys: &Block) -> Self {
-        let keyed = |pad: u32| {
-            let mut padded = *keys;
-            padded.as_flattened_mut().iter_mut().for_each(|word| *word ^= pad);
-            let mut state = START.map(|word| [word; LANES]);
-            absorb(&mut state, &padded);
-            wipe(&mut padded);
-            state
-        };
-        Self { inner: keyed(0x3636_3636), outer: keyed(0x5c5c_5c5c) }
+        let mut hmac =
+            Self { inner: START.map(|word| [word; LANES]), outer: START.map(|word| [word; LANES]) };
+        absorb(&mut hmac.inner, keys, 0x3636_3636);
+        absorb(&mut hmac.outer, keys, 0x5c5c_5c5c);
+        hmac
     }
 
     /// The tags over messages that are one block after the key.
-    fn tag(&self, message_block: &Block) -> State {
+    #[inline(always)]
+    fn tag(&self, message: &Block) -> State {
         let (mut inner, mut outer) = (self.inner, self.outer);
-        absorb(&mut inner, message_block);
-        absorb(&mut outer, &message(&inner, &[]));
+        absorb(&mut inner, message, 0);
+        let mut digest = Block::message_after(&inner, &[]);
+        absorb(&mut outer, &digest, 0);
         wipe(&mut inner);
+        wipe(&mut digest.own);
         outer
     }
 }
 
-/// `words` of each lane and behind them `bytes` of all, ended as a message before which there was one block.
-fn message(words: &[Words], bytes: &[u8]) -> Block {
-    let mut block = message_words(words);
-    let len = 4 * words.len() + bytes.len();
-    for (at, byte) in (4 * words.len()..).zip(bytes.iter().chain(&[0x80])) {
-        let bits = u32::from(*byte) << (24 - 8 * (at % 4));
-        block[at / 4].iter_mut().for_each(|word| *word |= bits);
+impl Drop for Hmac {
+    fn drop(&mut self) {
+        wipe(&mut self.inner);
+        wipe(&mut self.outer);
     }
-    let bits =
-        u32::try_from(8 * (BLOCK_BYTES + len)).expect("a block and a message that fits another are short");
-    block[15] = [bits; LANES];
-    block
 }
 
-fn message_words(words: &[Words]) -> Block {
-    let mut block = [[0; LANES]; 16];
-    block[..words.len()].copy_from_slice(words);
-    block
+impl Block {
+    /// `bytes` for all lanes, ended as a message before which there was one block.
+    #[inline(always)]
+    fn message(bytes: &[u8]) -> Self {
+        Self::ended(Self::default(), 0, bytes)
+    }
+
+    /// The same with `words` before it.
+    #[inline(always)]
+    fn message_after(words: &State, bytes: &[u8]) -> Self {
+        let mut block = Self::default();
+        block.take(words);
+        block.ended(words.len(), bytes)
+    }
+
+    #[inline(always)]
+    fn take(&mut self, words: &State) {
+        self.own[..words.len()].copy_from_slice(words);
+    }
+
+    /// Ends it after so many words and `bytes`.
+    #[inline(always)]
+    fn ended(mut self, words: usize, bytes: &[u8]) -> Self {
+        let mut common = [0; 16];
+        for (at, byte) in (4 * words..).zip(bytes.iter().chain(&[0x80])) {
+            common[at / 4] |= u32::from(*byte) << (24 - 8 * (at % 4));
+        }
+        let bits = 8 * (BLOCK_BYTES + 4 * words + bytes.len());
+        common[15] = u32::try_from(bits).expect("a block and a message that fits another are short");
+        for (own, common) in self.own.iter_mut().zip(common).skip(words) {
+            *own = [common; LANES];
+        }
+        self.common.copy_from_slice(&common[OWN..]);
+        // There was a secret among it, at most as long as what each lane has for itself.
+        wipe(&mut common);
+        self
+    }
 }
 
-/// SHA-1's compression of a block of each lane (FIPS 180-4, section 6.1.2).
-#[multiversion(targets("x86_64+avx2+avx512f+avx512vl"))]
-fn absorb(state: &mut State, block: &Block) {
-    let (mut said, mut now) = (*block, *state);
-    for at in 0..80 {
-        if at >= 16 {
-            expand(&mut said, at);
-        }
-        let words = &said[at % 16];
-        match at / 20 {
-            0 => step(&mut now, words, 0x5a82_7999, |b, c, d| d ^ (b & (c ^ d))),
-            1 => step(&mut now, words, 0x6ed9_eba1, |b, c, d| b ^ c ^ d),
-            2 => step(&mut now, words, 0x8f1b_bcdc, |b, c, d| (b & c) | (d & (b | c))),
-            _ => step(&mut now, words, 0xca62_c1d6, |b, c, d| b ^ c ^ d),
-        }
+/// SHA-1's compression of a block of each lane, with `pad` added to each word (FIPS 180-4, section 6.1.2).
+///
+/// Written out, so that all words and states stay in registers: as a loop over the steps it took twice as long.
+#[multiversion(targets("x86_64+avx2+avx512f+avx512vl", "x86_64+avx2"))]
+fn absorb(state: &mut State, block: &Block, pad: u32) {
+    let (mut said, mut now) = ([[0; LANES]; 16], *state);
+    let (own, common) = said.split_at_mut(OWN);
+    for (words, block) in own.as_flattened_mut().iter_mut().zip(block.own.as_flattened()) {
+        *words = block ^ pad;
     }
+    for (words, common) in common.iter_mut().zip(block.common) {
+        *words = [common ^ pad; LANES];
+    }
+    // Compilers add what they know last, where it would be waited for.
+    let constants = black_box([0x5a82_7999, 0x6ed9_eba1, 0x8f1b_bcdc, 0xca62_c1d6]);
+    let steps = |at: usize| Steps { constant: constants[at], choose: |b, c, d| b ^ c ^ d };
+    let first = Steps { constant: constants[0], choose: |b, c, d| d ^ (b & (c ^ d)) };
+    twenty(&mut now, &mut said, 0, &first);
+    twenty(&mut now, &mut said, 20, &steps(1));
+    let third = Steps { constant: constants[2], choose: |b, c, d| (b & c) | (d & (b | c)) };
+    twenty(&mut now, &mut said, 40, &third);
+    twenty(&mut now, &mut said, 60, &steps(3));
     for (before, after) in state.as_flattened_mut().iter_mut().zip(now.as_flattened()) {
         *before = before.wrapping_add(*after);
     }
 }
 
-#[inline(always)]
-fn expand(said: &mut Block, at: usize) {
-    let [x, y, z] = [13, 8, 2].map(|back| said[(at + back) % 16]);
-    let words = &mut said[at % 16];
-    for lane in 0..LANES {
-        words[lane] = (words[lane] ^ x[lane] ^ y[lane] ^ z[lane]).rotate_left(1);
-    }
+/// What twenty steps have in common.
+struct Steps<F> {
+    constant: u32,
+    choose: F,
 }
 
 #[inline(always)]
-fn step(state: &mut State, words: &Words, constant: u32, choose: impl Fn(u32, u32, u32) -> u32) {
+fn twenty(state: &mut State, said: &mut [Words; 16], from: usize, steps: &Steps<impl Choose>) {
+    five(state, said, from, steps);
+    five(state, said, from + 5, steps);
+    five(state, said, from + 10, steps);
+    five(state, said, from + 15, steps);
+}
+
+/// After five steps each word of the state is in its place again.
+#[inline(always)]
+fn five(state: &mut State, said: &mut [Words; 16], at: usize, steps: &Steps<impl Choose>) {
     let [a, b, c, d, e] = state;
-    for lane in 0..LANES {
-        let chosen = choose(b[lane], c[lane], d[lane]).wrapping_add(constant);
-        let rest = e[lane].wrapping_add(words[lane]);
-        let next = a[lane].rotate_left(5).wrapping_add(chosen).wrapping_add(rest);
-        (e[lane], d[lane], c[lane]) = (d[lane], c[lane], b[lane].rotate_left(30));
-        (b[lane], a[lane]) = (a[lane], next);
+    steps.step(a, b, c, d, e, words(said, at));
+    steps.step(e, a, b, c, d, words(said, at + 1));
+    steps.step(d, e, a, b, c, words(said, at + 2));
+    steps.step(c, d, e, a, b, words(said, at + 3));
+    steps.step(b, c, d, e, a, words(said, at + 4));
+}
+
+/// The words of the step `at`: those of the block, and then what they lead to.
+#[inline(always)]
+fn words(said: &mut [Words; 16], at: usize) -> &Words {
+    if at >= 16 {
+        let [x, y, z] = [13, 8, 2].map(|back| said[(at + back) % 16]);
+        let words = &mut said[at % 16];
+        for lane in 0..LANES {
+            words[lane] = (words[lane] ^ x[lane] ^ y[lane] ^ z[lane]).rotate_left(1);
+        }
+    }
+    &said[at % 16]
+}
+
+/// FIPS 180-4, section 4.1.1.
+trait Choose: Fn(u32, u32, u32) -> u32 {}
+
+impl<F: Fn(u32, u32, u32) -> u32> Choose for F {}
+
+impl<F: Choose> Steps<F> {
+    #[inline(always)]
+    fn step(&self, a: &Words, b: &mut Words, c: &Words, d: &Words, e: &mut Words, words: &Words) {
+        for lane in 0..LANES {
+            let known = e[lane].wrapping_add(words[lane]).wrapping_add(self.constant);
+            let chosen = known.wrapping_add((self.choose)(b[lane], c[lane], d[lane]));
+            e[lane] = chosen.wrapping_add(a[lane].rotate_left(5));
+            b[lane] = b[lane].rotate_left(30);
+        }
     }
 }
 

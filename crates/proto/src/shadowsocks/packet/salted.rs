@@ -54,9 +54,7 @@ impl Ahead {
     /// The keys with which `key` opens the first [`AHEAD_MAX`] of `packets`, if it is worth it.
     #[expect(single_use_lifetimes, reason = "one without a name is not stable here")]
     pub(super) fn derive<'p>(key: &Key, packets: impl Iterator<Item = &'p [u8]>) -> Option<Self> {
-        if !subkeys::is_faster() {
-            return None;
-        }
+        let worth_it = subkeys::worth_it()?;
         let mut salts = [Salt::new(key.method(), [0; SALT_BYTES_MAX]); LANES];
         let mut count = 0;
         let known = packets.filter_map(|packet| Salt::read(key.method(), packet));
@@ -64,7 +62,7 @@ impl Ahead {
             *room = salt;
             count += 1;
         }
-        if count < subkeys::WORTH_IT {
+        if count < worth_it {
             return None;
         }
         let subkeys = subkeys::derive(key, &salts);
@@ -248,7 +246,7 @@ mod tests {
             let expected: Vec<_> = batch.iter().cloned().map(opened).collect();
             for (some, expected) in batch.chunks(AHEAD_MAX).zip(expected.chunks(AHEAD_MAX)) {
                 let ahead = Ahead::derive(&key(method), some.iter().map(|packet| &packet[..]));
-                assert_eq!(ahead.is_some(), subkeys::is_faster());
+                assert_eq!(ahead.is_some(), subkeys::worth_it().is_some());
                 assert_eq!(some.iter().cloned().map(opened).collect::<Vec<_>>(), expected);
                 drop(ahead);
                 assert!(AHEAD.with_borrow(Option::is_none), "it is forgotten with the batch");
@@ -258,7 +256,7 @@ mod tests {
 
     #[test]
     fn few_packets_are_not_worth_a_batch() {
-        let batch = packets(Method::Aes256Gcm, 5, true);
+        let batch = packets(Method::Aes256Gcm, 4, true);
         let packets = batch.iter().map(|packet| &packet[..]);
         assert!(Ahead::derive(&key(Method::Aes256Gcm), packets).is_none());
     }

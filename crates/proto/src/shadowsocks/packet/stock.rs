@@ -97,9 +97,7 @@ impl Stock {
             self.sealed += 1;
             return None;
         }
-        if !subkeys::is_faster() {
-            return None;
-        }
+        subkeys::worth_it()?;
         let mut salts = [own; LANES];
         for salt in &mut salts[1..] {
             let mut random = [0; SALT_BYTES_MAX];
