@@ -97,8 +97,8 @@ pub(super) fn give<N: Net, D: Datagrams>(
     now: Moment,
 ) -> Result<(), Why> {
     match face {
-        Face::Socks(control) => {
-            control.count();
+        Face::Socks(claim) => {
+            claim.count();
             outside.push(course, |out| {
                 socks5::head(source.block(), out);
                 out.extend_from_slice(payload);

@@ -1,14 +1,13 @@
 //! One client's datagrams: how the client is spoken with, and the ways that its datagrams go.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use tokio::time::Instant;
 use umbra_proto::shadowsocks::packet::ServerSession;
 
 use super::core::Key;
 use super::lanes::Lanes;
-use super::permits::Control;
+use super::permits::Claim;
 use super::probe::Answer;
 use super::table::Handle;
 
@@ -48,7 +47,7 @@ pub(super) struct Client {
 #[derive(Debug)]
 pub(super) enum Face {
     /// In SOCKS5, for as long as its control connection lives.
-    Socks(Arc<Control>),
+    Socks(Claim),
     /// In nothing: its datagrams are the target's as they are.
     Tunnel,
     /// In Shadowsocks.

@@ -205,7 +205,7 @@ fn with_addresses<N: Net, D: Datagrams, T>(
 /// What the operator calls the client, if it is one of several users.
 fn user_of<'a, N>(door: &'a Door<N>, face: &'a Face) -> Option<&'a str> {
     match (face, &door.front) {
-        (Face::Socks(control), _) => control.user(),
+        (Face::Socks(claim), _) => claim.user(),
         (Face::Shadowsocks(session), Some(Front::Shadowsocks { packets, .. })) => {
             packets.keyring().name(session.holder())
         }

@@ -25,7 +25,7 @@ use super::front::{Front, Workers};
 use super::lanes::{Chosen, Lane, LaneId, Lanes};
 use super::outbox::Course;
 use super::outside::{Outside, Unsealed, WayOut};
-use super::permits::Heir;
+use super::permits::Standing;
 use super::table::{Bounds, Handle, Table};
 use super::trials::Trials;
 use super::trunks::Whose;
@@ -170,14 +170,14 @@ impl<N: Net, D: Datagrams> Core<N, D> {
             None => {
                 let door = &self.posts[post].door;
                 let Some(Front::Proxy(permits)) = &door.front else { return Err(Why::Stranger) };
-                let control = permits.claim(client.address, door.sources()).ok_or(Why::Stranger)?;
-                self.begin(post, Key::Source(client.address), client, Face::Socks(control), now)
+                let claim = permits.claim(client.address, door.sources()).ok_or(Why::Stranger)?;
+                self.begin(post, Key::Source(client.address), client, Face::Socks(claim), now)
             }
         };
-        if let Some(Association { face: Face::Socks(control), orphaned, .. }) =
+        if let Some(Association { face: Face::Socks(claim), orphaned, .. }) =
             self.posts[post].table.get_mut(handle)
         {
-            control.count();
+            claim.count();
             *orphaned = None;
         }
         Ok(Understood { handle, block: Some(block), payload })
@@ -187,8 +187,8 @@ impl<N: Net, D: Datagrams> Core<N, D> {
     fn of_source(&mut self, post: usize, client: Client, now: Moment) -> Option<Handle> {
         let table = &mut self.posts[post].table;
         let handle = table.find(&Key::Source(client.address))?;
-        if let Face::Socks(control) = &table.get_mut(handle)?.face
-            && !control.is_live()
+        if let Face::Socks(claim) = &table.get_mut(handle)?.face
+            && claim.standing() != Standing::Good
         {
             self.let_go(AssociationId { post, handle });
         }
@@ -198,34 +198,27 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         Some(handle)
     }
 
-    /// What an association lived by has ended. It does as well, unless it lives by another control connection since.
+    /// What an association lived by has ended. It does as well, unless it may live by another control connection.
     pub(super) fn let_go(&mut self, id: AssociationId) {
         let association = self.posts[id.post].table.get_mut(id.handle);
-        let Some(Association { face: Face::Socks(control), orphaned, .. }) = association else { return };
-        if control.is_live() {
-            return;
-        }
-        match control.successor() {
-            Some(Heir { control: other, is_doubtful }) => {
-                *control = other;
-                if is_doubtful {
-                    *orphaned = Some(Instant::now());
-                    self.orphans.insert(id);
-                }
+        let Some(Association { face: Face::Socks(claim), orphaned, .. }) = association else { return };
+        match claim.standing() {
+            Standing::Good => {}
+            Standing::Doubtful => {
+                claim.note_doubt();
+                *orphaned = Some(Instant::now());
+                self.orphans.insert(id);
             }
-            None => self.end(id),
+            Standing::Ended => self.end(id),
         }
     }
 
     /// A new association for a client that may have one. Its first datagram finds it a way.
     pub(super) fn begin(&mut self, post: usize, key: Key, client: Client, face: Face, now: Moment) -> Handle {
-        let control = match &face {
-            Face::Socks(control) => Some(Arc::clone(control)),
-            Face::Tunnel | Face::Shadowsocks(_) | Face::Relayed { .. } | Face::Probe(_) => None,
-        };
         let handle = self.insert(post, key, Association::new(key, client, face, Lanes::default()), now);
-        if let Some(control) = control {
-            control.hold(&self.outside.letters, AssociationId { post, handle });
+        let association = self.posts[post].table.get_mut(handle);
+        if let Some(Association { face: Face::Socks(claim), .. }) = association {
+            claim.tell(&self.outside.letters, AssociationId { post, handle });
         }
         handle
     }
@@ -379,6 +372,11 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         now: Moment,
     ) -> Result<(), Why> {
         let LaneId { association: AssociationId { post, handle }, number } = id;
+        if let Some(Association { face: Face::Socks(claim), .. }) = self.posts[post].table.get_mut(handle)
+            && claim.standing() != Standing::Good
+        {
+            self.let_go(id.association);
+        }
         let Self { posts, outside, .. } = self;
         let Post { door, udp, table, socket, .. } = &mut posts[post];
         let Some(Association { client, face, lanes, orphaned: None, .. }) = table.get_mut(handle) else {
@@ -436,7 +434,7 @@ impl<N: Net, D: Datagrams> Core<N, D> {
         if let (Key::Session(..), Some(directory)) = (association.key, self.posts[id.post].directory()) {
             directory.leave(&association.key, &self.home(id.post));
         }
-        self.outside.close(id, association);
+        self.outside.close(association);
     }
 
     /// Ends the associations that nobody has shown to be theirs in time.

@@ -14,7 +14,7 @@ use umbra_proto::address::{Address, AddressBlock};
 use umbra_proto::shadowsocks::packet::SessionId;
 use umbra_proto::socks5::udp as socks5;
 
-use super::association::{Association, AssociationId, Face};
+use super::association::{Association, AssociationId};
 use super::budget::{Budget, EVERYBODY, Spent};
 use super::chain::{Chain, Scratch};
 use super::core::Moment;
@@ -284,14 +284,11 @@ impl<D: Datagrams> Outside<D> {
     }
 
     /// Closes what an association holds.
-    pub(super) fn close(&mut self, id: AssociationId, association: &Association) {
+    pub(super) fn close(&mut self, association: &Association) {
         for lane in association.lanes.iter() {
             self.leave(lane);
         }
         self.dropped.count_many(Why::Unroutable, association.lanes.waiting());
-        if let Face::Socks(control) = &association.face {
-            control.release(id);
-        }
     }
 
     /// What is to be done with a datagram whose target is looked up among `names`.
