@@ -6,7 +6,7 @@
 //! - [`permits`]: whose datagrams a SOCKS5 door takes; [`packets`]: whose a Shadowsocks packet is.
 //! - [`trunks`]: sockets to Shadowsocks servers that associations share.
 //! - [`names`], [`link`], [`queue`]: targets and hops that have to be found first, and what waits for them.
-//! - [`shortage`]: who makes room where sockets are spent.
+//! - [`shortage`]: who makes room where sockets are spent; [`turns`]: who may look something up.
 //! - [`outbox`]: what a batch sends; [`dropped`]: what went nowhere.
 //! - [`letter`], [`news`]: what slow work tells an engine when it is done, and what comes of it.
 //! - [`probe`]: questions of our own.
@@ -41,6 +41,7 @@ pub(crate) mod table;
 mod tests;
 mod trials;
 mod trunks;
+mod turns;
 mod uplink;
 mod way;
 

@@ -1,7 +1,7 @@
 //! Which way a datagram goes.
 
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -30,8 +30,9 @@ use crate::router::{Decision, Dial, Query, Transport};
 
 /// A datagram that looks for its way.
 pub(super) struct Wayfarer<'w> {
-    /// Whose it is.
+    /// Whose it is, and where that is.
     pub(super) id: AssociationId,
+    pub(super) source: IpAddr,
     pub(super) target: AddressBlock<'w>,
     pub(super) payload: &'w [u8],
 }
@@ -183,7 +184,7 @@ fn with_addresses<N: Net, D: Datagrams, T>(
     now: Instant,
     work: impl FnOnce(&[SocketAddr]) -> Result<T, Why>,
 ) -> Result<Option<T>, Why> {
-    let Wayfarer { id, target, payload } = *wayfarer;
+    let Wayfarer { id, source, target, payload } = *wayfarer;
     let names = lanes.names();
     match outside.find(names, target, payload, now) {
         Found::At(addresses) => work(addresses).map(Some),
@@ -191,7 +192,7 @@ fn with_addresses<N: Net, D: Datagrams, T>(
         Found::Crowded => Err(Why::NoRoom),
         Found::Waits { ask: false } => Ok(None),
         Found::Waits { ask: true } => {
-            let Some(turn) = outside.turn() else {
+            let Some(turn) = outside.turn(source) else {
                 names.forget(target.as_bytes());
                 return Err(Why::NoRoom);
             };

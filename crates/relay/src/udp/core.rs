@@ -297,13 +297,13 @@ impl<N: Net, D: Datagrams> Core<N, D> {
                 association.lanes.settled(block, door.inbound.routes.has_rules(), now.instant)
             }
         };
-        let wayfarer = Wayfarer { id, target, payload };
+        let source = association.client.address.ip();
+        let wayfarer = Wayfarer { id, source, target, payload };
         let chosen = match settled {
             Some(chosen) => Some(chosen),
             None => choose(door, outside, association, &wayfarer, now.instant)?,
         };
         let Some(Chosen { number, address, .. }) = chosen else { return Ok(()) };
-        let source = association.client.address.ip();
         association.lanes.touch(number);
         let Some(lane) = association.lanes.get_mut(number) else { return Ok(()) };
         judge(&door.inbound.forbidden, &association.face, &lane.way, target)?;

@@ -70,12 +70,21 @@ impl Dropped {
         if !self.any() || self.told.is_some_and(|told| told.elapsed() < LINE_PERIOD) {
             return;
         }
-        let [strangers, malformed, fragments, forbidden, unroutable, oversized, crowded] = self.counts;
+        self.told = Some(Instant::now());
+        let [strangers, malformed, fragments, forbidden, unroutable, oversized, crowded] =
+            std::mem::take(&mut self.counts);
         info!(
             strangers,
             malformed, fragments, forbidden, unroutable, oversized, crowded, "datagrams dropped"
         );
-        *self = Self { counts: [0; 7], told: Some(Instant::now()) };
+    }
+}
+
+impl Drop for Dropped {
+    /// What has come since the last line is told when an engine ends.
+    fn drop(&mut self) {
+        self.told = None;
+        self.tell();
     }
 }
 

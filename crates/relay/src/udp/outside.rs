@@ -7,7 +7,6 @@ use std::iter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::debug;
 use umbra_proto::address::{Address, AddressBlock};
@@ -28,6 +27,7 @@ use super::queue::{NoRoom, Queue, Room};
 use super::random;
 use super::search;
 use super::trunks::{Leads, Trunks};
+use super::turns::{Turn, Turns};
 use super::uplink::Payloads;
 use super::way::{Direct, Through, Way};
 use crate::config::{Hop as PathHop, Path, Udp};
@@ -51,7 +51,7 @@ pub(super) struct Outside<D: Datagrams> {
     /// For what waits.
     room: Arc<Room>,
     /// Lookups that may be under way.
-    lookups: Arc<Semaphore>,
+    turns: Turns,
 }
 
 /// Whose a socket is.
@@ -137,7 +137,7 @@ impl<D: Datagrams> Outside<D> {
             numbers: LaneNumbers::default(),
             budget,
             room: Arc::default(),
-            lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+            turns: Turns::new(LOOKUPS_MAX),
         }
     }
 
@@ -302,9 +302,9 @@ impl<D: Datagrams> Outside<D> {
         names.find(target.as_bytes(), payload, now, &self.room)
     }
 
-    /// The right to look something up, if it is to be had.
-    pub(super) fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.lookups).try_acquire_owned().ok()
+    /// The right to look something up for a client at `source`, if it is to be had.
+    pub(super) fn turn(&self, source: IpAddr) -> Option<Turn> {
+        self.turns.take(source)
     }
 
     /// Sends `datagram` along `way`. Once that leads somewhere, what there is `more` for the same target goes there at once.
@@ -355,7 +355,7 @@ impl<D: Datagrams> Outside<D> {
                 Found::At(addresses) => addresses[0],
                 Found::Waits { ask: false } => return Ok(()),
                 Found::Waits { ask: true } => {
-                    let Some(turn) = self.turn() else {
+                    let Some(turn) = self.turn(way.source) else {
                         direct.names.forget(target.as_bytes());
                         return Err(Why::NoRoom);
                     };
@@ -511,7 +511,7 @@ impl<D: Datagrams> Outside<D> {
                 };
             }
             Hop::At(address) | Hop::Shared(address, _) => {
-                let turn = Arc::clone(&self.lookups).try_acquire_owned().map_err(|_| Why::NoRoom)?;
+                let turn = self.turn(EVERYBODY).ok_or(Why::NoRoom)?;
                 search::find(way, &self.letters, address.clone(), turn)
             }
             Hop::Asked => {

@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::Poll;
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use umbra_proto::address::{Address, AddressBlock};
 use umbra_proto::forbidden::Forbidden;
@@ -16,6 +15,7 @@ use super::lanes::LaneId;
 use super::letter::{Letter, Letters};
 use super::link::Search;
 use super::outside::WayOut;
+use super::turns::Turn;
 use crate::config::{Hop, Names, Parent, Path};
 use crate::conn::Conn;
 use crate::dial::resolve;
@@ -28,12 +28,7 @@ use crate::path::{Errand, travel_through};
 
 /// Looks up the name of a target, which a client has sent something to. The first address that nobody forbids and that there is a
 /// route to.
-pub(super) fn look_up<N: Net>(
-    way: &WayOut<'_, N>,
-    letters: &Letters,
-    target: AddressBlock<'_>,
-    turn: OwnedSemaphorePermit,
-) {
+pub(super) fn look_up<N: Net>(way: &WayOut<'_, N>, letters: &Letters, target: AddressBlock<'_>, turn: Turn) {
     let (door, letters, id) = (Arc::clone(way.door), letters.clone(), way.id);
     let (block, target) = (target.as_bytes().into(), target.to_address());
     drop(tokio::spawn(async move {
@@ -50,7 +45,7 @@ pub(super) fn look_up_all<N: Net>(
     letters: &Letters,
     id: LaneId,
     target: AddressBlock<'_>,
-    turn: OwnedSemaphorePermit,
+    turn: Turn,
 ) {
     let (door, letters) = (Arc::clone(door), letters.clone());
     let (block, target) = (target.as_bytes().into(), target.to_address());
@@ -63,12 +58,7 @@ pub(super) fn look_up_all<N: Net>(
 }
 
 /// Looks up the first hop of a path, which the operator has named.
-pub(super) fn find<N: Net>(
-    way: &WayOut<'_, N>,
-    letters: &Letters,
-    hop: Address,
-    turn: OwnedSemaphorePermit,
-) -> Search {
+pub(super) fn find<N: Net>(way: &WayOut<'_, N>, letters: &Letters, hop: Address, turn: Turn) -> Search {
     let (door, letters, path, id) = (Arc::clone(way.door), letters.clone(), Arc::clone(way.path), way.id);
     let task = tokio::spawn(async move {
         let found = first_in_turn(&door, &hop, &Forbidden::NOTHING, turn).await;
@@ -209,7 +199,7 @@ async fn first_in_turn<N: Net>(
     door: &Arc<Door<N>>,
     address: &Address,
     forbidden: &Forbidden,
-    turn: OwnedSemaphorePermit,
+    turn: Turn,
 ) -> Option<SocketAddr> {
     if let Address::Ip(address) = address {
         return Some(*address);
@@ -218,11 +208,7 @@ async fn first_in_turn<N: Net>(
 }
 
 /// All addresses of `address`. The system goes on with a lookup that nobody waits for any more, and its turn lasts as long as that.
-async fn all_in_turn<N: Net>(
-    door: &Arc<Door<N>>,
-    address: &Address,
-    turn: OwnedSemaphorePermit,
-) -> Option<Vec<SocketAddr>> {
+async fn all_in_turn<N: Net>(door: &Arc<Door<N>>, address: &Address, turn: Turn) -> Option<Vec<SocketAddr>> {
     let (name, port) = match address {
         Address::Ip(address) => return Some(vec![*address]),
         Address::Name(name, port) => (name.clone(), *port),
